@@ -1,0 +1,175 @@
+//! Problems that a person is told about: what is wrong, where, why, and what to do.
+//!
+//! A [`Problem`] carries a stable [`Code`] that the book explains, a severity, a message, places
+//! in the sources and a remedy. How it looks on a terminal is [`render`]'s business and nobody
+//! else's. Which problems exist is decided where they are found; the list of codes with their
+//! explanations is in [`codes`].
+
+pub mod codes;
+pub mod render;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+pub use codes::Code;
+
+/// One text that places point into: a file of the user's, or standard input.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// What to call it in messages: the path as it was typed, or `<stdin>`.
+    pub name: String,
+    pub text: Arc<str>,
+}
+
+/// All texts of one run, in the order they were read. A [`Place`] holds an index into it.
+#[derive(Debug, Clone, Default)]
+pub struct Sources(Vec<Source>);
+
+impl Sources {
+    /// Add a text and return the index that places of it carry.
+    pub fn add(&mut self, name: impl Into<String>, text: impl Into<Arc<str>>) -> u16 {
+        self.0.push(Source { name: name.into(), text: text.into() });
+        u16::try_from(self.0.len() - 1).unwrap_or(u16::MAX)
+    }
+
+    pub fn get(&self, index: u16) -> Option<&Source> {
+        self.0.get(usize::from(index))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Source> {
+        self.0.iter()
+    }
+}
+
+/// A range of bytes in one source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Place {
+    pub source: u16,
+    pub start: u32,
+    pub end: u32,
+}
+
+/// How grave a problem is: an error stops the work, a warning does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    Error,
+    Warning,
+}
+
+/// One thing that is wrong, with its place and remedy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    pub code: Code,
+    pub severity: Severity,
+    pub message: String,
+    /// Where, most important first, each with a few words that stand under it.
+    pub labels: Vec<(Place, String)>,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+impl Problem {
+    pub fn error(code: Code, message: impl Into<String>) -> Self {
+        Problem { code, severity: Severity::Error, message: message.into(), labels: Vec::new(), help: None }
+    }
+
+    pub fn warning(code: Code, message: impl Into<String>) -> Self {
+        Problem { severity: Severity::Warning, ..Problem::error(code, message) }
+    }
+
+    #[must_use]
+    pub fn at(mut self, place: Place, words: impl Into<String>) -> Self {
+        self.labels.push((place, words.into()));
+        self
+    }
+
+    #[must_use]
+    pub fn help(mut self, remedy: impl Into<String>) -> Self {
+        self.help = Some(remedy.into());
+        self
+    }
+
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} [{}]", self.message, self.code)?;
+        match &self.help {
+            Some(help) => write!(f, "; {help}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The problems of one run, collected so that a person sees all of them at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Problems(Vec<Problem>);
+
+impl Problems {
+    pub fn push(&mut self, problem: Problem) {
+        self.0.push(problem);
+    }
+
+    pub fn extend(&mut self, more: impl IntoIterator<Item = Problem>) {
+        self.0.extend(more);
+    }
+
+    pub fn has_errors(&self) -> bool {
+        self.0.iter().any(Problem::is_error)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.0.iter()
+    }
+
+    /// In reading order: by source and place, errors of one place before warnings.
+    pub fn sort(&mut self) {
+        self.0.sort_by_key(|p| (p.labels.first().map(|l| l.0), p.severity));
+    }
+}
+
+impl IntoIterator for Problems {
+    type Item = Problem;
+    type IntoIter = std::vec::IntoIter<Problem>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+/// The nearest of `known` to a misspelt `word`, where one is close enough to be meant.
+pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = word.to_lowercase();
+    known
+        .into_iter()
+        .map(|k| (strsim::damerau_levenshtein(&lower, &k.to_lowercase()), k))
+        .filter(|(distance, k)| *distance <= 1 + k.len().min(word.len()) / 4)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, k)| k)
+}
+
+/// A path as it is shown to a person.
+pub fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_word_finds_its_neighbour_and_a_strange_one_none() {
+        let known = ["backend", "hosts", "pods"];
+        assert_eq!(did_you_mean("backnd", known), Some("backend"));
+        assert_eq!(did_you_mean("host", known), Some("hosts"));
+        assert_eq!(did_you_mean("Pods", known), Some("pods"));
+        assert_eq!(did_you_mean("zebra", known), None);
+    }
+}

@@ -1,0 +1,97 @@
+//! The stable codes of problems. A code never changes its meaning; the book has a page for each,
+//! and `labctl explain CODE` prints it.
+
+use std::fmt;
+
+/// A stable code such as `spec-unknown-field`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Code(&'static str);
+
+impl Code {
+    pub fn as_str(self) -> &'static str {
+        self.0
+    }
+
+    /// What the book says about this code, as Markdown.
+    pub fn explanation(self) -> &'static str {
+        ALL.iter().find(|(code, _)| *code == self).map_or("", |(_, text)| text)
+    }
+
+    pub fn parse(word: &str) -> Option<Code> {
+        ALL.iter().map(|(code, _)| *code).find(|c| c.0 == word)
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+macro_rules! codes {
+    ($($name:ident = $text:literal;)*) => {
+        $(pub const $name: Code = Code($text);)*
+        /// Every code with its page of the book.
+        pub const ALL: &[(Code, &str)] = &[
+            $(($name, include_str!(concat!("../../book/src/errors/", $text, ".md"))),)*
+        ];
+    };
+}
+
+codes! {
+    // Reading the text.
+    FILE_UNREADABLE = "file-unreadable";
+    FILE_TOO_LARGE = "file-too-large";
+    FILE_NOT_TEXT = "file-not-text";
+    FILE_EMPTY = "file-empty";
+    YAML_SYNTAX = "yaml-syntax";
+    YAML_TAB = "yaml-tab";
+    YAML_DUPLICATE_KEY = "yaml-duplicate-key";
+    YAML_TOO_DEEP = "yaml-too-deep";
+    YAML_TOO_MANY_VALUES = "yaml-too-many-values";
+    YAML_KEY = "yaml-key";
+    YAML_DOCUMENTS = "yaml-documents";
+    // The shape of the file.
+    SPEC_UNKNOWN_FIELD = "spec-unknown-field";
+    SPEC_MISSING_FIELD = "spec-missing-field";
+    SPEC_WRONG_TYPE = "spec-wrong-type";
+    SPEC_BAD_VALUE = "spec-bad-value";
+    // Its meaning.
+    NAME_INVALID = "name-invalid";
+    NAME_TAKEN = "name-taken";
+    NETWORK_UNKNOWN = "network-unknown";
+    NETWORK_NOT_CHOSEN = "network-not-chosen";
+    NETWORK_FULL = "network-full";
+    HOST_UNKNOWN = "host-unknown";
+    HOST_MISSING = "host-missing";
+    RANGE_OVERLAP = "range-overlap";
+    RANGE_TOO_SMALL = "range-too-small";
+    RANGE_INVALID = "range-invalid";
+    ADDRESS_OUTSIDE = "address-outside";
+    ADDRESS_TAKEN = "address-taken";
+    SUBNETS_USED_UP = "subnets-used-up";
+    PODS_TOO_MANY = "pods-too-many";
+    PORT_TAKEN = "port-taken";
+    PORT_UNKNOWN = "port-unknown";
+    CONTAINERS_AND_SHORTHAND = "containers-and-shorthand";
+    BACKEND_OPTION = "backend-option";
+    HOST_GW_ROUTER = "host-gw-router";
+    PROBE_TARGET = "probe-target";
+    PROBE_KIND = "probe-kind";
+    PROBE_EXPECT = "probe-expect";
+    LABEL_INVALID = "label-invalid";
+    READINESS_PROBE = "readiness-probe";
+    // The machine and the lab's life.
+    MACHINE_NAMESPACES = "machine-namespaces";
+    MACHINE_IPTABLES = "machine-iptables";
+    MACHINE_TUN = "machine-tun";
+    MACHINE_FILES = "machine-files";
+    KERNEL_REFUSED = "kernel-refused";
+    RUNTIME_DIR = "runtime-dir";
+    LAB_RUNNING = "lab-running";
+    LAB_UNKNOWN = "lab-unknown";
+    LAB_GONE = "lab-gone";
+    LAB_NOT_READY = "lab-not-ready";
+    TARGET_UNKNOWN = "target-unknown";
+    COMMAND_FAILED = "command-failed";
+}

@@ -1,0 +1,191 @@
+//! The ground a lab stands on: the cluster's ranges and back end, and the networks with their
+//! router. Who stands on the networks is [`super::machines`]'s.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::diag::{Place, Problem, Problems, codes};
+use crate::spec::at::At;
+use crate::spec::named::Named;
+use crate::spec::types::{BackendName, ClusterSpec, FlannelSpec, LabFile, NetworkSpec};
+
+use super::ipam::{Pool, Ranges, size};
+use super::machines::{self, Slots};
+use super::model::{Backend, Client, Cluster, Host, Lab, Network};
+use super::names::NetworkName;
+use super::ranges::{claim_range, fixed, outside, range};
+use super::resolve::valid;
+
+/// The network behind the router where the client `internet` stands: TEST-NET-3 of RFC 5737.
+const INTERNET: &str = "203.0.113.0/24";
+/// The name of that network and of its client.
+pub const INTERNET_NAME: &str = "internet";
+
+/// What [`lay`] makes.
+pub struct Ground {
+    pub cluster: Cluster,
+    pub networks: Vec<Network>,
+    pub hosts: Vec<Host>,
+    pub clients: Vec<Client>,
+}
+
+pub fn lay(file: &LabFile, before: Option<&Lab>, problems: &mut Problems) -> Ground {
+    let mut ranges = Ranges::default();
+    let cluster = cluster(&file.cluster, &mut ranges, problems);
+    let networks = networks(&file.networks, before, &mut ranges, problems);
+    let (hosts, clients) = machines::plug_in(file, &cluster, &networks, before, problems);
+    Ground { cluster, networks, hosts, clients }
+}
+
+fn cluster(spec: &ClusterSpec, ranges: &mut Ranges, problems: &mut Problems) -> Cluster {
+    let mut take = |written: &Option<At<String>>, default: &str, owner: &str| {
+        let net = written.as_ref().and_then(|text| range(text, problems)).unwrap_or_else(|| fixed(default));
+        claim_range(net, owner, written.as_ref().map(|w| w.place), ranges, problems);
+        net
+    };
+    let pod_cidr = take(&spec.pod_cidr, "10.244.0.0/16", "cluster.podCIDR");
+    let service_cidr = take(&spec.service_cidr, "10.96.0.0/12", "cluster.serviceCIDR");
+    Cluster {
+        pod_cidr,
+        service_cidr,
+        domain: domain(spec.domain.as_ref(), problems),
+        backend: backend(&spec.flannel, problems),
+        ip_masq: spec.flannel.ip_masq.unwrap_or(true),
+    }
+}
+
+fn domain(written: Option<&At<String>>, problems: &mut Problems) -> String {
+    let Some(written) = written else { return "cluster.local".to_owned() };
+    let fault = written.split('.').find_map(|label| super::names::check_label(label).err());
+    if let Some(why) = fault {
+        problems.push(
+            Problem::error(codes::NAME_INVALID, format!("this cannot be a domain: {why}"))
+                .at(written.place, "this domain")
+                .help("write labels with dots between them, such as cluster.local"),
+        );
+    }
+    written.value.clone()
+}
+
+fn backend(spec: &FlannelSpec, problems: &mut Problems) -> Backend {
+    let name = spec.backend.as_ref().map_or(BackendName::Vxlan, |b| b.value);
+    let mut refuse = |place: Option<Place>, option: &str, only: &str| {
+        if let Some(place) = place {
+            problems.push(
+                Problem::error(codes::BACKEND_OPTION, format!("`{option}` is an option of {only} only"))
+                    .at(place, "not used by this back end")
+                    .help(format!("take it out, or choose `backend: {only}`")),
+            );
+        }
+    };
+    if name != BackendName::Vxlan {
+        refuse(spec.vni.as_ref().map(|v| v.place), "vni", "vxlan");
+        refuse(spec.direct_routing.as_ref().map(|v| v.place), "directRouting", "vxlan");
+    }
+    if name == BackendName::HostGw {
+        refuse(spec.port.as_ref().map(|v| v.place), "port", "vxlan or udp");
+    }
+    let port = spec.port.as_ref().map(|p| p.value.0);
+    match name {
+        BackendName::Vxlan => {
+            let vni = spec.vni.as_ref().map_or(1, |v| v.value);
+            if let Some(written) = spec.vni.as_ref().filter(|v| v.value >= 1 << 24 || v.value == 0) {
+                problems.push(
+                    Problem::error(codes::BACKEND_OPTION, format!("{vni} is not a VXLAN Network Identifier"))
+                        .at(written.place, "this number")
+                        .help("it has 24 bits: 1 to 16777215 (RFC 7348)"),
+                );
+            }
+            let direct_routing = spec.direct_routing.as_ref().is_some_and(|d| d.value);
+            Backend::Vxlan { vni, port: port.unwrap_or(8472), direct_routing }
+        }
+        BackendName::HostGw => Backend::HostGw,
+        BackendName::Udp => Backend::Udp { port: port.unwrap_or(8285) },
+    }
+}
+
+fn networks(
+    spec: &Named<NetworkSpec>,
+    before: Option<&Lab>,
+    ranges: &mut Ranges,
+    problems: &mut Problems,
+) -> Vec<Network> {
+    let implied;
+    let mut written: Vec<(At<String>, &NetworkSpec)> = spec.iter().map(|(n, s)| (n.clone(), s)).collect();
+    if written.is_empty() {
+        implied = NetworkSpec::default();
+        written.push((At::new("lan".to_owned(), Place::default()), &implied));
+    }
+    let internet = NetworkSpec { cidr: Some(At::new(INTERNET.to_owned(), Place::default())), ..Default::default() };
+    if !written.iter().any(|(n, _)| n.value == INTERNET_NAME) {
+        written.push((At::new(INTERNET_NAME.to_owned(), Place::default()), &internet));
+    }
+    let mut slots = Slots::new(before.map(|l| l.networks.iter().map(|n| (n.name.to_string(), n.slot)).collect()));
+    // What is written must be claimed before defaults look for what is free.
+    let mut cidrs: Vec<Option<IpNet>> = Vec::new();
+    for (name, spec) in &written {
+        let net = spec.cidr.as_ref().and_then(|text| range(text, problems));
+        let owner = format!("network {}", name.value);
+        let place = spec.cidr.as_ref().map(|c| c.place).filter(|p| p.end > 0);
+        cidrs.push(net.filter(|net| claim_range(*net, &owner, place, ranges, problems)));
+    }
+    let mut all = Vec::new();
+    for ((name, spec), cidr) in written.iter().zip(cidrs) {
+        let Some(valid_name) = valid::<NetworkName>(name, "network", problems) else { continue };
+        let was = before.and_then(|l| l.networks.iter().find(|n| n.name == valid_name)).map(|n| n.gateway.trunc());
+        let cidr = match (cidr, &spec.cidr) {
+            (Some(net), _) => net,
+            (None, Some(_)) => fixed("192.168.0.0/24"), // refused above; go on for the other problems
+            (None, None) => free_network(was, &valid_name, ranges),
+        };
+        let gateway = gateway(spec, cidr, problems);
+        let mtu = mtu(spec, problems);
+        all.push(Network { slot: slots.get(valid_name.as_str()), name: valid_name, gateway, mtu });
+    }
+    all
+}
+
+fn free_network(was: Option<IpNet>, name: &NetworkName, ranges: &mut Ranges) -> IpNet {
+    let candidates = (1..=255).map(|n| fixed(&format!("192.168.{n}.0/24")));
+    let found = was.into_iter().chain(candidates).find(|net| ranges.overlapping(*net).is_none());
+    let net = found.unwrap_or_else(|| fixed("192.168.0.0/24"));
+    ranges.add(net, format!("network {name}"), None);
+    net
+}
+
+fn gateway(spec: &NetworkSpec, cidr: IpNet, problems: &mut Problems) -> IpNet {
+    let pool = Pool::new(cidr, 1);
+    let place = spec.cidr.as_ref().map(|c| c.place).unwrap_or_default();
+    if size(cidr) < 4 {
+        problems.push(
+            Problem::error(codes::RANGE_TOO_SMALL, format!("{cidr} has no room for a router and a machine"))
+                .at(place, "too small")
+                .help("take a length of /30 or shorter"),
+        );
+    }
+    let last = cidr.hosts().next_back().unwrap_or(cidr.network());
+    let ip = match &spec.gateway {
+        None => last,
+        Some(written) => match written.parse::<IpAddr>() {
+            Ok(ip) if pool.usable(ip) => ip,
+            _ => {
+                problems.push(outside(written, cidr, "the network"));
+                last
+            }
+        },
+    };
+    IpNet::new(ip, cidr.prefix_len()).unwrap_or(cidr)
+}
+
+fn mtu(spec: &NetworkSpec, problems: &mut Problems) -> u32 {
+    let Some(written) = &spec.mtu else { return 1500 };
+    if !(576..=65535).contains(&written.value) {
+        problems.push(
+            Problem::error(codes::SPEC_BAD_VALUE, format!("an MTU of {} bytes is not possible", written.value))
+                .at(written.place, "this MTU")
+                .help("take 576 to 65535; Ethernet's is 1500"),
+        );
+    }
+    written.value.clamp(576, 65535)
+}

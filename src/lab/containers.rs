@@ -1,0 +1,256 @@
+//! What runs in a pod: containers, their ports, programs and readiness.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::diag::{Place, Problem, Problems, codes, did_you_mean};
+use crate::spec::at::At;
+use crate::spec::types::{ContainerSpec, DeploymentSpec, PodSpec, ReadinessSpec};
+use crate::spec::value::{Labels, PortRef, PortSpec, Protocol};
+
+use super::model::{Container, Port, Readiness, ReadinessCheck, Run};
+use super::resolve::valid;
+
+/// The workload fields of a pod or deployment, which are the same.
+pub(super) struct Workload<'a> {
+    name: &'a At<String>,
+    only: ContainerSpec,
+    several: Option<&'a Vec<At<ContainerSpec>>>,
+}
+
+impl<'a> Workload<'a> {
+    pub fn of_pod(name: &'a At<String>, spec: &'a PodSpec) -> Self {
+        let only = ContainerSpec {
+            name: Some(name.clone()),
+            ports: spec.ports.clone(),
+            command: spec.command.clone(),
+            args: spec.args.clone(),
+            env: spec.env.clone(),
+            readiness_probe: spec.readiness_probe.clone(),
+        };
+        Workload { name, only, several: spec.containers.as_ref() }
+    }
+
+    pub fn of_deployment(name: &'a At<String>, spec: &'a DeploymentSpec) -> Self {
+        let only = ContainerSpec {
+            name: Some(name.clone()),
+            ports: spec.ports.clone(),
+            command: spec.command.clone(),
+            args: spec.args.clone(),
+            env: spec.env.clone(),
+            readiness_probe: spec.readiness_probe.clone(),
+        };
+        Workload { name, only, several: spec.containers.as_ref() }
+    }
+
+    /// Whether fields of the short form stand beside `containers`.
+    fn both(&self) -> bool {
+        let ContainerSpec { ports, command, args, env, readiness_probe, .. } = &self.only;
+        let short =
+            ports.is_some() || command.is_some() || !args.is_empty() || !env.is_empty() || readiness_probe.is_some();
+        self.several.is_some() && short
+    }
+}
+
+pub(super) fn resolve(workload: &Workload, problems: &mut Problems) -> Vec<Container> {
+    if workload.both() {
+        problems.push(
+            Problem::error(
+                codes::CONTAINERS_AND_SHORTHAND,
+                format!("`{}` describes its container twice", workload.name.value),
+            )
+            .at(workload.name.place, "has `containers` and fields of a single one")
+            .help("move ports, command, args, env and readinessProbe into the list"),
+        );
+    }
+    let Some(several) = workload.several else {
+        return vec![container(&workload.only, &workload.name.value, None, problems)];
+    };
+    let mut all = Vec::new();
+    let mut names: HashMap<String, Place> = HashMap::new();
+    for (n, spec) in several.iter().enumerate() {
+        let default = format!("{}-{}", workload.name.value, n + 1);
+        let name = spec.name.as_ref().map_or(default, |n| n.value.clone());
+        if let Some(first) = names.insert(name.clone(), spec.place) {
+            problems.push(
+                Problem::error(codes::NAME_TAKEN, format!("two containers are called `{name}`"))
+                    .at(spec.place, "this one")
+                    .at(first, "and this one")
+                    .help("give one of them another name"),
+            );
+        }
+        // In a pod of several containers only the first one listens by default.
+        let silent: &[Port] = &[];
+        all.push(container(spec, &name, (n > 0).then_some(silent), problems));
+    }
+    check_ports(&all, workload.name, problems);
+    all
+}
+
+/// `default` are the ports where none are written; `None` stands for 8080, TCP and UDP.
+fn container(spec: &ContainerSpec, name: &str, default: Option<&[Port]>, problems: &mut Problems) -> Container {
+    if let Some(written) = &spec.name {
+        valid::<super::names::PodName>(written, "container", problems);
+    }
+    let mut command = spec.command.clone().unwrap_or_default();
+    let echo = command.is_empty();
+    if echo && !spec.args.is_empty() {
+        let place = spec.name.as_ref().map(|n| n.place).unwrap_or_default();
+        problems.push(
+            Problem::error(codes::SPEC_BAD_VALUE, "there are `args` but no `command`")
+                .at(place, "in this one")
+                .help("there are no images here; name the program in `command`"),
+        );
+    }
+    command.extend(spec.args.iter().cloned());
+    let ports = match &spec.ports {
+        Some(written) => ports(written, problems),
+        None if !echo => Vec::new(),
+        None => default.map_or_else(echo_ports, <[Port]>::to_vec),
+    };
+    let readiness = spec.readiness_probe.as_ref().and_then(|r| readiness(r, &ports, problems));
+    let run = if echo { Run::Echo } else { Run::Program { command, env: spec.env.clone() } };
+    Container { name: name.to_owned(), ports, run, readiness }
+}
+
+fn echo_ports() -> Vec<Port> {
+    [Protocol::Tcp, Protocol::Udp].map(|protocol| Port { number: 8080, protocol, name: None }).to_vec()
+}
+
+/// Ports as written, each number and protocol once.
+pub(super) fn ports(written: &[At<PortSpec>], problems: &mut Problems) -> Vec<Port> {
+    let mut all: Vec<Port> = Vec::new();
+    let mut places: HashMap<(u16, Protocol), Place> = HashMap::new();
+    let mut names: HashMap<&str, Place> = HashMap::new();
+    for spec in written {
+        let number = spec.container_port.value.0;
+        if let Some(first) = places.insert((number, spec.protocol), spec.place) {
+            problems.push(port_taken(number, spec.protocol, spec.place, first));
+            continue;
+        }
+        if let Some(name) = &spec.name
+            && let Some(first) = names.insert(&name.value, name.place)
+        {
+            problems.push(
+                Problem::error(codes::NAME_TAKEN, format!("two ports are called `{}`", name.value))
+                    .at(name.place, "this one")
+                    .at(first, "and this one")
+                    .help("give one of them another name"),
+            );
+        }
+        all.push(Port { number, protocol: spec.protocol, name: spec.name.as_ref().map(|n| n.value.clone()) });
+    }
+    all
+}
+
+fn port_taken(number: u16, protocol: Protocol, place: Place, first: Place) -> Problem {
+    Problem::error(codes::PORT_TAKEN, format!("port {number}/{protocol} is taken"))
+        .at(place, "taken")
+        .at(first, "by this one")
+        .help("containers of a pod share its address, so a port can be used once")
+}
+
+/// Containers of a pod share one network namespace, and so its ports.
+fn check_ports(containers: &[Container], name: &At<String>, problems: &mut Problems) {
+    let mut seen: HashMap<(u16, Protocol), &str> = HashMap::new();
+    for container in containers {
+        for port in &container.ports {
+            if let Some(first) = seen.insert((port.number, port.protocol), &container.name) {
+                let message = format!(
+                    "port {}/{} of container `{}` is taken by container `{first}`",
+                    port.number, port.protocol, container.name
+                );
+                problems.push(
+                    Problem::error(codes::PORT_TAKEN, message)
+                        .at(name.place, "in this pod")
+                        .help("containers of a pod share its address, so a port can be used once"),
+                );
+            }
+        }
+    }
+}
+
+fn readiness(spec: &At<ReadinessSpec>, ports: &[Port], problems: &mut Problems) -> Option<Readiness> {
+    let mut port = |wanted: &PortRef| port_number(wanted, ports, spec.place, problems);
+    let mut checks = Vec::new();
+    if let Some(get) = &spec.http_get {
+        let path = get.path.clone().unwrap_or_else(|| "/".to_owned());
+        checks.extend(port(&get.port).map(|port| ReadinessCheck::HttpGet { path, port }));
+    }
+    if let Some(tcp) = &spec.tcp_socket {
+        checks.extend(port(&tcp.port).map(|port| ReadinessCheck::TcpSocket { port }));
+    }
+    if let Some(exec) = spec.exec.as_ref().filter(|e| !e.command.is_empty()) {
+        checks.push(ReadinessCheck::Exec { command: exec.command.clone() });
+    }
+    let written = [spec.http_get.is_some(), spec.tcp_socket.is_some(), spec.exec.is_some()];
+    if written.iter().filter(|w| **w).count() != 1 {
+        problems.push(
+            Problem::error(codes::READINESS_PROBE, "a readinessProbe has exactly one of httpGet, tcpSocket and exec")
+                .at(Place { end: spec.place.end.min(spec.place.start + 60), ..spec.place }, "here")
+                .help("for example `readinessProbe: { httpGet: { path: /healthz, port: 8080 } }`"),
+        );
+        return None;
+    }
+    let seconds = |value: Option<u32>, default: u32| Duration::from_secs(u64::from(value.unwrap_or(default)));
+    Some(Readiness {
+        check: checks.pop()?,
+        initial_delay: seconds(spec.initial_delay_seconds, 0),
+        period: seconds(spec.period_seconds.map(|s| s.max(1)), 10),
+        timeout: seconds(spec.timeout_seconds.map(|s| s.max(1)), 1),
+        success_threshold: spec.success_threshold.unwrap_or(1).max(1),
+        failure_threshold: spec.failure_threshold.unwrap_or(3).max(1),
+    })
+}
+
+fn port_number(wanted: &PortRef, ports: &[Port], place: Place, problems: &mut Problems) -> Option<u16> {
+    let name = match wanted {
+        PortRef::Number(port) => return Some(port.0),
+        PortRef::Name(name) => name,
+    };
+    let found = ports.iter().find(|p| p.name.as_deref() == Some(name)).map(|p| p.number);
+    if found.is_none() {
+        let near = did_you_mean(name, ports.iter().filter_map(|p| p.name.as_deref()));
+        problems.push(
+            Problem::error(codes::PORT_UNKNOWN, format!("no port of this container is called `{name}`"))
+                .at(Place { end: place.end.min(place.start + 60), ..place }, "in this probe")
+                .help(near.map_or_else(
+                    || "write its number, or give a port this name".to_owned(),
+                    |near| format!("did you mean `{near}`?"),
+                )),
+        );
+    }
+    found
+}
+
+/// Kubernetes' rules for labels: a key of an optional DNS prefix and a name, a value of at most 63
+/// letters.
+pub(super) fn check_labels(labels: &Labels, owner: &At<String>, problems: &mut Problems) {
+    for (key, value) in labels {
+        let (prefix, name) = key.rsplit_once('/').map_or((None, key.as_str()), |(p, n)| (Some(p), n));
+        let prefix_ok = prefix.is_none_or(|p| !p.is_empty() && p.len() <= 253);
+        let fault = if !prefix_ok || name.is_empty() || !label_text(name) {
+            Some(format!("`{key}` cannot be a label's key"))
+        } else if !label_text(value) {
+            Some(format!("`{value}` cannot be the value of the label `{key}`"))
+        } else {
+            None
+        };
+        if let Some(message) = fault {
+            problems.push(
+                Problem::error(codes::LABEL_INVALID, message)
+                    .at(owner.place, "of this one")
+                    .help("at most 63 letters, digits, `-`, `_` and `.`, with a letter or digit at both ends"),
+            );
+        }
+    }
+}
+
+fn label_text(text: &str) -> bool {
+    let edge = |c: char| c.is_ascii_alphanumeric();
+    text.is_empty()
+        || (text.len() <= 63
+            && text.starts_with(edge)
+            && text.ends_with(edge)
+            && text.chars().all(|c| edge(c) || matches!(c, '-' | '_' | '.')))
+}

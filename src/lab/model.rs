@@ -1,0 +1,267 @@
+//! The lab's meaning: every name resolved, every address given, nothing missing.
+//!
+//! A [`Lab`] is made by [`super::resolve`] alone, and only when no error was found, so code that
+//! holds one need not ask again. Devices, routes and rules are `plan`'s.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::names::{HostName, IfName, LabName, NetworkName, NsName, PodId};
+use super::probe::Probe;
+use crate::spec::types::{EnvVar, RestartPolicy};
+use crate::spec::value::{Labels, Protocol};
+
+/// A valid lab.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Lab {
+    pub name: LabName,
+    pub description: Option<String>,
+    pub cluster: Cluster,
+    pub networks: Vec<Network>,
+    pub hosts: Vec<Host>,
+    pub clients: Vec<Client>,
+    pub pods: Vec<Pod>,
+    #[serde(skip)]
+    pub probes: Vec<Probe>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cluster {
+    #[serde(rename = "podCIDR")]
+    pub pod_cidr: IpNet,
+    #[serde(rename = "serviceCIDR")]
+    pub service_cidr: IpNet,
+    pub domain: String,
+    pub backend: Backend,
+    /// Whether flanneld runs with `--ip-masq`.
+    pub ip_masq: bool,
+}
+
+/// A flannel back end with its options.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Backend {
+    #[serde(rename_all = "camelCase")]
+    Vxlan {
+        vni: u32,
+        port: u16,
+        direct_routing: bool,
+    },
+    HostGw,
+    Udp {
+        port: u16,
+    },
+}
+
+impl Backend {
+    /// The back end's type, as net-conf.json spells it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Backend::Vxlan { .. } => "vxlan",
+            Backend::HostGw => "host-gw",
+            Backend::Udp { .. } => "udp",
+        }
+    }
+}
+
+/// A switch with the router's address on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Network {
+    pub name: NetworkName,
+    /// The network's range, with the router's address in it.
+    pub gateway: IpNet,
+    pub mtu: u32,
+    /// Its number in the lab, which stays when others come and go. Device indices follow from it.
+    pub slot: u32,
+}
+
+/// Where a machine is plugged in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Attachment {
+    /// Index into [`Lab::networks`].
+    #[serde(skip)]
+    pub network: usize,
+    /// Address and prefix length.
+    pub address: IpNet,
+    /// Its number among hosts and clients, which stays when others come and go.
+    pub slot: u32,
+}
+
+/// A node of the cluster.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Host {
+    pub name: HostName,
+    #[serde(flatten)]
+    pub attachment: Attachment,
+    /// The subnet that flannel leases to it.
+    #[serde(rename = "podCIDR")]
+    pub pod_cidr: IpNet,
+    pub labels: Labels,
+    pub ports: Vec<Port>,
+}
+
+/// A machine outside the cluster.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Client {
+    pub name: HostName,
+    #[serde(flatten)]
+    pub attachment: Attachment,
+    pub ports: Vec<Port>,
+}
+
+/// A port that something listens on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    pub number: u16,
+    pub protocol: Protocol,
+    pub name: Option<String>,
+}
+
+/// A pod with its place and address.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pod {
+    pub id: PodId,
+    pub host: HostName,
+    /// Its address, with the prefix length of its host's subnet.
+    pub address: IpNet,
+    /// The host's end of its veth pair.
+    pub veth: IfName,
+    pub labels: Labels,
+    /// The deployment it belongs to.
+    pub owner: Option<String>,
+    pub restart_policy: RestartPolicy,
+    pub containers: Vec<Container>,
+}
+
+/// One container of a pod.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Container {
+    pub name: String,
+    pub ports: Vec<Port>,
+    pub run: Run,
+    pub readiness: Option<Readiness>,
+}
+
+/// What a container does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum Run {
+    /// The built-in echo server answers on its ports.
+    Echo,
+    Program {
+        command: Vec<String>,
+        env: Vec<EnvVar>,
+    },
+}
+
+/// A readiness probe with all its numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    pub check: ReadinessCheck,
+    pub initial_delay: Duration,
+    pub period: Duration,
+    pub timeout: Duration,
+    pub success_threshold: u32,
+    pub failure_threshold: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum ReadinessCheck {
+    HttpGet { path: String, port: u16 },
+    TcpSocket { port: u16 },
+    Exec { command: Vec<String> },
+}
+
+impl Host {
+    pub fn ns(&self) -> NsName {
+        NsName::Host(self.name.clone())
+    }
+
+    pub fn ip(&self) -> IpAddr {
+        self.attachment.address.addr()
+    }
+}
+
+impl Client {
+    pub fn ns(&self) -> NsName {
+        NsName::Client(self.name.clone())
+    }
+
+    pub fn ip(&self) -> IpAddr {
+        self.attachment.address.addr()
+    }
+}
+
+impl Pod {
+    pub fn ns(&self) -> NsName {
+        NsName::Pod(self.id.clone())
+    }
+
+    pub fn ip(&self) -> IpAddr {
+        self.address.addr()
+    }
+
+    pub fn ports(&self) -> impl Iterator<Item = &Port> {
+        self.containers.iter().flat_map(|c| &c.ports)
+    }
+}
+
+impl Lab {
+    pub fn host(&self, name: &HostName) -> Option<&Host> {
+        self.hosts.iter().find(|h| h.name == *name)
+    }
+
+    pub fn pod(&self, id: &PodId) -> Option<&Pod> {
+        self.pods.iter().find(|p| p.id == *id)
+    }
+
+    pub fn network_of(&self, attachment: &Attachment) -> &Network {
+        &self.networks[attachment.network]
+    }
+
+    pub fn pods_on<'a>(&'a self, host: &'a HostName) -> impl Iterator<Item = &'a Pod> {
+        self.pods.iter().filter(move |p| p.host == *host)
+    }
+
+    /// Every namespace of the lab, the router first, then hosts, clients and pods.
+    pub fn namespaces(&self) -> impl Iterator<Item = NsName> + '_ {
+        std::iter::once(NsName::Router)
+            .chain(self.hosts.iter().map(Host::ns))
+            .chain(self.clients.iter().map(Client::ns))
+            .chain(self.pods.iter().map(Pod::ns))
+    }
+
+    /// The namespace that a person means by `word`: `tea-1`, `kube-system/coredns-1`, `node1`,
+    /// `router`, or a full path such as `pod/default/tea-1`.
+    pub fn find(&self, word: &str) -> Option<NsName> {
+        self.namespaces().find(|ns| ns.path() == word || ns.to_string() == word)
+    }
+
+    /// The address that stands for a namespace; the router's is the first network's gateway.
+    pub fn address_of(&self, ns: &NsName) -> Option<IpAddr> {
+        match ns {
+            NsName::Router => self.networks.first().map(|n| n.gateway.addr()),
+            NsName::Host(name) => self.host(name).map(Host::ip),
+            NsName::Client(name) => self.clients.iter().find(|c| c.name == *name).map(Client::ip),
+            NsName::Pod(id) => self.pod(id).map(Pod::ip),
+        }
+    }
+
+    /// The cluster's DNS service: the tenth address of the service range, as kubeadm gives it.
+    pub fn dns_address(&self) -> IpAddr {
+        self.cluster.service_cidr.hosts().nth(9).unwrap_or(self.cluster.service_cidr.addr())
+    }
+
+    /// Who has an address, where anyone in the lab does.
+    pub fn owner_of(&self, ip: IpAddr) -> Option<NsName> {
+        if self.networks.iter().any(|n| n.gateway.addr() == ip) {
+            return Some(NsName::Router);
+        }
+        self.namespaces().find(|ns| self.address_of(ns) == Some(ip))
+    }
+}

@@ -1,0 +1,415 @@
+//! Which pods there are, which host each runs on, and which address it gets: flannel's subnet
+//! leases, the scheduler and the host-local IPAM plug-in in small.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use sha2::{Digest, Sha256};
+
+use crate::diag::{Place, Problem, Problems, codes, did_you_mean};
+use crate::spec::at::At;
+use crate::spec::types::{DeploymentSpec, LabFile, PodSpec, RestartPolicy};
+use crate::spec::value::Labels;
+
+use super::addressing::Ground;
+use super::containers::{self, Workload};
+use super::ipam::{Pool, overlap, size};
+use super::machines::MOST_PORTS;
+use super::model::{Cluster, Container, Host, Lab, Pod};
+use super::names::{HostName, IfName, Namespace, PodId, PodName};
+use super::ranges::{outside, taken};
+use super::resolve::valid;
+
+/// The most pods of one lab; beyond it a typing error is likelier than a wish.
+const MOST_PODS: usize = 20_000;
+
+/// Each host's lease, in file order: what is written, then what it had before, then the next free
+/// subnet, from the second one on (flannel's default SubnetMin).
+pub(super) fn subnets(
+    file: &LabFile,
+    cluster: &Cluster,
+    before: Option<&Lab>,
+    problems: &mut Problems,
+) -> Vec<Option<IpNet>> {
+    let length = subnet_len(file, cluster, problems);
+    let mut used: Vec<(IpNet, Place)> = Vec::new();
+    let mut all: Vec<Option<IpNet>> = vec![None; file.hosts.len()];
+    for (slot, (_, spec)) in all.iter_mut().zip(file.hosts.iter()) {
+        *slot = spec.pod_cidr.as_ref().and_then(|w| written_subnet(w, cluster, &mut used, problems));
+    }
+    for (slot, (name, spec)) in all.iter_mut().zip(file.hosts.iter()) {
+        let was = before.and_then(|l| l.hosts.iter().find(|h| h.name.as_str() == name.value)).map(|h| h.pod_cidr);
+        let fits = |net: &IpNet| {
+            spec.pod_cidr.is_none()
+                && net.prefix_len() == length
+                && cluster.pod_cidr.contains(net)
+                && first_overlap(*net, &used).is_none()
+        };
+        if let (None, Some(net)) = (*slot, was.filter(fits)) {
+            used.push((net, name.place));
+            *slot = Some(net);
+        }
+    }
+    let mut free = cluster.pod_cidr.subnets(length).into_iter().flatten().skip(1);
+    for (slot, (name, spec)) in all.iter_mut().zip(file.hosts.iter()) {
+        if slot.is_some() || spec.pod_cidr.is_some() {
+            continue;
+        }
+        match free.find(|net| first_overlap(*net, &used).is_none()) {
+            Some(net) => {
+                used.push((net, name.place));
+                *slot = Some(net);
+            }
+            None => problems.push(
+                Problem::error(
+                    codes::SUBNETS_USED_UP,
+                    format!("{} has no /{length} left for host `{}`", cluster.pod_cidr, name.value),
+                )
+                .at(name.place, "no subnet for this one")
+                .help("take a larger `cluster.podCIDR`, or a longer `flannel.subnetLen`"),
+            ),
+        }
+    }
+    all
+}
+
+fn first_overlap(net: IpNet, others: &[(IpNet, Place)]) -> Option<&(IpNet, Place)> {
+    others.iter().find(|(other, _)| overlap(*other, net))
+}
+
+fn subnet_len(file: &LabFile, cluster: &Cluster, problems: &mut Problems) -> u8 {
+    let range = cluster.pod_cidr;
+    let default = 24.max(range.prefix_len() + 1).min(30);
+    let Some(written) = &file.cluster.flannel.subnet_len else { return default };
+    if written.value <= range.prefix_len() || written.value > 30 {
+        problems.push(
+            Problem::error(codes::RANGE_INVALID, format!("hosts cannot have a /{} each out of {range}", written.value))
+                .at(written.place, "this length")
+                .help(format!("take a length from {} to 30", range.prefix_len() + 1)),
+        );
+        return default;
+    }
+    written.value
+}
+
+fn written_subnet(
+    written: &At<String>,
+    cluster: &Cluster,
+    used: &mut Vec<(IpNet, Place)>,
+    problems: &mut Problems,
+) -> Option<IpNet> {
+    let range = cluster.pod_cidr;
+    let fault = |code, message: String| Problem::error(code, message).at(written.place, "this subnet");
+    match written.parse::<IpNet>() {
+        Ok(net) if net.trunc() == net && range.contains(&net) && size(net) >= 4 => match first_overlap(net, used) {
+            None => {
+                used.push((net, written.place));
+                return Some(net);
+            }
+            Some((other, place)) => problems.push(
+                fault(codes::RANGE_OVERLAP, format!("{net} overlaps {other}, another host's subnet"))
+                    .at(*place, "the other one")
+                    .help("a pod's address must lead to one host; take another subnet"),
+            ),
+        },
+        Ok(net) if net.trunc() == net && range.contains(&net) => problems.push(
+            fault(codes::RANGE_TOO_SMALL, format!("{net} has no room for a bridge and a pod"))
+                .help("take a length of /30 or shorter"),
+        ),
+        Ok(net) => problems.push(
+            fault(codes::RANGE_INVALID, format!("{net} is no subnet of cluster.podCIDR, {range}"))
+                .help("flannel leases subnets of its network only"),
+        ),
+        Err(_) => problems.push(
+            fault(codes::RANGE_INVALID, format!("`{}` is not a range of addresses", written.value))
+                .help("write an address and a length, such as 10.244.1.0/24"),
+        ),
+    }
+    None
+}
+
+/// A pod that is wanted, before it has a host and an address.
+struct Wanted<'a> {
+    id: PodId,
+    place: Place,
+    host: Option<&'a At<String>>,
+    /// Hosts it may be placed on; empty: all.
+    among: Vec<HostName>,
+    address: Option<&'a At<String>>,
+    labels: &'a Labels,
+    owner: Option<String>,
+    restart_policy: RestartPolicy,
+    containers: Vec<Container>,
+}
+
+pub(super) fn place(file: &LabFile, ground: &Ground, before: Option<&Lab>, problems: &mut Problems) -> Vec<Pod> {
+    let mut wanted = Vec::new();
+    for (name, spec) in file.pods.iter() {
+        wanted.extend(single(name, spec, problems));
+    }
+    for (name, spec) in file.deployments.iter() {
+        wanted.extend(replicas(name, spec, ground, problems));
+        if wanted.len() > MOST_PODS {
+            problems.push(too_many(name.place));
+            return Vec::new();
+        }
+    }
+    check_names(&wanted, file, problems);
+    if ground.hosts.is_empty() {
+        if let (Some(first), true) = (wanted.first(), file.hosts.is_empty()) {
+            problems.push(
+                Problem::error(codes::HOST_MISSING, "there are pods but no host to run them")
+                    .at(first.place, "this pod needs a host")
+                    .help("add `hosts: { node1: {} }`"),
+            );
+        }
+        return Vec::new();
+    }
+    let hosts = choose_hosts(&wanted, ground, before, problems);
+    give_addresses(wanted, hosts, ground, before, problems)
+}
+
+fn too_many(place: Place) -> Problem {
+    Problem::error(codes::PODS_TOO_MANY, format!("the lab has more than {MOST_PODS} pods"))
+        .at(place, "with these")
+        .help("is a replicas count mistyped?")
+}
+
+fn namespace(written: Option<&At<String>>, problems: &mut Problems) -> Option<Namespace> {
+    match written {
+        Some(written) => valid(written, "namespace", problems),
+        None => Namespace::try_from("default".to_owned()).ok(),
+    }
+}
+
+fn single<'a>(name: &At<String>, spec: &'a PodSpec, problems: &mut Problems) -> Option<Wanted<'a>> {
+    let pod: Option<PodName> = valid(name, "pod", problems);
+    let namespace = namespace(spec.namespace.as_ref(), problems);
+    containers::check_labels(&spec.labels, name, problems);
+    let containers = containers::resolve(&Workload::of_pod(name, spec), problems);
+    Some(Wanted {
+        id: PodId { namespace: namespace?, name: pod? },
+        place: name.place,
+        host: spec.host.as_ref(),
+        among: Vec::new(),
+        address: spec.address.as_ref(),
+        labels: &spec.labels,
+        owner: None,
+        restart_policy: spec.restart_policy.unwrap_or_default(),
+        containers,
+    })
+}
+
+fn replicas<'a>(
+    name: &At<String>,
+    spec: &'a DeploymentSpec,
+    ground: &Ground,
+    problems: &mut Problems,
+) -> Vec<Wanted<'a>> {
+    let count = spec.replicas.as_ref().map_or(1, |r| r.value);
+    if count as usize > MOST_PODS {
+        problems.push(too_many(spec.replicas.as_ref().map_or(name.place, |r| r.place)));
+        return Vec::new();
+    }
+    let valid_name: Option<PodName> = valid(name, "deployment", problems);
+    let namespace = namespace(spec.namespace.as_ref(), problems);
+    containers::check_labels(&spec.labels, name, problems);
+    let containers = containers::resolve(&Workload::of_deployment(name, spec), problems);
+    let among: Vec<HostName> = spec
+        .hosts
+        .iter()
+        .flatten()
+        .filter_map(|written| known_host(written, ground, problems).map(|h| h.name.clone()))
+        .collect();
+    let (Some(valid_name), Some(namespace)) = (valid_name, namespace) else { return Vec::new() };
+    let mut all = Vec::new();
+    for n in 1..=count {
+        let Ok(pod) = PodName::try_from(format!("{valid_name}-{n}")) else {
+            let long = At::new(format!("{valid_name}-{n}"), name.place);
+            valid::<PodName>(&long, "pod", problems);
+            break;
+        };
+        all.push(Wanted {
+            id: PodId { namespace: namespace.clone(), name: pod },
+            place: name.place,
+            host: None,
+            among: among.clone(),
+            address: None,
+            labels: &spec.labels,
+            owner: Some(valid_name.to_string()),
+            restart_policy: RestartPolicy::Always,
+            containers: containers.clone(),
+        });
+    }
+    all
+}
+
+fn known_host<'g>(written: &At<String>, ground: &'g Ground, problems: &mut Problems) -> Option<&'g Host> {
+    let found = ground.hosts.iter().find(|h| h.name.as_str() == written.value);
+    if found.is_none() && !ground.hosts.is_empty() {
+        let names = || ground.hosts.iter().map(|h| h.name.as_str());
+        let known: Vec<_> = names().take(10).collect();
+        problems.push(
+            Problem::error(codes::HOST_UNKNOWN, format!("there is no host `{}`", written.value))
+                .at(written.place, "not declared")
+                .help(match did_you_mean(written, names()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("declare it under `hosts:`; known are: {}", known.join(", ")),
+                }),
+        );
+    }
+    found
+}
+
+fn check_names(wanted: &[Wanted], file: &LabFile, problems: &mut Problems) {
+    let mut seen: HashMap<String, (Place, &str)> = HashMap::new();
+    for (name, _) in file.hosts.iter() {
+        seen.insert(name.value.clone(), (name.place, "host"));
+    }
+    for (name, _) in file.clients.iter() {
+        seen.insert(name.value.clone(), (name.place, "client"));
+    }
+    seen.entry("router".to_owned()).or_insert((Place::default(), "router"));
+    for pod in wanted {
+        if let Some((first, what)) = seen.insert(pod.id.to_string(), (pod.place, "pod")) {
+            let mut problem =
+                Problem::error(codes::NAME_TAKEN, format!("the name `{}` of this pod is taken by a {what}", pod.id))
+                    .at(pod.place, "taken");
+            if first != Place::default() && first != pod.place {
+                problem = problem.at(first, format!("by this {what}"));
+            }
+            problems.push(
+                problem.help("hosts, clients and pods of the namespace `default` share their names; take another"),
+            );
+        }
+    }
+}
+
+/// The host of each pod: the one it names, the one it had, or the one with the fewest pods.
+fn choose_hosts(
+    wanted: &[Wanted],
+    ground: &Ground,
+    before: Option<&Lab>,
+    problems: &mut Problems,
+) -> Vec<Option<usize>> {
+    let index: HashMap<&str, usize> = ground.hosts.iter().enumerate().map(|(i, h)| (h.name.as_str(), i)).collect();
+    let was: HashMap<&PodId, &HostName> = before.iter().flat_map(|l| &l.pods).map(|p| (&p.id, &p.host)).collect();
+    let allowed = |pod: &Wanted, i: usize| pod.among.is_empty() || pod.among.contains(&ground.hosts[i].name);
+    let mut load = vec![0usize; ground.hosts.len()];
+    let mut chosen: Vec<Option<usize>> = Vec::new();
+    for pod in wanted {
+        let fixed = match pod.host {
+            Some(written) => known_host(written, ground, problems).and_then(|h| index.get(h.name.as_str()).copied()),
+            None => was.get(&pod.id).and_then(|h| index.get(h.as_str()).copied()).filter(|i| allowed(pod, *i)),
+        };
+        if let Some(i) = fixed {
+            load[i] += 1;
+        }
+        chosen.push(fixed);
+    }
+    for (pod, slot) in wanted.iter().zip(&mut chosen) {
+        if slot.is_none() && pod.host.is_none() {
+            let least = (0..load.len()).filter(|i| allowed(pod, *i)).min_by_key(|i| load[*i]);
+            if let Some(i) = least {
+                load[i] += 1;
+                *slot = Some(i);
+            }
+        }
+    }
+    chosen
+}
+
+/// host-local's way: .1 is the bridge's, pods get the next free one from .2 on.
+fn give_addresses(
+    wanted: Vec<Wanted>,
+    hosts: Vec<Option<usize>>,
+    ground: &Ground,
+    before: Option<&Lab>,
+    problems: &mut Problems,
+) -> Vec<Pod> {
+    let mut pools: Vec<Pool> = ground
+        .hosts
+        .iter()
+        .map(|h| {
+            let mut pool = Pool::new(h.pod_cidr, 2);
+            if let Some(bridge) = h.pod_cidr.hosts().next() {
+                let _ = pool.claim(bridge, None);
+            }
+            pool
+        })
+        .collect();
+    let was: HashMap<&PodId, IpAddr> = before.iter().flat_map(|l| &l.pods).map(|p| (&p.id, p.ip())).collect();
+    let mut given: Vec<Option<IpAddr>> =
+        wanted.iter().zip(&hosts).map(|(pod, host)| claim_written(pod, &mut pools[(*host)?], problems)).collect();
+    for ((pod, host), ip) in wanted.iter().zip(&hosts).zip(&mut given) {
+        if let (None, None, Some(host), Some(old)) = (*ip, pod.address, host, was.get(&pod.id)) {
+            let pool = &mut pools[*host];
+            *ip = (pool.usable(*old) && pool.claim(*old, None).is_ok()).then_some(*old);
+        }
+    }
+    let mut veths = HashSet::new();
+    let mut full = HashSet::new();
+    let mut count = vec![0usize; ground.hosts.len()];
+    let mut pods = Vec::with_capacity(wanted.len());
+    for ((pod, host), ip) in wanted.into_iter().zip(hosts).zip(given) {
+        let Some(index) = host else { continue };
+        let host = &ground.hosts[index];
+        count[index] += 1;
+        let Some(ip) = ip.or_else(|| pools[index].next()).filter(|_| count[index] <= MOST_PORTS) else {
+            if full.insert(index) {
+                problems.push(host_full(host, pod.place, count[index]));
+            }
+            continue;
+        };
+        let address = IpNet::new(ip, host.pod_cidr.prefix_len()).unwrap_or(host.pod_cidr);
+        pods.push(Pod {
+            veth: veth_name(&pod.id, &mut veths),
+            id: pod.id,
+            host: host.name.clone(),
+            address,
+            labels: pod.labels.clone(),
+            owner: pod.owner,
+            restart_policy: pod.restart_policy,
+            containers: pod.containers,
+        });
+    }
+    pods
+}
+
+fn host_full(host: &Host, place: Place, count: usize) -> Problem {
+    let why = if count > MOST_PORTS {
+        "a Linux bridge has 1023 ports".to_owned()
+    } else {
+        format!("its subnet {} has no address left", host.pod_cidr)
+    };
+    Problem::error(codes::PODS_TOO_MANY, format!("host `{}` cannot take more pods: {why}", host.name))
+        .at(place, "no room for this one")
+        .help("spread the pods over more hosts, or shorten `flannel.subnetLen`")
+}
+
+fn claim_written(pod: &Wanted, pool: &mut Pool, problems: &mut Problems) -> Option<IpAddr> {
+    let written = pod.address?;
+    match written.parse::<IpAddr>() {
+        Ok(ip) if pool.usable(ip) => match pool.claim(ip, Some(written.place)) {
+            Ok(()) => return Some(ip),
+            Err(first) => problems.push(taken(&format!("the address {ip}"), written.place, first)),
+        },
+        _ => problems.push(outside(written, pool.range(), "the host's subnet")),
+    }
+    None
+}
+
+/// `veth` and 8 hex digits, as the bridge plug-in names the host's end. There they are random;
+/// here they follow from the pod's name, so that a plan can be compared with the next one.
+fn veth_name(id: &PodId, used: &mut HashSet<IfName>) -> IfName {
+    let mut salt = 0u32;
+    loop {
+        let digest = Sha256::digest(format!("{}/{}/{salt}", id.namespace, id.name));
+        let name = IfName::new(&format!("veth{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3]));
+        if used.insert(name.clone()) {
+            return name;
+        }
+        salt += 1;
+    }
+}

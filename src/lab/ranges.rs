@@ -1,0 +1,79 @@
+//! Ranges as they are written, and what is said of addresses that do not fit into them.
+
+use ipnet::IpNet;
+
+use crate::diag::{Place, Problem, Problems, codes};
+use crate::spec::at::At;
+
+use super::ipam::Ranges;
+
+/// Read a range; host bits and IPv6 are refused with the remedy.
+pub(super) fn range(text: &At<String>, problems: &mut Problems) -> Option<IpNet> {
+    let fault = |message: String, help: String| {
+        Problem::error(codes::RANGE_INVALID, message).at(text.place, "this range").help(help)
+    };
+    match text.parse::<IpNet>() {
+        Err(_) => problems.push(fault(
+            format!("`{}` is not a range of addresses", text.value),
+            "write an address and a length, such as 192.168.1.0/24".to_owned(),
+        )),
+        Ok(net) if net.trunc() != net => problems.push(fault(
+            format!("`{net}` is an address within a range, not a range"),
+            format!("did you mean {}?", net.trunc()),
+        )),
+        Ok(IpNet::V6(net)) => problems.push(fault(
+            format!("`{net}` is IPv6; labs are IPv4 for now"),
+            "take an IPv4 range, such as 10.244.0.0/16".to_owned(),
+        )),
+        Ok(net) => return Some(net),
+    }
+    None
+}
+
+/// A range that this program brings itself.
+pub(super) fn fixed(text: &str) -> IpNet {
+    // The texts are this module's own constants; the fallback keeps it free of panics.
+    text.parse().unwrap_or_else(|_| IpNet::V4(ipnet::Ipv4Net::default()))
+}
+
+/// Note who has a range; one that shares addresses with another's is refused.
+pub(super) fn claim_range(
+    net: IpNet,
+    owner: &str,
+    place: Option<Place>,
+    ranges: &mut Ranges,
+    problems: &mut Problems,
+) -> bool {
+    if let Some((other, who, whose_place)) = ranges.overlapping(net) {
+        let mut problem =
+            Problem::error(codes::RANGE_OVERLAP, format!("the range {net} of {owner} overlaps {other} of {who}"));
+        if let Some(place) = place.or(*whose_place) {
+            problem = problem.at(place, format!("overlaps {other}"));
+        }
+        if let (Some(_), Some(whose)) = (place, whose_place) {
+            problem = problem.at(*whose, "the other one");
+        }
+        problems.push(problem.help("an address must belong to one of them; take another range"));
+        return false;
+    }
+    ranges.add(net, owner, place);
+    true
+}
+
+pub(super) fn outside(written: &At<String>, range: IpNet, what: &str) -> Problem {
+    Problem::error(codes::ADDRESS_OUTSIDE, format!("`{}` is no usable address of {what}, {range}", written.value))
+        .at(written.place, format!("not within {range}"))
+        .help(match range.hosts().next() {
+            Some(first) => format!("take one such as {first}; a range's first and last address are not for machines"),
+            None => "take a larger range".to_owned(),
+        })
+}
+
+pub(super) fn taken(what: &str, place: Place, first: Option<Place>) -> Problem {
+    let problem = Problem::error(codes::ADDRESS_TAKEN, format!("{what} is taken")).at(place, "taken");
+    match first {
+        Some(first) => problem.at(first, "by this one"),
+        None => problem,
+    }
+    .help("take another, or leave it out and the next free one is given")
+}

@@ -1,0 +1,99 @@
+//! From the file to the lab, in the order in which things depend on each other: ranges, networks,
+//! machines, pods, probes. Each step reports what is wrong and goes on with the rest, so that one
+//! run finds every problem.
+
+use crate::diag::{Problem, Problems, codes};
+use crate::spec::At;
+use crate::spec::load::Loaded;
+
+use super::addressing::{self, Ground};
+use super::model::{Backend, Lab};
+use super::names::{LabName, NameError};
+use super::{placement, probes};
+
+/// The meaning of what was loaded, or the problems why it has none. Warnings come with either.
+///
+/// `before` is the lab as it runs now: who is in both keeps host, address and device names.
+pub fn resolve(loaded: &Loaded, before: Option<&Lab>, problems: &mut Problems) -> Option<Lab> {
+    let file = &loaded.file;
+    let name = lab_name(loaded, problems);
+    let ground = addressing::lay(file, before, problems);
+    let pods = placement::place(file, &ground, before, problems);
+    let Ground { cluster, networks, hosts, clients } = ground;
+    warn_host_gw(&cluster.backend, file, &hosts, &networks, problems);
+    let mut lab = Lab {
+        name: name?,
+        description: file.description.clone(),
+        cluster,
+        networks,
+        hosts,
+        clients,
+        pods,
+        probes: Vec::new(),
+    };
+    lab.probes = probes::resolve(file, &lab, problems);
+    (!problems.has_errors() && !loaded.problems.has_errors()).then_some(lab)
+}
+
+fn lab_name(loaded: &Loaded, problems: &mut Problems) -> Option<LabName> {
+    if let Some(written) = &loaded.file.name {
+        return valid(written, "lab", problems);
+    }
+    // A file's name is not bound to be a label; make the nearest one of it.
+    let near: String = loaded
+        .default_name
+        .to_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(63)
+        .collect();
+    let near = near.trim_matches('-');
+    LabName::try_from(if near.is_empty() { "lab" } else { near }.to_owned()).ok()
+}
+
+/// Check a written name; a bad one is reported once, with what it is the name of.
+pub(super) fn valid<T: TryFrom<String, Error = NameError>>(
+    name: &At<String>,
+    what: &str,
+    problems: &mut Problems,
+) -> Option<T> {
+    match T::try_from(name.value.clone()) {
+        Ok(name) => Some(name),
+        Err(why) => {
+            let near = name.to_lowercase().replace(['_', '.', ' '], "-");
+            problems.push(
+                Problem::error(codes::NAME_INVALID, format!("this cannot be a {what}'s name: {why}"))
+                    .at(name.place, "this name")
+                    .help(format!("for example `{}`", near.trim_matches('-'))),
+            );
+            None
+        }
+    }
+}
+
+/// Claim 18: host-gw needs one layer-2 network. Real flannel starts all the same and logs that
+/// the route cannot be added; so it is a warning here, and a failure when packets go there.
+fn warn_host_gw(
+    backend: &Backend,
+    file: &crate::spec::LabFile,
+    hosts: &[super::Host],
+    networks: &[super::Network],
+    problems: &mut Problems,
+) {
+    let mut used: Vec<usize> = hosts.iter().map(|h| h.attachment.network).collect();
+    used.sort_unstable();
+    used.dedup();
+    if *backend != Backend::HostGw || used.len() < 2 {
+        return;
+    }
+    let names: Vec<&str> = used.iter().map(|i| networks[*i].name.as_str()).collect();
+    let place = file.cluster.flannel.backend.as_ref().map(|b| b.place).unwrap_or_default();
+    problems.push(
+        Problem::warning(
+            codes::HOST_GW_ROUTER,
+            format!("host-gw cannot join hosts of different networks ({}): pods there will not reach each other", names.join(", ")),
+        )
+        .at(place, "its routes name the peer host as next hop, which must be a neighbour")
+        .help("put the hosts on one network, or take `backend: vxlan` with `directRouting: true`, which tunnels only between networks"),
+    );
+}

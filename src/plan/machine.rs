@@ -1,0 +1,73 @@
+//! What namespaces of every kind have: sysctls with known values, MAC addresses, files.
+
+use std::fmt::Write;
+
+use sha2::{Digest, Sha256};
+
+use crate::lab::names::NsName;
+use crate::lab::{Host, Lab, Pod, Port};
+
+use super::types::{File, Listener, Mac, Sysctl};
+
+/// The MAC address of a device. The kernel would choose one at random; here it follows from the
+/// names, so that the plan can write down peers' addresses and a lab looks the same every time.
+pub fn mac(ns: &NsName, dev: &str) -> Mac {
+    let digest = Sha256::digest(format!("{}/{dev}", ns.path()));
+    // Locally administered, and not a group address (IEEE 802).
+    Mac([digest[0] & 0xfc | 0x02, digest[1], digest[2], digest[3], digest[4], digest[5]])
+}
+
+/// A new namespace inherits the IPv4 settings of the machine's own (`devconf_inherit_init_net`),
+/// which differ from machine to machine; these make labs alike.
+pub fn sysctls(forwards: bool) -> Vec<Sysctl> {
+    let set = |key: &str, value: &str| Sysctl { key: key.to_owned(), value: value.to_owned(), optional: false };
+    vec![
+        set("net/ipv4/ip_forward", if forwards { "1" } else { "0" }),
+        set("net/ipv4/conf/all/rp_filter", "0"),
+        set("net/ipv4/conf/default/rp_filter", "0"),
+    ]
+}
+
+/// Whether frames that a bridge forwards pass iptables (br_netfilter). Kubernetes wants it on
+/// hosts, or two pods of one host cannot reach each other through a service; a switch has none.
+pub fn bridge_netfilter(on: bool) -> Sysctl {
+    let value = if on { "1" } else { "0" }.to_owned();
+    Sysctl { key: "net/bridge/bridge-nf-call-iptables".to_owned(), value, optional: true }
+}
+
+pub fn listeners(ports: &[Port], host: Option<&Host>, ip: std::net::IpAddr) -> Vec<Listener> {
+    let host = host.map(|h| h.name.clone());
+    ports.iter().map(|p| Listener { protocol: p.protocol, port: p.number, host: host.clone(), ip }).collect()
+}
+
+const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
+
+/// Hosts, clients and the router know each other by name, as machines with a DNS of their own do.
+pub fn machine_files(lab: &Lab, ns: &NsName) -> Vec<File> {
+    let mut hosts = LOCALHOST.to_owned();
+    let known = lab.hosts.iter().map(|h| (h.ip(), h.name.as_str()));
+    let known = known.chain(lab.clients.iter().map(|c| (c.ip(), c.name.as_str())));
+    for (ip, name) in known {
+        let _ = writeln!(hosts, "{ip}\t{name}");
+    }
+    files(ns, hosts, "# no DNS server is known here\n".to_owned())
+}
+
+/// A pod's files as kubelet writes them: its own name, the cluster's DNS service, the search list.
+pub fn pod_files(lab: &Lab, pod: &Pod) -> Vec<File> {
+    let hosts = format!("# Kubernetes-managed hosts file.\n{LOCALHOST}{}\t{}\n", pod.ip(), pod.id.name);
+    let dns = lab.dns_address();
+    let domain = &lab.cluster.domain;
+    let namespace = &pod.id.namespace;
+    let resolv = format!("search {namespace}.svc.{domain} svc.{domain} {domain}\nnameserver {dns}\noptions ndots:5\n");
+    files(&pod.ns(), hosts, resolv)
+}
+
+fn files(ns: &NsName, hosts: String, resolv: String) -> Vec<File> {
+    let file = |path: &str, content: String| File { path: path.to_owned(), content };
+    vec![
+        file("/etc/hostname", format!("{}\n", ns.hostname())),
+        file("/etc/hosts", hosts),
+        file("/etc/resolv.conf", resolv),
+    ]
+}

@@ -1,0 +1,36 @@
+//! The plan: plain data that says what each namespace of a lab must hold.
+//!
+//! [`plan`] makes it from a valid [`Lab`], without I/O and without root; the same lab gives the
+//! same plan. One file per mechanism: [`underlay`] (switches and router), [`bridge`] (what the CNI
+//! plug-ins make for pods), [`flannel`] with one file a back end, [`machine`] (what every
+//! namespace has). [`diff`] says which steps lead from one plan to another; [`rules`] are
+//! iptables rules as values. Making it true is `kernel`'s.
+
+pub mod bridge;
+pub mod diff;
+pub mod flannel;
+pub mod machine;
+pub mod rules;
+pub mod show;
+pub mod types;
+pub mod underlay;
+
+use crate::lab::Lab;
+
+pub use types::*;
+
+/// What each namespace of `lab` must hold: the router first, then hosts, clients and pods, which
+/// is also the order in which they are built.
+pub fn plan(lab: &Lab) -> Plan {
+    let mut namespaces = vec![underlay::router(lab)];
+    namespaces.extend(lab.hosts.iter().map(|host| {
+        let mut ns = underlay::host(lab, host);
+        // The back end's device comes before cni0, as flanneld runs before the first pod.
+        flannel::add(lab, host, &mut ns);
+        bridge::add(lab, host, &mut ns);
+        ns
+    }));
+    namespaces.extend(lab.clients.iter().map(|client| underlay::client(lab, client)));
+    namespaces.extend(lab.pods.iter().map(|pod| bridge::pod(lab, pod)));
+    Plan { namespaces }
+}

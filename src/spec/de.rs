@@ -1,0 +1,329 @@
+//! From a [`Node`] tree to our types, by serde, keeping places and finding every problem.
+//!
+//! Serde stops at the first fault. So [`decode`] takes the faulty part out of the tree, notes the
+//! problem with its place, and tries again with what is left, until the rest is sound. Only a
+//! field that is missing cannot be taken out: there the map around it goes. The number of rounds
+//! is bounded by the number of problems that a person can use.
+
+use std::fmt;
+
+use serde::de::value::{BorrowedStrDeserializer, StrDeserializer};
+use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use super::at;
+use super::node::{Entry, Node, Value};
+use crate::diag::{Place, Problem, Problems, codes, did_you_mean};
+
+/// After so many problems of one document the rest is left for the next run.
+const MOST_PROBLEMS: usize = 50;
+
+/// Decode `node`, reporting everything that does not fit. Returns what is left when the faulty
+/// parts are taken out, so that its meaning can be checked in the same run.
+pub fn decode<T: DeserializeOwned + Default>(mut node: Node, problems: &mut Problems) -> T {
+    for _ in 0..MOST_PROBLEMS {
+        let fault = match T::deserialize(&node) {
+            Ok(value) => return value,
+            Err(fault) => fault,
+        };
+        let id = fault.node;
+        problems.push(fault.into_problem());
+        if !id.is_some_and(|id| node.prune(id)) {
+            break;
+        }
+    }
+    T::default()
+}
+
+/// Why a node does not fit the type, and which node it is.
+#[derive(Debug)]
+pub struct Fault {
+    node: Option<u32>,
+    place: Option<Place>,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Unknown { field: String, expected: &'static [&'static str] },
+    Missing(&'static str),
+    Type { found: String, expected: String },
+    Value(String),
+}
+
+impl Fault {
+    fn of(kind: Kind) -> Self {
+        Fault { node: None, place: None, kind }
+    }
+
+    /// The innermost node that a fault passes on its way out is where it happened.
+    fn within(mut self, id: u32, place: Place) -> Self {
+        if self.node.is_none() {
+            self.node = Some(id);
+            self.place = Some(place);
+        }
+        self
+    }
+
+    fn into_problem(self) -> Problem {
+        let place = self.place.unwrap_or_default();
+        match self.kind {
+            Kind::Unknown { field, expected } => {
+                let problem = Problem::error(codes::SPEC_UNKNOWN_FIELD, format!("there is no field `{field}` here"))
+                    .at(place, "not known");
+                match did_you_mean(&field, expected.iter().copied()) {
+                    Some(near) => problem.help(format!("did you mean `{near}`?")),
+                    None if expected.is_empty() => problem.help("no fields are possible here"),
+                    None => problem.help(format!("possible are: {}", expected.join(", "))),
+                }
+            }
+            Kind::Missing(field) => {
+                Problem::error(codes::SPEC_MISSING_FIELD, format!("the field `{field}` is missing"))
+                    .at(first_line(place), "in this one")
+                    .help(format!("add `{field}: …`"))
+            }
+            Kind::Type { found, expected } => {
+                Problem::error(codes::SPEC_WRONG_TYPE, format!("expected {expected}, found {found}"))
+                    .at(place, format!("this is {found}"))
+                    .help(format!("write {expected} here"))
+            }
+            Kind::Value(message) => {
+                let (message, help) = match message.split_once("; ") {
+                    Some((message, help)) => (message.to_owned(), help.to_owned()),
+                    None => (message, "see the field's description in the schema: `labctl schema`".to_owned()),
+                };
+                Problem::error(codes::SPEC_BAD_VALUE, message).at(place, "").help(help)
+            }
+        }
+    }
+}
+
+/// A missing field concerns the whole map; drawing thirty lines of it helps nobody.
+fn first_line(place: Place) -> Place {
+    Place { end: place.end.min(place.start + 40), ..place }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.kind)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl de::Error for Fault {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Fault::of(Kind::Value(message.to_string()))
+    }
+
+    fn invalid_type(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        Fault::of(Kind::Type { found: describe(found), expected: expected.to_string() })
+    }
+
+    fn invalid_value(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        Fault::of(Kind::Value(format!("{} does not fit; expected {expected}", describe(found))))
+    }
+
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        Fault::of(Kind::Unknown { field: field.to_owned(), expected })
+    }
+
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        let near = did_you_mean(variant, expected.iter().copied());
+        let help = near.map(|n| format!("did you mean `{n}`? ")).unwrap_or_default();
+        Fault::of(Kind::Value(format!("`{variant}` is not known here; {help}possible are: {}", expected.join(", "))))
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Fault::of(Kind::Missing(field))
+    }
+}
+
+fn describe(found: de::Unexpected<'_>) -> String {
+    match found {
+        de::Unexpected::Unit | de::Unexpected::Option => "nothing".to_owned(),
+        de::Unexpected::Bool(b) => format!("`{b}`"),
+        de::Unexpected::Unsigned(n) => format!("the number {n}"),
+        de::Unexpected::Signed(n) => format!("the number {n}"),
+        de::Unexpected::Float(n) => format!("the fraction {n}"),
+        de::Unexpected::Str(s) => format!("the text `{}`", s.chars().take(60).collect::<String>()),
+        de::Unexpected::Seq => "a list".to_owned(),
+        de::Unexpected::Map => "a map".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+impl<'de> Deserializer<'de> for &'de Node {
+    type Error = Fault;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match &self.value {
+            Value::Null => visitor.visit_unit(),
+            Value::Bool(b) => visitor.visit_bool(*b),
+            Value::Int(n) => visitor.visit_i64(*n),
+            Value::Float(n) => visitor.visit_f64(*n),
+            Value::Text(t) => visitor.visit_borrowed_str(t),
+            Value::List(items) => visitor.visit_seq(List(items.iter())),
+            Value::Map(entries) => visitor.visit_map(Map { entries: entries.iter(), value: None }),
+        }
+        .map_err(|fault| fault.within(self.id, self.place))
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match &self.value {
+            Value::Null => visitor.visit_none(),
+            _ => visitor.visit_some(self),
+        }
+        .map_err(|fault| fault.within(self.id, self.place))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        if name == at::AT {
+            return visitor.visit_map(Placed::new(self.place, self));
+        }
+        // `node1:` with nothing behind it is a host with every default.
+        if self.value == Value::Null {
+            return visitor
+                .visit_map(Map { entries: [].iter(), value: None })
+                .map_err(|fault| fault.within(self.id, self.place));
+        }
+        self.deserialize_any(visitor)
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        if self.value == Value::Null {
+            return visitor.visit_map(Map { entries: [].iter(), value: None });
+        }
+        self.deserialize_any(visitor)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_newtype_struct(self).map_err(|fault| fault.within(self.id, self.place))
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        match &self.value {
+            Value::Text(word) => visitor.visit_enum(StrDeserializer::new(word)),
+            _ => Err(Fault::of(Kind::Type { found: self.kind().to_owned(), expected: "a word".to_owned() })),
+        }
+        .map_err(|fault: Fault| fault.within(self.id, self.place))
+    }
+
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        self.deserialize_any(visitor)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 char str string bytes byte_buf unit
+        unit_struct seq tuple tuple_struct identifier ignored_any
+    }
+}
+
+struct List<'de>(std::slice::Iter<'de, Node>);
+
+impl<'de> SeqAccess<'de> for List<'de> {
+    type Error = Fault;
+    fn next_element_seed<S: de::DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
+        self.0.next().map(|node| seed.deserialize(node)).transpose()
+    }
+}
+
+struct Map<'de> {
+    entries: std::slice::Iter<'de, Entry>,
+    value: Option<&'de Node>,
+}
+
+impl<'de> MapAccess<'de> for Map<'de> {
+    type Error = Fault;
+
+    fn next_key_seed<S: de::DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
+        let Some(entry) = self.entries.next() else { return Ok(None) };
+        self.value = Some(&entry.value);
+        seed.deserialize(KeyDe(entry)).map(Some).map_err(|fault| fault.within(entry.key.id, entry.key.place))
+    }
+
+    fn next_value_seed<S: de::DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Fault> {
+        match self.value.take() {
+            Some(node) => seed.deserialize(node),
+            None => Err(Fault::of(Kind::Value("a value was asked for before its key".to_owned()))),
+        }
+    }
+}
+
+/// A key: text, or text with its place where [`at::At`] asks for it.
+struct KeyDe<'de>(&'de Entry);
+
+impl<'de> Deserializer<'de> for KeyDe<'de> {
+    type Error = Fault;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_borrowed_str(&self.0.key.text)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        if name != at::AT {
+            return self.deserialize_any(visitor);
+        }
+        let place = self.0.key.place;
+        let text = StrDeserializer::<Fault>::new(&self.0.key.text);
+        visitor.visit_map(Placed::new(place, text))
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+        unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+fn place_part(place: Place, step: usize) -> u32 {
+    match step {
+        0 => u32::from(place.source),
+        1 => place.start,
+        _ => place.end,
+    }
+}
+
+/// What [`at::At`] reads: three numbers, then the value itself.
+struct Placed<D> {
+    place: Place,
+    value: Option<D>,
+    step: usize,
+}
+
+impl<D> Placed<D> {
+    fn new(place: Place, value: D) -> Self {
+        Placed { place, value: Some(value), step: 0 }
+    }
+}
+
+impl<'de, D: Deserializer<'de, Error = Fault>> MapAccess<'de> for Placed<D> {
+    type Error = Fault;
+
+    fn next_key_seed<S: de::DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
+        let name = at::AT_FIELDS.get(self.step);
+        name.map(|name| seed.deserialize(BorrowedStrDeserializer::new(name))).transpose()
+    }
+
+    fn next_value_seed<S: de::DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Fault> {
+        let step = self.step;
+        self.step += 1;
+        match self.value.take_if(|_| step >= 3) {
+            Some(value) => seed.deserialize(value),
+            None => seed.deserialize(de::value::U32Deserializer::new(place_part(self.place, step))),
+        }
+    }
+}

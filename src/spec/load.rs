@@ -1,0 +1,178 @@
+//! Finding and reading the texts of a lab: a file, a directory, or standard input.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::de::decode;
+use super::types::LabFile;
+use super::yaml::{self, LARGEST_FILE};
+use crate::diag::{Place, Problem, Problems, Sources, codes, shown};
+
+/// What a lab is read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    Stdin,
+    Path(PathBuf),
+}
+
+impl Input {
+    /// `-` is standard input, everything else a path.
+    pub fn parse(word: &str) -> Input {
+        if word == "-" { Input::Stdin } else { Input::Path(PathBuf::from(word)) }
+    }
+}
+
+/// A text that was read, ready to be decoded here or in the lab's own process.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Text {
+    /// What to call it in messages.
+    pub name: String,
+    pub text: String,
+    /// The lab's name where the text gives none.
+    pub default_name: String,
+}
+
+/// A lab file that was read and decoded as far as it could be.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    pub file: LabFile,
+    pub sources: Sources,
+    pub problems: Problems,
+    /// The lab's name where the file gives none.
+    pub default_name: String,
+}
+
+/// Read `input` and decode it. Problems are in the result, with what could be read beside them.
+pub fn load(input: &Input) -> Loaded {
+    match read(input) {
+        Ok(text) => decode_text(&text),
+        Err(problem) => {
+            let mut loaded = Loaded::default();
+            loaded.problems.push(*problem);
+            loaded
+        }
+    }
+}
+
+/// Decode a text that was read before.
+pub fn decode_text(text: &Text) -> Loaded {
+    let mut loaded = Loaded { default_name: text.default_name.clone(), ..Loaded::default() };
+    let source = loaded.sources.add(&text.name, text.text.as_str());
+    let mut documents = yaml::read(&text.text, source, &mut loaded.problems);
+    if documents.len() > 1 {
+        loaded.problems.push(
+            Problem::error(codes::YAML_DOCUMENTS, "a lab file is one document, this one has several")
+                .at(first_bytes(documents[1].place), "the second begins here")
+                .help("put each lab into a file of its own"),
+        );
+    }
+    if documents.is_empty() {
+        if !loaded.problems.has_errors() {
+            loaded.problems.push(
+                Problem::error(codes::FILE_EMPTY, format!("{} holds no lab", text.name))
+                    .help("the smallest lab is: `hosts: { node1: {} }`"),
+            );
+        }
+        return loaded;
+    }
+    loaded.file = decode(documents.swap_remove(0), &mut loaded.problems);
+    loaded
+}
+
+fn first_bytes(place: Place) -> Place {
+    Place { end: place.end.min(place.start + 20), ..place }
+}
+
+/// Read the text of `input`, bounded by [`LARGEST_FILE`]. A directory stands for its `lab.yaml`,
+/// or for its only YAML file.
+pub fn read(input: &Input) -> Result<Text, Box<Problem>> {
+    match input {
+        Input::Stdin => {
+            let bytes = bounded(&mut std::io::stdin().lock(), "<stdin>")?;
+            text("<stdin>", bytes, "lab")
+        }
+        Input::Path(path) => {
+            let path = in_directory(path)?;
+            let name = shown(&path);
+            let mut file = std::fs::File::open(&path).map_err(|e| unreadable(&name, &e))?;
+            let bytes = bounded(&mut file, &name)?;
+            let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+            let parent = path.canonicalize().ok();
+            let parent = parent.as_deref().and_then(Path::parent).and_then(Path::file_name);
+            let default_name = match (stem.as_str(), parent) {
+                ("lab", Some(parent)) => parent.to_string_lossy().into_owned(),
+                _ => stem,
+            };
+            text(&name, bytes, &default_name)
+        }
+    }
+}
+
+fn in_directory(path: &Path) -> Result<PathBuf, Box<Problem>> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let name = shown(path);
+    let mut found: Vec<PathBuf> = std::fs::read_dir(path)
+        .map_err(|e| unreadable(&name, &e))?
+        .filter_map(|entry| entry.ok().map(|e| e.path()))
+        .filter(|p| p.extension().is_some_and(|e| e == "yaml" || e == "yml"))
+        .collect();
+    found.sort();
+    let lab = found.iter().find(|p| p.file_stem().is_some_and(|s| s == "lab"));
+    match (lab, found.as_slice()) {
+        (Some(lab), _) => Ok(lab.clone()),
+        (None, [only]) => Ok(only.clone()),
+        (None, []) => Err(Box::new(
+            Problem::error(codes::FILE_UNREADABLE, format!("the directory {name} holds no lab"))
+                .help("name a YAML file, or put a lab.yaml there"),
+        )),
+        (None, several) => {
+            let names: Vec<_> = several.iter().take(8).map(|p| shown(p)).collect();
+            Err(Box::new(
+                Problem::error(codes::FILE_UNREADABLE, format!("the directory {name} holds several labs"))
+                    .help(format!("name one: {}", names.join(", "))),
+            ))
+        }
+    }
+}
+
+fn unreadable(name: &str, error: &std::io::Error) -> Box<Problem> {
+    Box::new(
+        Problem::error(codes::FILE_UNREADABLE, format!("{name} cannot be read: {error}"))
+            .help("check the path and its permissions; `-` reads standard input"),
+    )
+}
+
+fn bounded(from: &mut dyn Read, name: &str) -> Result<Vec<u8>, Box<Problem>> {
+    let mut bytes = Vec::new();
+    let limit = LARGEST_FILE as u64 + 1;
+    from.take(limit).read_to_end(&mut bytes).map_err(|e| unreadable(name, &e))?;
+    if bytes.len() > LARGEST_FILE {
+        return Err(Box::new(
+            Problem::error(codes::FILE_TOO_LARGE, format!("{name} is larger than {} MiB", LARGEST_FILE >> 20))
+                .help("is it a lab file? A thousand pods need less than one MiB"),
+        ));
+    }
+    Ok(bytes)
+}
+
+fn text(name: &str, bytes: Vec<u8>, default_name: &str) -> Result<Text, Box<Problem>> {
+    match String::from_utf8(bytes) {
+        Ok(text) => {
+            let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
+            Ok(Text { name: name.to_owned(), text, default_name: default_name.to_owned() })
+        }
+        Err(e) => {
+            let good = e.utf8_error().valid_up_to();
+            let line = e.as_bytes()[..good].iter().filter(|b| **b == b'\n').count() + 1;
+            Err(Box::new(
+                Problem::error(
+                    codes::FILE_NOT_TEXT,
+                    format!("{name} is not text: byte {good}, on line {line}, is not UTF-8"),
+                )
+                .help("save it as UTF-8, or check that it is the file you meant"),
+            ))
+        }
+    }
+}

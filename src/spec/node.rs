@@ -1,0 +1,79 @@
+//! A YAML document as a tree in which every key and value knows its place.
+//!
+//! This is YAML only: what the values mean is decided by the types in [`super::types`] and the
+//! deserializer in [`super::de`]. Reading the text is in [`super::yaml`].
+
+use crate::diag::Place;
+
+/// One value of a document. `id` is unique within the document, so that a part that was found
+/// to be wrong can be taken out and the rest looked at.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    pub id: u32,
+    pub place: Place,
+    pub value: Value,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(String),
+    List(Vec<Node>),
+    Map(Vec<Entry>),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    pub key: Key,
+    pub value: Node,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Key {
+    pub id: u32,
+    pub place: Place,
+    pub text: String,
+}
+
+impl Node {
+    /// What a person would call this kind of value.
+    pub fn kind(&self) -> &'static str {
+        match self.value {
+            Value::Null => "nothing",
+            Value::Bool(_) => "true or false",
+            Value::Int(_) => "a number",
+            Value::Float(_) => "a fraction",
+            Value::Text(_) => "text",
+            Value::List(_) => "a list",
+            Value::Map(_) => "a map",
+        }
+    }
+
+    /// The value under `key`, where this is a map that has it.
+    pub fn get(&self, key: &str) -> Option<&Node> {
+        match &self.value {
+            Value::Map(entries) => entries.iter().find(|e| e.key.text == key).map(|e| &e.value),
+            _ => None,
+        }
+    }
+
+    /// Take out the node or map entry with this id. Returns whether there was one.
+    pub fn prune(&mut self, id: u32) -> bool {
+        match &mut self.value {
+            Value::List(items) => {
+                let before = items.len();
+                items.retain(|n| n.id != id);
+                items.len() != before || items.iter_mut().any(|n| n.prune(id))
+            }
+            Value::Map(entries) => {
+                let before = entries.len();
+                entries.retain(|e| e.key.id != id && e.value.id != id);
+                entries.len() != before || entries.iter_mut().any(|e| e.value.prune(id))
+            }
+            _ => false,
+        }
+    }
+}
