@@ -8,6 +8,7 @@
 //! [`cli`], one verb a file. Problems that people are told about are [`diag`]'s.
 
 pub mod diag;
+pub mod kernel;
 pub mod lab;
 pub mod plan;
 pub mod spec;
