@@ -7,8 +7,11 @@
 //! [`daemon`], the process that a lab lives in, [`workload`], who lives in it, [`probe`], and
 //! [`cli`], one verb a file. Problems that people are told about are [`diag`]'s.
 
+pub mod cli;
+pub mod daemon;
 pub mod diag;
 pub mod kernel;
 pub mod lab;
 pub mod plan;
+pub mod runtime;
 pub mod spec;

@@ -3,8 +3,11 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// A stable code such as `spec-unknown-field`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "&'static str", try_from = "String")]
 pub struct Code(&'static str);
 
 impl Code {
@@ -19,6 +22,19 @@ impl Code {
 
     pub fn parse(word: &str) -> Option<Code> {
         ALL.iter().map(|(code, _)| *code).find(|c| c.0 == word)
+    }
+}
+
+impl From<Code> for &'static str {
+    fn from(code: Code) -> &'static str {
+        code.0
+    }
+}
+
+impl TryFrom<String> for Code {
+    type Error = String;
+    fn try_from(word: String) -> Result<Code, String> {
+        Code::parse(&word).ok_or_else(|| format!("there is no code `{word}`"))
     }
 }
 

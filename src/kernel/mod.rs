@@ -1,4 +1,13 @@
 //! Effects: everything that changes or reads the kernel. Nothing is decided here; what to do
 //! comes from `plan`.
 
+pub mod birth;
+pub mod enter;
+pub mod iptables;
+pub mod message;
 pub mod ns;
+pub mod read;
+pub mod rtnl;
+pub mod sysctl;
+pub mod tun;
+pub mod world;

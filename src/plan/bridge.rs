@@ -41,6 +41,7 @@ pub fn add(lab: &Lab, host: &Host, ns: &mut NsPlan) {
         mtu,
         master: None,
         hairpin: false,
+        up: true,
         kind: LinkKind::Bridge,
     });
     ns.addresses.push(Address { dev: cni0(), net: gateway(host), broadcast: true });
@@ -52,6 +53,7 @@ pub fn add(lab: &Lab, host: &Host, ns: &mut NsPlan) {
             mtu,
             master: Some(cni0()),
             hairpin: true,
+            up: true,
             kind: LinkKind::Veth { peer_ns: pod.ns(), peer: IfName::new("eth0") },
         });
     }
@@ -79,6 +81,7 @@ pub fn pod(lab: &Lab, pod: &Pod) -> NsPlan {
         mtu: flannel::pod_mtu(lab, host),
         master: None,
         hairpin: false,
+        up: true,
         kind: LinkKind::Veth { peer_ns: host.ns(), peer: pod.veth.clone() },
     });
     ns.addresses.push(Address { dev: eth0.clone(), net: pod.address, broadcast: true });

@@ -68,6 +68,9 @@ impl fmt::Display for Changes<'_> {
                 None => f.write_str(" nomaster")?,
             }
         }
+        if from.up != to.up {
+            f.write_str(if to.up { " up" } else { " down" })?;
+        }
         if from.hairpin != to.hairpin {
             write!(f, " hairpin {}", if to.hairpin { "on" } else { "off" })?;
         }

@@ -92,7 +92,7 @@ impl Serialize for Mac {
     }
 }
 
-/// A device. It is up.
+/// A device.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Link {
     pub name: IfName,
@@ -107,6 +107,8 @@ pub struct Link {
     pub master: Option<IfName>,
     /// Whether the bridge may send a frame back out of this port (CNI's hairpinMode).
     pub hairpin: bool,
+    /// Always true in a plan; what is read back may be down.
+    pub up: bool,
     pub kind: LinkKind,
 }
 

@@ -31,6 +31,7 @@ pub fn router(lab: &Lab) -> NsPlan {
             mtu: network.mtu,
             master: None,
             hairpin: false,
+            up: true,
             kind: LinkKind::Bridge,
         });
     }
@@ -72,6 +73,7 @@ fn port(lab: &Lab, ns: NsName, attachment: &Attachment) -> Link {
         mtu: network.mtu,
         master: Some(bridge_name(network)),
         hairpin: false,
+        up: true,
         kind: LinkKind::Veth { peer_ns: ns, peer: IfName::new("eth0") },
     }
 }
@@ -88,6 +90,7 @@ fn machine(lab: &Lab, ns: NsName, attachment: &Attachment, ports: &[Port], host:
         mtu: network.mtu,
         master: None,
         hairpin: false,
+        up: true,
         kind: LinkKind::Veth { peer_ns: NsName::Router, peer: port_name(&ns) },
     });
     plan.addresses.push(Address { dev: eth0.clone(), net: attachment.address, broadcast: false });

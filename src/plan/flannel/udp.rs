@@ -21,6 +21,7 @@ pub fn add(lab: &Lab, host: &Host, port: u16, ns: &mut NsPlan) {
         mtu,
         master: None,
         hairpin: false,
+        up: true,
         kind: LinkKind::Tun,
     });
     ns.addresses.push(Address { dev: device(), net: device_address(host), broadcast: false });

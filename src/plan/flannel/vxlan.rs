@@ -33,6 +33,7 @@ pub fn add(lab: &Lab, host: &Host, options: &Options, ns: &mut NsPlan) {
         mtu: pod_mtu(lab, host),
         master: None,
         hairpin: false,
+        up: true,
         kind: LinkKind::Vxlan { vni: options.vni, port: options.port, local: host.ip(), dev: IfName::new("eth0") },
     });
     ns.addresses.push(Address { dev: dev.clone(), net: device_address(host), broadcast: false });

@@ -1,0 +1,120 @@
+//! `exec` and `shell`: a program on a pod, host or client, at the caller's own terminal.
+//!
+//! The program is the caller's child and a process of the lab: it is in the lab's PID namespace
+//! and ends with it.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitCode};
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{SigHandler, Signal, signal};
+
+use crate::daemon::api::Door;
+use crate::diag::{Problem, codes};
+
+use super::args::{ExecArgs, ShellArgs};
+use super::{Done, find_lab};
+
+pub fn exec(args: &ExecArgs) -> Done {
+    run(args.lab.as_deref(), &args.target, &args.command)
+}
+
+/// The caller's own shell, or the system's.
+pub fn shell(args: &ShellArgs) -> Done {
+    let shell = std::env::var_os("SHELL").filter(|s| std::path::Path::new(s).exists());
+    run(args.lab.as_deref(), &args.target, &[shell.unwrap_or_else(|| OsString::from("/bin/sh"))])
+}
+
+fn run(lab: Option<&str>, target: &str, command: &[OsString]) -> Done {
+    let client = find_lab(lab)?;
+    let pid = client.pid()?;
+    let door: Door = client.get(&format!("/labctl/v1/door?target={target}"))?;
+    let failed = |what: &str, e: &dyn std::fmt::Display| {
+        let message = format!("{what}: {e}");
+        Box::new(Problem::error(codes::COMMAND_FAILED, message).help("does the lab still run? See `labctl list`"))
+    };
+    let rooms = Rooms::open(pid, door.netns_fd).map_err(|e| failed("the lab cannot be entered", &e))?;
+    rooms.enter().map_err(|e| failed("the lab cannot be entered", &e))?;
+    let (program, rest) = command.split_first().ok_or_else(|| failed("no program", &"nothing to run"))?;
+    let mut child = Command::new(program);
+    child.args(rest).env("HOSTNAME", &door.entry.hostname);
+    let (entry, netns) = (door.entry, rooms.net);
+    // SAFETY: between fork and exec of a process with one thread; nothing else can hold a lock.
+    unsafe {
+        child.pre_exec(move || {
+            // What we ignore while we wait, the program must not.
+            restore_signals()?;
+            entry.enter(netns.as_fd())?;
+            // The directory that the caller is in may not be there as the lab's user sees it.
+            Ok(())
+        });
+    }
+    // Ctrl-C is for the program, which is in the same group at the same terminal.
+    ignore_signals().map_err(|e| failed("signals", &e))?;
+    let status = child.status().map_err(|e| failed(&program.to_string_lossy(), &e))?;
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
+}
+
+/// The daemon's namespaces by descriptor.
+struct Rooms {
+    user: Option<File>,
+    mount: File,
+    pids: File,
+    ipc: File,
+    net: File,
+}
+
+impl Rooms {
+    fn open(pid: i32, netns_fd: i32) -> io::Result<Rooms> {
+        let ns = |name: &str| File::open(format!("/proc/{pid}/ns/{name}"));
+        let same = std::fs::read_link(format!("/proc/{pid}/ns/user"))? == std::fs::read_link("/proc/self/ns/user")?;
+        Ok(Rooms {
+            // Entering one's own user namespace is refused (setns(2)).
+            user: if same { None } else { Some(ns("user")?) },
+            mount: ns("mnt")?,
+            pids: ns("pid")?,
+            ipc: ns("ipc")?,
+            net: File::open(format!("/proc/{pid}/fd/{netns_fd}"))?,
+        })
+    }
+
+    /// Enter all but the network: that is for the program alone, so that our own process keeps no
+    /// pod's namespace alive. Children are born in the lab's PID namespace.
+    fn enter(&self) -> io::Result<()> {
+        if let Some(user) = &self.user {
+            setns(user, CloneFlags::CLONE_NEWUSER)?;
+        }
+        setns(&self.ipc, CloneFlags::CLONE_NEWIPC)?;
+        setns(&self.pids, CloneFlags::CLONE_NEWPID)?;
+        let here = std::env::current_dir();
+        setns(&self.mount, CloneFlags::CLONE_NEWNS)?;
+        // Entering a mount namespace leads to its root; go back to where the caller stood.
+        if let Ok(here) = here {
+            let _ = std::env::set_current_dir(here);
+        }
+        Ok(())
+    }
+}
+
+const TERMINAL: [Signal; 2] = [Signal::SIGINT, Signal::SIGQUIT];
+
+fn ignore_signals() -> io::Result<()> {
+    for which in TERMINAL {
+        // SAFETY: ignoring a signal runs no code.
+        unsafe { signal(which, SigHandler::SigIgn) }?;
+    }
+    Ok(())
+}
+
+fn restore_signals() -> io::Result<()> {
+    for which in TERMINAL {
+        // SAFETY: the default action runs no code of ours.
+        unsafe { signal(which, SigHandler::SigDfl) }?;
+    }
+    Ok(())
+}

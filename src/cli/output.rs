@@ -1,0 +1,80 @@
+//! How answers look: tables for people, JSON and YAML for programs, colour where it is wanted.
+
+use std::io::IsTerminal;
+
+use serde_json::Value;
+use tabled::builder::Builder;
+use tabled::settings::object::Columns;
+use tabled::settings::{Padding, Style};
+
+use super::args::Format;
+
+/// Whether colour is wanted on `stream`: on a terminal, unless NO_COLOR says otherwise.
+pub fn colour(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+}
+
+/// How many columns a line has.
+pub fn width() -> usize {
+    std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok()).unwrap_or(100)
+}
+
+/// A table with its headings in capitals, as kubectl draws them.
+pub struct Table(Builder);
+
+impl Table {
+    pub fn new(headings: &[&str]) -> Table {
+        let mut builder = Builder::default();
+        builder.push_record(headings.iter().copied());
+        Table(builder)
+    }
+
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.0.push_record(cells);
+    }
+
+    /// The table, each line without blanks at its end.
+    pub fn text(self) -> String {
+        let mut table = self.0.build();
+        table.with(Style::blank()).modify(Columns::first(), Padding::new(0, 1, 0, 0));
+        table.to_string().lines().map(|l| format!("{}\n", l.trim_end())).collect()
+    }
+}
+
+/// Print `value` for programs, or the table that `draw` makes of it (`true`: the wide one).
+pub fn print(format: Format, value: &Value, draw: impl FnOnce(bool) -> String) {
+    match format {
+        Format::Table => anstream::print!("{}", draw(false)),
+        Format::Wide => anstream::print!("{}", draw(true)),
+        Format::Json => print_json(value),
+        Format::Yaml => print_yaml(value),
+    }
+}
+
+pub fn print_json(value: &Value) {
+    anstream::println!("{value:#}");
+}
+
+pub fn print_yaml(value: &Value) {
+    // A JSON value has nothing that YAML could not write.
+    anstream::print!("{}", serde_saphyr::to_string(value).unwrap_or_default());
+}
+
+/// A duration as people say it: `34s`, `5m12s`, `3h7m`.
+pub fn age(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
+        _ => format!("{}h{}m", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// `1 pod`, `2 pods`.
+pub fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
+/// The text at a path of keys, or nothing.
+pub fn text<'v>(value: &'v Value, pointer: &str) -> &'v str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}

@@ -1,0 +1,65 @@
+//! `plan`: what `up` would do. Against a running lab of that name, the difference.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::daemon::api::{Change, StepText, Steps};
+use crate::daemon::client::Client;
+use crate::diag::Problems;
+use crate::plan::{self, Plan, diff};
+use crate::runtime::RuntimeDir;
+
+use super::args::{Format, PlanArgs};
+use super::output::{count, print, print_json, print_yaml};
+use super::{Done, Failure, show, up};
+
+pub fn run(args: &PlanArgs) -> Done {
+    let ready = up::prepare(&args.file)?;
+    show(&ready.warnings, &ready.sources);
+    let running = RuntimeDir::open().and_then(|dir| Ok((dir.labs()?, dir)));
+    let client = running.ok().and_then(|(labs, dir)| {
+        labs.contains(&ready.lab.name).then(|| Client::new(&dir, ready.lab.name.clone()))
+    });
+    let wanted = plan::plan(&ready.lab);
+    let (steps, what) = match client {
+        None => {
+            let steps = diff::diff(&Plan::default(), &wanted);
+            let steps: Vec<StepText> =
+                steps.iter().map(|s| StepText { namespace: s.ns.to_string(), step: s.op.to_string() }).collect();
+            let what = format!("`up` would build lab {} in {}:\n", ready.lab.name, count(steps.len(), "step"));
+            (steps, what)
+        }
+        Some(client) => match client.post("/labctl/v1/plan", &Change { text: ready.text.clone() })? {
+            Steps::Failed(found) => {
+                let mut problems = Problems::default();
+                problems.extend(found);
+                return Err(Failure::new(problems, ready.sources));
+            }
+            Steps::Steps(steps) if steps.is_empty() => (steps, format!("lab {} is as the file says\n", ready.lab.name)),
+            Steps::Steps(steps) => {
+                let what = format!("`up` would change lab {} in {}:\n", ready.lab.name, count(steps.len(), "step"));
+                (steps, what)
+            }
+        },
+    };
+    let value = json!({ "lab": ready.lab, "namespaces": wanted.namespaces, "steps": steps });
+    match args.format.output {
+        Format::Json => print_json(&value),
+        Format::Yaml => print_yaml(&value),
+        format => print(format, &value, |_| what + &by_namespace(&steps)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Steps under the name of their namespace, which is said once for those that follow each other.
+pub fn by_namespace(steps: &[StepText]) -> String {
+    let mut out = String::new();
+    for group in steps.chunk_by(|a, b| a.namespace == b.namespace) {
+        out.push_str(&format!("{}\n", group[0].namespace));
+        for step in group {
+            out.push_str(&format!("  {}\n", step.step));
+        }
+    }
+    out
+}

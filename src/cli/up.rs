@@ -1,0 +1,210 @@
+//! `up`: a lab is built, or a running one is changed to what its file says now.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::daemon::api::{Bundle, Change, Event, Summary};
+use crate::daemon::client::Client;
+use crate::daemon::launch::{Launched, launch};
+use crate::diag::{Problem, Problems, Sources, codes};
+use crate::lab::{self, Lab};
+use crate::probe::{Outcome, report};
+use crate::runtime::RuntimeDir;
+use crate::spec::load::{Input, Text, decode_text, read};
+
+use super::args::UpArgs;
+use super::{DIFFERED, Done, Failure, is_watched, output, show};
+
+/// A lab that was read and is valid, with the text that it came from.
+pub struct Ready {
+    pub text: Text,
+    pub lab: Lab,
+    pub sources: Sources,
+    pub warnings: Problems,
+}
+
+/// Read and check a lab file.
+pub fn prepare(file: &str) -> Result<Ready, Failure> {
+    let text = read(&Input::parse(file))?;
+    let mut loaded = decode_text(&text);
+    let mut problems = std::mem::take(&mut loaded.problems);
+    let lab = lab::resolve(&loaded, None, &mut problems);
+    problems.sort();
+    match lab {
+        Some(lab) => Ok(Ready { text, lab, sources: loaded.sources, warnings: problems }),
+        None => Err(Failure::new(problems, loaded.sources)),
+    }
+}
+
+/// How a lab came to be what its file says.
+pub struct Raised {
+    pub client: Client,
+    pub summary: Summary,
+    /// Whether it ran before.
+    pub changed: bool,
+    /// Held by those with whom the lab is to end.
+    pub launched: Option<Launched>,
+    pub took: Duration,
+}
+
+/// Build the lab, or change the running one. With `lifeline` it ends with the caller, and a lab
+/// of that name must not run already.
+pub fn raise(ready: &Ready, lifeline: bool) -> Result<Raised, Failure> {
+    let started = Instant::now();
+    let dir = RuntimeDir::open()?;
+    let client = Client::new(&dir, ready.lab.name.clone());
+    let bundle = Bundle { text: ready.text.clone(), runtime_dir: dir.as_path().to_owned(), lifeline };
+    // Another `up` may be at it in this very moment; then its lab is the one to change. Where
+    // that one fails and goes away, it is our turn again.
+    for _ in 0..5 {
+        let mut launched = launch(&bundle)?;
+        match follow(&mut launched, &ready.sources)? {
+            Some(summary) => {
+                let launched = keep(launched, lifeline);
+                return Ok(Raised { client, summary, changed: false, launched, took: started.elapsed() });
+            }
+            None if lifeline => return Err(Failure::from(runs_already(&ready.lab))),
+            None => {
+                launched.release();
+                let change = Change { text: ready.text.clone() };
+                match client.post::<Event>("/labctl/v1/change", &change) {
+                    Ok(Event::Done(summary)) => {
+                        return Ok(Raised { client, summary, changed: true, launched: None, took: started.elapsed() });
+                    }
+                    Ok(Event::Failed(problems)) => return Err(failed(problems, &ready.sources)),
+                    Ok(_) | Err(_) => {}
+                }
+            }
+        }
+    }
+    let problem = Problem::error(codes::LAB_GONE, format!("the lab {} neither starts nor answers", ready.lab.name));
+    Err(Failure::from(Box::new(problem.help("`labctl down` ends what is left of it"))))
+}
+
+fn keep(launched: Launched, lifeline: bool) -> Option<Launched> {
+    if lifeline {
+        return Some(launched);
+    }
+    launched.release();
+    None
+}
+
+fn runs_already(lab: &Lab) -> Box<Problem> {
+    Box::new(
+        Problem::error(codes::LAB_RUNNING, format!("a lab called {} runs already", lab.name))
+            .help(format!("end it with `labctl down {}`, or give this one another name", lab.name)),
+    )
+}
+
+fn failed(problems: Vec<Problem>, sources: &Sources) -> Failure {
+    let mut all = Problems::default();
+    all.extend(problems);
+    Failure::new(all, sources.clone())
+}
+
+/// Follow a daemon's reports. `None`: another daemon has the lab already.
+fn follow(launched: &mut Launched, sources: &Sources) -> Result<Option<Summary>, Failure> {
+    let started = Instant::now();
+    loop {
+        match launched.next() {
+            Some(Event::Progress(what)) => {
+                // A blink needs no progress.
+                if is_watched() && started.elapsed() > Duration::from_millis(300) {
+                    anstream::eprintln!("{what} …");
+                }
+            }
+            Some(Event::Done(summary)) => return Ok(Some(summary)),
+            Some(Event::Failed(problems)) => return Err(failed(problems, sources)),
+            Some(Event::Running) => return Ok(None),
+            None => {
+                let problem = Problem::error(codes::LAB_GONE, "the lab's process ended without a word")
+                    .help("`labctl doctor` tells what the machine allows; was it out of memory?");
+                return Err(Failure::from(Box::new(problem)));
+            }
+        }
+    }
+}
+
+/// Wait until every pod is ready.
+pub fn await_ready(client: &Client, seconds: u64) -> Result<(), Box<Problem>> {
+    let trouble: Vec<String> = client.get(&format!("/labctl/v1/wait?seconds={seconds}"))?;
+    if trouble.is_empty() {
+        return Ok(());
+    }
+    let message = format!("after {seconds} s not everything is ready: {}", trouble.join("; "));
+    Err(Box::new(
+        Problem::error(codes::LAB_NOT_READY, message).help("`labctl logs POD` shows what a program wrote; the lab runs on"),
+    ))
+}
+
+pub fn run(args: &UpArgs) -> Done {
+    let ready = prepare(&args.file)?;
+    show(&ready.warnings, &ready.sources);
+    let raised = raise(&ready, args.foreground)?;
+    await_ready(&raised.client, args.timeout)?;
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    if !args.no_probes && !ready.lab.probes.is_empty() {
+        let none: [&str; 0] = [];
+        outcomes = raised.client.post("/labctl/v1/probe", &none)?;
+    }
+    present(args, &ready.lab, &raised, &outcomes);
+    if let Some(launched) = raised.launched {
+        if is_watched() {
+            anstream::eprintln!("Ctrl-C ends the lab");
+        }
+        launched.wait();
+    }
+    let all = outcomes.iter().all(Outcome::passed);
+    Ok(if all { ExitCode::SUCCESS } else { ExitCode::from(DIFFERED) })
+}
+
+fn present(args: &UpArgs, lab: &Lab, raised: &Raised, outcomes: &[Outcome]) {
+    let value = json!({
+        "lab": lab.name,
+        "changed": raised.changed,
+        "steps": raised.summary.steps,
+        "changes": raised.summary.changes,
+        "milliseconds": raised.took.as_millis(),
+        "probes": outcomes,
+    });
+    output::print(args.format.output, &value, |wide| {
+        let mut text = headline(lab, raised);
+        if raised.changed && (wide || raised.summary.changes.len() <= 20) {
+            for change in &raised.summary.changes {
+                text.push_str(&format!("  {change}\n"));
+            }
+        }
+        if !outcomes.is_empty() {
+            text.push('\n');
+            text.push_str(&report::table(outcomes, output::colour(&std::io::stdout())));
+        }
+        text.push_str(&next_steps(lab));
+        text
+    });
+}
+
+fn headline(lab: &Lab, raised: &Raised) -> String {
+    let took = raised.took.as_millis();
+    if raised.changed {
+        return match raised.summary.steps {
+            0 => format!("lab {} is up to date\n", lab.name),
+            n => format!("lab {} changed in {} ({took} ms)\n", lab.name, output::count(n, "step")),
+        };
+    }
+    format!(
+        "lab {} is up: {}, {}, {}, flannel {} ({took} ms)\n",
+        lab.name,
+        output::count(lab.hosts.len(), "host"),
+        output::count(lab.clients.len(), "client"),
+        output::count(lab.pods.len(), "pod"),
+        lab.cluster.backend.name(),
+    )
+}
+
+fn next_steps(lab: &Lab) -> String {
+    let someone = lab.pods.first().map(|p| p.id.to_string()).or(lab.hosts.first().map(|h| h.name.to_string()));
+    let shell = someone.map(|s| format!("  labctl shell {s}\n")).unwrap_or_default();
+    format!("\nTry next:\n  labctl get pods -o wide\n{shell}  labctl down {}\n", lab.name)
+}

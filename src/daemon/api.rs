@@ -1,0 +1,101 @@
+//! The words between the command line and a lab's daemon: JSON over HTTP on the control socket,
+//! and JSON lines on a pipe while the lab begins.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::diag::Problem;
+use crate::kernel::enter::Entry;
+use crate::spec::load::Text;
+
+/// What a new daemon reads from its standard input, as one line.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Bundle {
+    pub text: Text,
+    /// The directory of running labs, for the socket and lock.
+    pub runtime_dir: PathBuf,
+    /// Whether the lab ends when its standard input does; otherwise only until it is ready.
+    pub lifeline: bool,
+}
+
+/// What happens while a lab is built or changed, one JSON line each.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    /// What is being done now.
+    Progress(String),
+    /// It is done; the lab is as wanted.
+    Done(Summary),
+    /// It was not done. Places point into the text that was sent.
+    Failed(Vec<Problem>),
+    /// The lab's daemon is there already; ask it on its socket.
+    Running,
+}
+
+/// What a build or change did.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Summary {
+    /// How many steps it took.
+    pub steps: usize,
+    /// The steps in words, for a live change.
+    pub changes: Vec<String>,
+    /// Warnings that are worth a look.
+    pub warnings: Vec<Problem>,
+}
+
+/// A question about a changed file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Change {
+    pub text: Text,
+}
+
+/// The steps that a file would cause, or problems.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Steps {
+    Steps(Vec<StepText>),
+    Failed(Vec<Problem>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepText {
+    /// The namespace's short name.
+    pub namespace: String,
+    pub step: String,
+}
+
+/// How to become a process of a machine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Door {
+    /// The descriptor of its network namespace in the daemon.
+    pub netns_fd: i32,
+    pub entry: Entry,
+}
+
+/// A lab as `list` shows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LabStatus {
+    pub name: String,
+    pub description: Option<String>,
+    pub backend: String,
+    /// Seconds since it was built.
+    pub age: u64,
+    pub networks: usize,
+    pub hosts: usize,
+    pub clients: usize,
+    pub pods: usize,
+    pub pods_ready: usize,
+    /// What is not as it should be, in words; empty where all is well.
+    pub trouble: Vec<String>,
+    /// The text that the lab was made from.
+    pub file: String,
+    /// Memory of the daemon in KiB (VmRSS).
+    pub memory_kib: u64,
+}
+
+/// A refusal.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Refusal {
+    pub problem: Problem,
+}

@@ -1,0 +1,141 @@
+//! Asking a lab's daemon on its control socket.
+
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::PathBuf;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::diag::{Problem, codes};
+use crate::lab::names::LabName;
+use crate::runtime::RuntimeDir;
+
+use super::api::Refusal;
+
+/// The way to one lab.
+#[derive(Debug, Clone)]
+pub struct Client {
+    lab: LabName,
+    socket: PathBuf,
+}
+
+/// An answer that is not JSON, with the position that came along.
+pub struct Raw {
+    pub bytes: Vec<u8>,
+    pub position: u64,
+}
+
+impl Client {
+    pub fn new(dir: &RuntimeDir, lab: LabName) -> Client {
+        Client { socket: dir.socket(&lab), lab }
+    }
+
+    pub fn lab(&self) -> &LabName {
+        &self.lab
+    }
+
+    /// The daemon's process, as the caller's PID namespace counts (unix(7), SO_PEERCRED).
+    pub fn pid(&self) -> Result<i32, Box<Problem>> {
+        let stream = self.connect()?;
+        let peer = getsockopt(&stream, PeerCredentials).map_err(|e| self.gone(&e.to_string()))?;
+        Ok(peer.pid())
+    }
+
+    fn connect(&self) -> Result<StdStream, Box<Problem>> {
+        // By descriptor of its directory: a path to a socket has at most 107 bytes.
+        let dir = self.socket.parent().and_then(|d| std::fs::File::open(d).ok());
+        let short = match (&dir, self.socket.file_name()) {
+            (Some(dir), Some(name)) => PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name),
+            _ => self.socket.clone(),
+        };
+        let stream = StdStream::connect(short).map_err(|e| self.gone(&e.to_string()))?;
+        let peer = getsockopt(&stream, PeerCredentials).map_err(|e| self.gone(&e.to_string()))?;
+        let own = nix::unistd::geteuid().as_raw();
+        if peer.uid() != own && peer.uid() != 0 {
+            return Err(self.gone(&format!("its socket is held by user {}, not by you", peer.uid())));
+        }
+        Ok(stream)
+    }
+
+    fn gone(&self, why: &str) -> Box<Problem> {
+        Box::new(
+            Problem::error(codes::LAB_GONE, format!("the lab {} does not answer: {why}", self.lab))
+                .help("`labctl list` shows the labs that run; `labctl down` ends one that hangs"),
+        )
+    }
+
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Box<Problem>> {
+        self.read(self.ask(Method::GET, path, Vec::new())?)
+    }
+
+    pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Box<Problem>> {
+        let body = serde_json::to_vec(body).map_err(|e| self.gone(&e.to_string()))?;
+        self.read(self.ask(Method::POST, path, body)?)
+    }
+
+    /// An answer as it is, such as a log.
+    pub fn raw(&self, path: &str) -> Result<Raw, Box<Problem>> {
+        let (status, raw) = self.ask(Method::GET, path, Vec::new())?;
+        if status != StatusCode::OK {
+            return self.read((status, raw));
+        }
+        Ok(raw)
+    }
+
+    fn read<T: DeserializeOwned>(&self, (status, raw): (StatusCode, Raw)) -> Result<T, Box<Problem>> {
+        if status == StatusCode::UNPROCESSABLE_ENTITY {
+            let refusal: Refusal = serde_json::from_slice(&raw.bytes).map_err(|e| self.gone(&e.to_string()))?;
+            return Err(Box::new(refusal.problem));
+        }
+        if status != StatusCode::OK {
+            return Err(self.gone(&format!("it answers {status}")));
+        }
+        serde_json::from_slice(&raw.bytes).map_err(|e| self.gone(&e.to_string()))
+    }
+
+    fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Raw), Box<Problem>> {
+        let stream = self.connect()?;
+        let exchange = async {
+            stream.set_nonblocking(true).map_err(|e| e.to_string())?;
+            let stream = tokio::net::UnixStream::from_std(stream).map_err(|e| e.to_string())?;
+            let io = TokioIo::new(stream);
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake(io).await.map_err(|e| e.to_string())?;
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header("host", "labctl")
+                .header("content-type", "application/json")
+                .body(Full::new(Bytes::from(body)))
+                .map_err(|e| e.to_string())?;
+            let answer = async {
+                let answer = sender.send_request(request).await.map_err(|e| e.to_string())?;
+                let (status, position) = (answer.status(), position(answer.headers()));
+                let bytes = answer.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes().to_vec();
+                Ok::<_, String>((status, Raw { bytes, position }))
+            };
+            let driven = async {
+                // The connection must be driven until the answer is there; its own end is no news.
+                let _ = connection.await;
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                answer = answer => answer,
+                () = driven => Err("the connection ended".to_owned()),
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|e| self.gone(&e.to_string()))?;
+        runtime.block_on(exchange).map_err(|why| self.gone(&why))
+    }
+}
+
+fn position(headers: &hyper::HeaderMap) -> u64 {
+    headers.get("x-labctl-position").and_then(|v| v.to_str().ok()?.parse().ok()).unwrap_or(0)
+}

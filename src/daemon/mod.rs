@@ -1,0 +1,18 @@
+//! The process that a lab lives in: its beginning, its control socket, live changes, and the
+//! state of everyone in it.
+//!
+//! [`launch`] is the caller's side of the beginning and [`main`] the other. [`state`] holds the
+//! lab and changes it; [`workloads`], [`programs`] and [`readiness`] are about who lives there;
+//! [`server`] answers on the socket and [`client`] asks, in the words of [`api`] and, for what
+//! Kubernetes has, of [`objects`].
+
+pub mod api;
+pub mod client;
+pub mod launch;
+pub mod main;
+pub mod objects;
+pub mod programs;
+pub mod readiness;
+pub mod server;
+pub mod state;
+pub mod workloads;

@@ -1,0 +1,165 @@
+//! Pods and hosts in Kubernetes' own shape (core/v1 Pod and Node), with the state that they are
+//! in now. Only fields that labctl knows something about are there.
+
+use serde_json::{Value, json};
+
+use crate::lab::names::NsName;
+use crate::lab::{Container, Host, Lab, Pod, Run};
+
+use super::programs::State;
+use super::state::Daemon;
+
+/// A list as `kubectl get -o json` prints it.
+pub fn list(items: Vec<Value>) -> Value {
+    json!({ "apiVersion": "v1", "kind": "List", "metadata": { "resourceVersion": "" }, "items": items })
+}
+
+/// What a container does now and whether it is ready.
+struct Status {
+    state: State,
+    ready: bool,
+    restarts: u32,
+    /// Why it is not ready, where a probe says so.
+    message: String,
+}
+
+fn status(daemon: &Daemon, ns: &NsName, container: &Container) -> Status {
+    let (state, restarts) = match &container.run {
+        // The echo server is part of the daemon itself.
+        Run::Echo => (State::Running { pid: std::process::id() }, 0),
+        Run::Program { .. } => daemon
+            .workloads
+            .program(ns, &container.name, |s| (s.state.borrow().clone(), *s.restarts.borrow()))
+            .unwrap_or((State::Waiting { reason: "ContainerCreating".to_owned(), message: String::new() }, 0)),
+    };
+    let running = matches!(state, State::Running { .. });
+    let verdict = daemon.readiness.verdict(ns, &container.name);
+    let (ready, message) = verdict.map_or((true, String::new()), |v| (v.ready, v.message));
+    Status { ready: running && ready, message: if ready { String::new() } else { message }, state, restarts }
+}
+
+/// A pod.
+pub fn pod(daemon: &Daemon, lab: &Lab, pod: &Pod) -> Value {
+    let ns = pod.ns();
+    let statuses: Vec<_> = pod.containers.iter().map(|c| (c, status(daemon, &ns, c))).collect();
+    let ready = statuses.iter().all(|(_, s)| s.ready);
+    let not_ready: Vec<_> = statuses.iter().filter(|(_, s)| !s.ready).map(|(c, s)| why(c, s)).collect();
+    let owner = pod.owner.as_ref().map(|name| json!([{ "apiVersion": "apps/v1", "kind": "Deployment", "name": name }]));
+    let mut object = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": pod.id.name,
+            "namespace": pod.id.namespace,
+            "labels": pod.labels,
+        },
+        "spec": {
+            "nodeName": pod.host,
+            "restartPolicy": pod.restart_policy,
+            "containers": pod.containers.iter().map(container).collect::<Vec<_>>(),
+        },
+        "status": {
+            "phase": phase(statuses.iter().map(|(_, s)| &s.state)),
+            "podIP": pod.ip(),
+            "podIPs": [{ "ip": pod.ip() }],
+            "hostIP": lab.host(&pod.host).map(Host::ip),
+            "conditions": [{
+                "type": "Ready",
+                "status": if ready { "True" } else { "False" },
+                "message": not_ready.join("; "),
+            }],
+            "containerStatuses": statuses.iter().map(|(c, s)| container_status(c, s)).collect::<Vec<_>>(),
+        },
+    });
+    if let Some(owner) = owner {
+        object["metadata"]["ownerReferences"] = owner;
+    }
+    object
+}
+
+/// Whether all containers of a pod are ready.
+pub fn is_ready(daemon: &Daemon, pod: &Pod) -> bool {
+    pod.containers.iter().all(|c| status(daemon, &pod.ns(), c).ready)
+}
+
+/// Why a pod is not ready, in words; nothing where it is.
+pub fn trouble(daemon: &Daemon, pod: &Pod) -> Option<String> {
+    let ns = pod.ns();
+    let all: Vec<_> = pod
+        .containers
+        .iter()
+        .map(|c| (c, status(daemon, &ns, c)))
+        .filter(|(_, s)| !s.ready)
+        .map(|(c, s)| why(c, &s))
+        .collect();
+    (!all.is_empty()).then(|| format!("pod {}: {}", pod.id, all.join("; ")))
+}
+
+fn why(container: &Container, status: &Status) -> String {
+    let name = &container.name;
+    match &status.state {
+        State::Waiting { reason, message } if message.is_empty() => format!("{name}: {reason}"),
+        State::Waiting { reason, message } => format!("{name}: {reason}, {message}"),
+        State::Terminated { exit_code, reason } => format!("{name}: {reason}, exit code {exit_code}"),
+        State::Running { .. } => format!("{name}: {}", status.message),
+    }
+}
+
+/// Kubernetes' pod phase from its containers' states.
+fn phase<'a>(states: impl Iterator<Item = &'a State>) -> &'static str {
+    let states: Vec<_> = states.collect();
+    let ended = |s: &&&State| matches!(s, State::Terminated { .. });
+    if states.iter().any(|s| matches!(s, State::Waiting { reason, .. } if reason == "ContainerCreating")) {
+        return "Pending";
+    }
+    if states.iter().filter(ended).count() < states.len() {
+        return "Running";
+    }
+    let failed = states.iter().any(|s| matches!(s, State::Terminated { exit_code, .. } if *exit_code != 0));
+    if failed { "Failed" } else { "Succeeded" }
+}
+
+fn container(container: &Container) -> Value {
+    let ports: Vec<_> = container
+        .ports
+        .iter()
+        .map(|p| match &p.name {
+            Some(name) => json!({ "name": name, "containerPort": p.number, "protocol": p.protocol }),
+            None => json!({ "containerPort": p.number, "protocol": p.protocol }),
+        })
+        .collect();
+    match &container.run {
+        Run::Echo => json!({ "name": container.name, "image": "labctl/echo", "ports": ports }),
+        Run::Program { command, env } => {
+            json!({ "name": container.name, "command": command, "env": env, "ports": ports })
+        }
+    }
+}
+
+fn container_status(container: &Container, status: &Status) -> Value {
+    let state = match &status.state {
+        State::Running { .. } => json!({ "running": {} }),
+        State::Waiting { reason, message } => json!({ "waiting": { "reason": reason, "message": message } }),
+        State::Terminated { exit_code, reason } => {
+            json!({ "terminated": { "exitCode": exit_code, "reason": reason } })
+        }
+    };
+    json!({ "name": container.name, "ready": status.ready, "restartCount": status.restarts, "state": state })
+}
+
+/// A host, as a node.
+pub fn node(host: &Host) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": { "name": host.name, "labels": host.labels },
+        "spec": { "podCIDR": host.pod_cidr, "podCIDRs": [host.pod_cidr] },
+        "status": {
+            "addresses": [
+                { "type": "InternalIP", "address": host.ip() },
+                { "type": "Hostname", "address": host.name },
+            ],
+            "conditions": [{ "type": "Ready", "status": "True" }],
+        },
+    })
+}

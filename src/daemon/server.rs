@@ -1,0 +1,277 @@
+//! The control socket: HTTP/1.1 with JSON, for the same user (or root) only.
+//!
+//! Kubernetes' objects are under Kubernetes' own paths; everything that only labctl knows is
+//! under `/labctl/v1`.
+
+use std::convert::Infallible;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::diag::{Problem, codes, did_you_mean};
+use crate::lab::names::NsName;
+use crate::probe;
+
+use super::api::{Change, Door, Event, LabStatus, Refusal, StepText, Steps};
+use super::objects;
+use super::state::Daemon;
+
+/// The longest request body: a lab file of the largest size, escaped.
+const LONGEST_BODY: usize = 256 << 20;
+
+type Answer = Response<Full<Bytes>>;
+type Outcome = Result<Answer, Box<Problem>>;
+
+/// Answer until the lab ends.
+pub async fn run(daemon: Rc<Daemon>, listener: UnixListener) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        if !is_ours(&stream) {
+            continue;
+        }
+        let daemon = Rc::clone(&daemon);
+        tokio::task::spawn_local(async move {
+            let service = hyper::service::service_fn(|request| {
+                let daemon = Rc::clone(&daemon);
+                async move { Ok::<_, Infallible>(answer(&daemon, request).await) }
+            });
+            // A caller that goes away in the middle is no fault of ours.
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+/// The socket's mode keeps others out; this holds also where a directory was left open. In our
+/// user namespace the lab's own user is 0, and so is root where there is none.
+fn is_ours(stream: &UnixStream) -> bool {
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == nix::unistd::geteuid().as_raw())
+}
+
+async fn answer(daemon: &Rc<Daemon>, request: Request<Incoming>) -> Answer {
+    daemon.until_built().await;
+    match route(daemon, request).await {
+        Ok(answer) => answer,
+        Err(problem) => json(StatusCode::UNPROCESSABLE_ENTITY, &Refusal { problem: *problem }),
+    }
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+    let bytes = serde_json::to_vec(value).unwrap_or_default();
+    let mut answer = Response::new(Full::new(Bytes::from(bytes)));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static("application/json"));
+    answer
+}
+
+fn ok(value: &impl Serialize) -> Outcome {
+    Ok(json(StatusCode::OK, value))
+}
+
+async fn route(daemon: &Rc<Daemon>, request: Request<Incoming>) -> Outcome {
+    let path = request.uri().path().to_owned();
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let lab = daemon.lab();
+    match (request.method(), path.as_str()) {
+        (&Method::GET, "/api/v1/pods") => {
+            ok(&objects::list(lab.pods.iter().map(|p| objects::pod(daemon, &lab, p)).collect()))
+        }
+        (&Method::GET, "/api/v1/nodes") => ok(&objects::list(lab.hosts.iter().map(objects::node).collect())),
+        (&Method::GET, "/labctl/v1/status") => ok(&status(daemon)),
+        (&Method::GET, "/labctl/v1/text") => ok(&daemon.text()),
+        (&Method::GET, "/labctl/v1/flannelds") => ok(&flannelds(daemon)),
+        (&Method::GET, "/labctl/v1/drift") => ok(&texts(&daemon.drift().await?)),
+        (&Method::GET, "/labctl/v1/door") => ok(&door(daemon, &query)?),
+        (&Method::GET, "/labctl/v1/logs") => logs(daemon, &query).await,
+        (&Method::GET, "/labctl/v1/wait") => ok(&wait(daemon, &query).await),
+        (&Method::POST, "/labctl/v1/probe") => probe(daemon, body(request).await?).await,
+        (&Method::POST, "/labctl/v1/plan") => {
+            let change: Change = body(request).await?;
+            ok(&match daemon.steps_to(&change.text).await {
+                Ok(steps) => Steps::Steps(texts(&steps)),
+                Err(problems) => Steps::Failed(problems),
+            })
+        }
+        (&Method::POST, "/labctl/v1/change") => {
+            let change: Change = body(request).await?;
+            ok(&match daemon.change(&change.text).await {
+                Ok(summary) => Event::Done(summary),
+                Err(problems) => Event::Failed(problems),
+            })
+        }
+        (&Method::POST, "/labctl/v1/down") => {
+            daemon.end();
+            ok(&())
+        }
+        _ => Ok(json(StatusCode::NOT_FOUND, &serde_json::json!({ "message": format!("there is no {path} here") }))),
+    }
+}
+
+async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Box<Problem>> {
+    let refuse = |why: String| {
+        Box::new(Problem::error(codes::LAB_GONE, format!("the lab's daemon did not understand: {why}")).help(
+            "is labctl of the same version as the lab's daemon? Take the lab down and up again",
+        ))
+    };
+    let bytes = Limited::new(request.into_body(), LONGEST_BODY).collect().await.map_err(|e| refuse(e.to_string()))?;
+    serde_json::from_slice(&bytes.to_bytes()).map_err(|e| refuse(e.to_string()))
+}
+
+fn texts(steps: &[crate::plan::diff::Step]) -> Vec<StepText> {
+    steps.iter().map(|s| StepText { namespace: s.ns.to_string(), step: s.op.to_string() }).collect()
+}
+
+fn status(daemon: &Daemon) -> LabStatus {
+    let lab = daemon.lab();
+    let ready = lab.pods.iter().filter(|p| objects::is_ready(daemon, p)).count();
+    let mut trouble: Vec<String> = lab.pods.iter().filter_map(|p| objects::trouble(daemon, p)).collect();
+    for ns in &daemon.plan().namespaces {
+        if ns.flanneld.is_some() && daemon.workloads.flanneld_pid(&ns.ns).is_none() {
+            trouble.push(format!("host {}: flanneld does not run; `labctl up` starts it again", ns.ns));
+        }
+    }
+    LabStatus {
+        name: lab.name.to_string(),
+        description: lab.description.clone(),
+        backend: lab.cluster.backend.name().to_owned(),
+        age: daemon.age(),
+        networks: lab.networks.len(),
+        hosts: lab.hosts.len(),
+        clients: lab.clients.len(),
+        pods: lab.pods.len(),
+        pods_ready: ready,
+        trouble,
+        file: daemon.text().name,
+        memory_kib: memory(),
+    }
+}
+
+/// proc_pid_status(5): VmRSS, in KiB.
+fn memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+    line.and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+/// The process of each host's flanneld, where it lives.
+fn flannelds(daemon: &Daemon) -> Vec<(String, Option<u32>)> {
+    let plan = daemon.plan();
+    let with = plan.namespaces.iter().filter(|n| n.flanneld.is_some());
+    with.map(|n| (n.ns.to_string(), daemon.workloads.flanneld_pid(&n.ns))).collect()
+}
+
+/// The value of `name` in a query string; names and values here need no escaping.
+fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
+    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+}
+
+fn target(daemon: &Daemon, query: &str) -> Result<NsName, Box<Problem>> {
+    let word = parameter(query, "target").unwrap_or_default();
+    let lab = daemon.lab();
+    lab.find(word).ok_or_else(|| {
+        let names: Vec<String> = lab.namespaces().map(|n| n.to_string()).collect();
+        let help = match did_you_mean(word, names.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "`labctl get pods` and `labctl get hosts` show the names".to_owned(),
+        };
+        let message = format!("nothing in the lab {} is called `{word}`", lab.name);
+        Box::new(Problem::error(codes::TARGET_UNKNOWN, message).help(help))
+    })
+}
+
+fn door(daemon: &Daemon, query: &str) -> Result<Door, Box<Problem>> {
+    let ns = target(daemon, query)?;
+    let closed = |why: String| {
+        Box::new(Problem::error(codes::COMMAND_FAILED, format!("{ns} cannot be entered: {why}"))
+            .help("is there room in the lab's /run?"))
+    };
+    let netns = daemon.netns(&ns).ok_or_else(|| closed("it is being changed".to_owned()))?;
+    let entry = daemon.entry(&ns, None).map_err(|e| closed(e.to_string()))?;
+    Ok(Door { netns_fd: netns.as_raw_fd(), entry })
+}
+
+/// A container's output from byte `from` on; with `follow`, once there is more.
+async fn logs(daemon: &Daemon, query: &str) -> Outcome {
+    let ns = target(daemon, query)?;
+    let lab = daemon.lab();
+    let NsName::Pod(id) = &ns else {
+        return Err(Box::new(Problem::error(codes::TARGET_UNKNOWN, format!("{ns} is no pod")).help("only pods have logs")));
+    };
+    let containers = lab.pod(id).map(|p| p.containers.as_slice()).unwrap_or_default();
+    let names: Vec<&str> = containers.iter().map(|c| c.name.as_str()).collect();
+    let name = parameter(query, "container").or(names.first().copied()).unwrap_or_default();
+    let Some(log) = daemon.workloads.program(&ns, name, |s| Rc::clone(&s.log)) else {
+        let help = match names.contains(&name) {
+            true => "its container is the built-in echo server, which writes nothing".to_owned(),
+            false => format!("its containers are: {}", names.join(", ")),
+        };
+        return Err(Box::new(Problem::error(codes::TARGET_UNKNOWN, format!("`{name}` of {ns} has no log")).help(help)));
+    };
+    let from = parameter(query, "from").and_then(|f| f.parse().ok()).unwrap_or(0);
+    let mut bell = log.bell();
+    let (mut bytes, mut position) = log.since(from);
+    if bytes.is_empty() && parameter(query, "follow").is_some() {
+        // A caller that follows asks again and again; it is let wait for some seconds at a time.
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(20), bell.changed()).await;
+        (bytes, position) = log.since(from);
+    }
+    let mut answer = Response::new(Full::new(Bytes::from(bytes)));
+    answer.headers_mut().insert("x-labctl-position", position.into());
+    Ok(answer)
+}
+
+/// Wait until every pod is ready, for at most `seconds`. Returns what is still in trouble.
+async fn wait(daemon: &Daemon, query: &str) -> Vec<String> {
+    let seconds = parameter(query, "seconds").and_then(|s| s.parse().ok()).unwrap_or(60);
+    let all_ready = async {
+        loop {
+            let changed = daemon.workloads.changed.notified();
+            let lab = daemon.lab();
+            if lab.pods.iter().all(|p| objects::is_ready(daemon, p)) {
+                return;
+            }
+            changed.await;
+        }
+    };
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(seconds), all_ready).await;
+    let lab = daemon.lab();
+    lab.pods.iter().filter_map(|p| objects::trouble(daemon, p)).collect()
+}
+
+/// Run the lab's probes, all or those with the given names.
+async fn probe(daemon: &Rc<Daemon>, names: Vec<String>) -> Outcome {
+    let lab = daemon.lab();
+    let chosen: Vec<_> = lab.probes.iter().filter(|p| names.is_empty() || names.contains(&p.name)).cloned().collect();
+    let unknown = names.iter().find(|n| !chosen.iter().any(|p| p.name == **n));
+    if let Some(unknown) = unknown {
+        let near = did_you_mean(unknown, lab.probes.iter().map(|p| p.name.as_str()));
+        let help = near.map_or("`labctl probe` without a name runs all".to_owned(), |n| format!("did you mean `{n}`?"));
+        return Err(Box::new(Problem::error(codes::TARGET_UNKNOWN, format!("no probe is called `{unknown}`")).help(help)));
+    }
+    let outcomes = probe::run_all(chosen, field(daemon)).await;
+    ok(&outcomes)
+}
+
+/// Where probes run: every namespace, and a way to start programs there.
+fn field(daemon: &Rc<Daemon>) -> probe::Field {
+    let lab = daemon.lab();
+    let namespaces: std::collections::HashMap<_, _> =
+        lab.namespaces().filter_map(|ns| Some((ns.clone(), daemon.netns(&ns)?))).collect();
+    // Files are written now, for the few machines that a program is started in.
+    let asks = |p: &crate::lab::probe::Probe| matches!(p.ask, crate::lab::probe::Ask::Exec { .. });
+    let entries: std::collections::HashMap<_, _> = lab
+        .probes
+        .iter()
+        .filter(|p| asks(p))
+        .filter_map(|p| Some((p.from.clone(), daemon.entry(&p.from, None).ok()?)))
+        .collect();
+    let doors = namespaces.clone();
+    let enter = move |ns: &NsName, words: &[String]| super::programs::enter_command(entries.get(ns), doors.get(ns), words);
+    probe::Field { lab, namespaces, enter: Box::new(enter) }
+}

@@ -1,0 +1,315 @@
+//! The lab as it runs: what it should be, the namespaces that hold it, and who lives in it.
+//!
+//! There is one way to change it, [`Daemon::change`]: plan, compare with what is there, do the
+//! difference. The first build is the same from nothing. Where a change fails half-way, the way
+//! back is again the difference, to the plan from before.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use crate::diag::{Problem, codes};
+use crate::kernel::enter::Entry;
+use crate::kernel::ns::NetNs;
+use crate::kernel::world::{Failed, Why, World};
+use crate::kernel::read;
+use crate::lab::names::NsName;
+use crate::lab::{self, Lab};
+use crate::plan::diff::{Op, Stage, Step, diff};
+use crate::plan::{self, NsPlan, Plan};
+use crate::spec::load::{Text, decode_text};
+
+use super::api::{Event, Summary};
+use super::readiness::Readiness;
+use super::workloads::{Wanted, Workloads};
+
+/// A lab's daemon.
+pub struct Daemon {
+    lab: RefCell<Arc<Lab>>,
+    plan: RefCell<Arc<Plan>>,
+    text: RefCell<Text>,
+    world: Arc<Mutex<World>>,
+    pub workloads: Workloads,
+    pub readiness: Readiness,
+    started: Instant,
+    built: Cell<bool>,
+    built_bell: Notify,
+    end: Notify,
+    /// Changes are made one after the other.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Daemon {
+    /// A daemon whose lab is still to be built, in the calling process' own namespaces.
+    pub fn new(text: Text, lab: Lab) -> io::Result<Daemon> {
+        let plan = plan::plan(&lab);
+        Ok(Daemon {
+            lab: RefCell::new(Arc::new(lab)),
+            plan: RefCell::new(Arc::new(plan)),
+            text: RefCell::new(text),
+            world: Arc::new(Mutex::new(World::new(NetNs::current()?))),
+            workloads: Workloads::default(),
+            readiness: Readiness::default(),
+            started: Instant::now(),
+            built: Cell::new(false),
+            built_bell: Notify::new(),
+            end: Notify::new(),
+            turn: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    pub fn lab(&self) -> Arc<Lab> {
+        Arc::clone(&self.lab.borrow())
+    }
+
+    pub fn plan(&self) -> Arc<Plan> {
+        Arc::clone(&self.plan.borrow())
+    }
+
+    pub fn text(&self) -> Text {
+        self.text.borrow().clone()
+    }
+
+    pub fn age(&self) -> u64 {
+        self.started.elapsed().as_secs()
+    }
+
+    pub fn is_built(&self) -> bool {
+        self.built.get()
+    }
+
+    pub fn set_built(&self) {
+        self.built.set(true);
+        self.built_bell.notify_waiters();
+    }
+
+    /// Wait until the first build is done.
+    pub async fn until_built(&self) {
+        let bell = self.built_bell.notified();
+        if !self.built.get() {
+            bell.await;
+        }
+    }
+
+    /// End the lab: [`Daemon::ended`] returns.
+    pub fn end(&self) {
+        self.end.notify_one();
+    }
+
+    pub async fn ended(&self) {
+        self.end.notified().await;
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        // A panic inside one change must not take the lab's other doors with it.
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn netns(&self, ns: &NsName) -> Option<NetNs> {
+        self.world().netns(ns)
+    }
+
+    /// Build the lab from nothing.
+    pub async fn build(&self, report: impl Fn(&Event)) -> Result<Summary, Vec<Problem>> {
+        let plan = self.plan();
+        let steps = diff(&Plan::default(), &plan);
+        report(&Event::Progress(format!("building {} namespaces", plan.namespaces.len())));
+        self.run(&steps).await.map_err(|f| vec![*problem(&f)])?;
+        self.readiness.follow(&self.lab(), self);
+        Ok(Summary { steps: steps.len(), ..Summary::default() })
+    }
+
+    /// Make the running lab what `text` says. What is in both stays untouched.
+    pub async fn change(self: &Rc<Self>, text: &Text) -> Result<Summary, Vec<Problem>> {
+        let _turn = self.turn.lock().await;
+        let (lab, warnings) = self.resolve(text)?;
+        let wanted = plan::plan(&lab);
+        let there = self.observe(false).await.map_err(|p| vec![*p])?;
+        let steps = diff(&there, &wanted);
+        if let Err(failed) = self.run(&steps).await {
+            let back = self.way_back().await;
+            let mut problem = *problem(&failed);
+            let so = if back { "the lab is as it was before" } else { "see `labctl diff` for what is left of the change" };
+            problem.message = format!("{}; {so}", problem.message);
+            return Err(vec![problem]);
+        }
+        *self.lab.borrow_mut() = Arc::new(lab);
+        *self.plan.borrow_mut() = Arc::new(wanted);
+        *self.text.borrow_mut() = text.clone();
+        self.readiness.follow(&self.lab(), self);
+        let changes = steps.iter().map(ToString::to_string).collect();
+        Ok(Summary { steps: steps.len(), changes, warnings })
+    }
+
+    /// The lab that `text` would make of this one, with its warnings.
+    fn resolve(&self, text: &Text) -> Result<(Lab, Vec<Problem>), Vec<Problem>> {
+        let mut loaded = decode_text(text);
+        let mut problems = std::mem::take(&mut loaded.problems);
+        match lab::resolve(&loaded, Some(&self.lab()), &mut problems) {
+            Some(lab) => Ok((lab, problems.into_iter().collect())),
+            None => Err(problems.into_iter().collect()),
+        }
+    }
+
+    /// The steps that `text` would cause.
+    pub async fn steps_to(&self, text: &Text) -> Result<Vec<Step>, Vec<Problem>> {
+        let (lab, _) = self.resolve(text)?;
+        let there = self.observe(false).await.map_err(|p| vec![*p])?;
+        Ok(diff(&there, &plan::plan(&lab)))
+    }
+
+    /// The steps from what is there to what should be: the drift.
+    pub async fn drift(&self) -> Result<Vec<Step>, Box<Problem>> {
+        Ok(diff(&self.observe(true).await?, &self.plan()))
+    }
+
+    async fn way_back(&self) -> bool {
+        match self.observe(false).await {
+            Ok(there) => self.run(&diff(&there, &self.plan())).await.is_ok(),
+            Err(_) => false,
+        }
+    }
+
+    /// Read back what the lab holds. iptables' rules of pods, which have none of ours, are read
+    /// only where `deep` asks for it: that is one process a pod.
+    async fn observe(&self, deep: bool) -> Result<Plan, Box<Problem>> {
+        let plan = self.plan();
+        let world = Arc::clone(&self.world);
+        let planned = Arc::clone(&plan);
+        let read = on_thread(move || {
+            let world = world.lock().unwrap_or_else(PoisonError::into_inner);
+            read_all(&world, &planned, deep)
+        });
+        let mut there = read.await.map_err(|e| {
+            Box::new(Problem::error(codes::KERNEL_REFUSED, format!("the lab cannot be read back: {e}")))
+        })?;
+        for observed in &mut there.namespaces {
+            if let Some(wanted) = plan.get(&observed.ns) {
+                self.workloads.observe(observed, wanted);
+                // Files are written when something enters; until then they are as planned.
+                observed.files.clone_from(&wanted.files);
+            }
+        }
+        Ok(there)
+    }
+
+    /// Do steps: who lives there stops first, then the kernel's part, then who lives there starts.
+    async fn run(&self, steps: &[Step]) -> Result<(), Failed> {
+        for step in steps.iter().filter(|s| s.stage() == Stage::Stop) {
+            match &step.op {
+                Op::StopListener(listener) => self.workloads.close(&step.ns, listener),
+                Op::StopProgram(program) => self.workloads.stop(&step.ns, program).await,
+                Op::StopFlanneld => self.workloads.stop_flanneld(&step.ns),
+                _ => {}
+            }
+        }
+        let kernel: Vec<Step> =
+            steps.iter().filter(|s| !matches!(s.stage(), Stage::Stop | Stage::Workloads)).cloned().collect();
+        let world = Arc::clone(&self.world);
+        on_thread(move || world.lock().unwrap_or_else(PoisonError::into_inner).apply(&kernel)).await?;
+        self.start(steps)
+    }
+
+    fn start(&self, steps: &[Step]) -> Result<(), Failed> {
+        let failed = |step: &Step, e: io::Error| Failed { step: step.to_string(), why: Why::Socket(e) };
+        let mut wanted = Vec::new();
+        for step in steps.iter().filter(|s| s.stage() == Stage::Workloads) {
+            let Some(netns) = self.netns(&step.ns) else {
+                return Err(Failed { step: step.to_string(), why: Why::Unknown(step.ns.clone()) });
+            };
+            match &step.op {
+                Op::StartListener(listener) => {
+                    wanted.push(Wanted { ns: step.ns.clone(), netns, listener: listener.clone() });
+                }
+                Op::StartFlanneld(config) => {
+                    let no_tun = || io::Error::other("its TUN device is missing");
+                    let tun = self.world().take_tun(&step.ns).ok_or_else(no_tun).map_err(|e| failed(step, e))?;
+                    self.workloads.start_flanneld(&step.ns, config, &netns, tun).map_err(|e| failed(step, e))?;
+                }
+                Op::SetPeers(peers) => self.workloads.set_peers(&step.ns, peers).map_err(|e| failed(step, e))?,
+                Op::StartProgram(program) => {
+                    let files = steps.iter().find_map(|s| match &s.op {
+                        Op::SetFiles(files) if s.ns == step.ns => Some(files.as_slice()),
+                        _ => None,
+                    });
+                    let entry = self.entry(&step.ns, files).map_err(|e| failed(step, e))?;
+                    self.workloads.start(&step.ns, program, netns, entry);
+                }
+                Op::SetFiles(files) if Entry::exists(&step.ns.path()) => {
+                    self.entry(&step.ns, Some(files)).map_err(|e| failed(step, e))?;
+                }
+                _ => {}
+            }
+        }
+        self.workloads.listen(wanted).map_err(|(step, e)| Failed { step, why: Why::Socket(e) })
+    }
+
+    /// What a process needs to enter a machine; its files are written now.
+    pub fn entry(&self, ns: &NsName, files: Option<&[plan::File]>) -> io::Result<Entry> {
+        let plan = self.plan();
+        let planned = plan.get(ns).map(|n: &NsPlan| n.files.as_slice());
+        Entry::prepare(&ns.path(), ns.hostname(), files.or(planned).unwrap_or_default())
+    }
+}
+
+fn read_all(world: &World, planned: &Plan, deep: bool) -> Result<Plan, String> {
+    let mut there = Plan::default();
+    for (ns, netns) in world.namespaces() {
+        let mut observed = read::namespace(ns, netns, planned).map_err(|e| format!("{ns}: {e}"))?;
+        let has_rules = planned.get(ns).is_some_and(|w| !w.rules.is_empty());
+        if let (true, Some(iptables)) = (deep || has_rules, world.iptables()) {
+            observed.rules = iptables.save(netns).map_err(|e| format!("{ns}: {e}"))?;
+        }
+        there.namespaces.push(observed);
+    }
+    // Steps follow the order of the plan.
+    there.namespaces.sort_by_key(|n| planned.namespaces.iter().position(|p| p.ns == n.ns));
+    Ok(there)
+}
+
+/// Run `work` on a thread of its own, which may walk through namespaces, and go on meanwhile.
+async fn on_thread<T: Send + 'static, E: Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E>
+where
+    E: From<Lost>,
+{
+    let (send, receive) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let _ = send.send(work());
+    });
+    receive.await.unwrap_or_else(|_| Err(E::from(Lost)))
+}
+
+/// The thread ended without an answer, which only a panic does.
+struct Lost;
+
+impl From<Lost> for Failed {
+    fn from(_: Lost) -> Failed {
+        Failed { step: "the change".to_owned(), why: Why::Socket(io::Error::other("its thread panicked")) }
+    }
+}
+
+impl From<Lost> for String {
+    fn from(_: Lost) -> String {
+        "the thread that reads panicked".to_owned()
+    }
+}
+
+/// A step that failed, as it is told to a person.
+fn problem(failed: &Failed) -> Box<Problem> {
+    let (code, help) = match &failed.why {
+        Why::Iptables(_) => (codes::MACHINE_IPTABLES, "install Debian's package `iptables`, or see `labctl doctor`"),
+        Why::Tun(_) => (
+            codes::MACHINE_TUN,
+            "open it for your user (`sudo chmod 666 /dev/net/tun`), run as root, or take `backend: vxlan`",
+        ),
+        Why::Namespace(_) => (codes::MACHINE_NAMESPACES, "`labctl doctor` tells which limit is reached"),
+        _ => (codes::KERNEL_REFUSED, "`labctl doctor` tells what the kernel lacks"),
+    };
+    Box::new(Problem::error(code, failed.to_string()).help(help))
+}

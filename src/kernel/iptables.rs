@@ -1,0 +1,120 @@
+//! Rules into the kernel and out of it, by iptables' own programs: one `iptables-restore` per
+//! namespace and change, one `iptables-save` to read back.
+//!
+//! There are two kernel interfaces behind the same language, nf_tables and the older xtables,
+//! and each is missing somewhere. The first pair of programs that works here is taken, once.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::plan::rules::{Rules, Table};
+
+use super::ns::NetNs;
+
+/// Directories that hold iptables and are not on every user's PATH.
+const PLACES: &[&str] = &["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"];
+/// In the order in which they are tried; the plain names are what the system prefers.
+const FLAVOURS: &[(&str, &str)] = &[
+    ("iptables-restore", "iptables-save"),
+    ("iptables-nft-restore", "iptables-nft-save"),
+    ("iptables-legacy-restore", "iptables-legacy-save"),
+];
+
+/// A pair of programs that works on this machine.
+#[derive(Debug, Clone)]
+pub struct Iptables {
+    restore: PathBuf,
+    save: PathBuf,
+}
+
+/// Why rules could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    #[error("no iptables-restore was found in PATH or /usr/sbin")]
+    Missing,
+    #[error("{program} refused the rules: {said}")]
+    Refused { program: String, said: String },
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+impl Iptables {
+    /// The programs that are installed, in the order in which they are to be tried.
+    pub fn candidates() -> impl Iterator<Item = Iptables> {
+        FLAVOURS
+            .iter()
+            .filter_map(|(restore, save)| Some(Iptables { restore: program(restore)?, save: program(save)? }))
+    }
+
+    /// What the program says of itself, such as `iptables-restore v1.8.9 (nf_tables)`.
+    pub fn version(&self) -> io::Result<String> {
+        let said = Command::new(&self.restore).arg("--version").stdin(Stdio::null()).output()?;
+        Ok(String::from_utf8_lossy(&said.stdout).trim().to_owned())
+    }
+
+    /// Make `netns` hold exactly these rules, in the tables that are named.
+    pub fn restore(&self, netns: &NetNs, rules: &Rules) -> Result<(), Fault> {
+        let text = rules.restore_text();
+        let mut command = Command::new(&self.restore);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        // A child is born into the namespace of the thread that starts it.
+        let mut child = netns.run(|| command.spawn())??;
+        let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(text.as_bytes()));
+        let output = child.wait_with_output()?;
+        if !output.status.success() {
+            let said = explain(&String::from_utf8_lossy(&output.stderr), &text);
+            return Err(Fault::Refused { program: self.restore.display().to_string(), said });
+        }
+        Ok(written?)
+    }
+
+    /// The rules that `netns` holds.
+    pub fn save(&self, netns: &NetNs) -> Result<Rules, Fault> {
+        let mut command = Command::new(&self.save);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = netns.run(|| command.spawn())??.wait_with_output()?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            return Err(Fault::Refused { program: self.save.display().to_string(), said });
+        }
+        Ok(Rules::parse(&String::from_utf8_lossy(&output.stdout)))
+    }
+}
+
+/// What to restore so that `to` holds where `from` did: tables that are wanted no more are emptied.
+pub fn replacing(from: &Rules, to: &Rules) -> Rules {
+    let mut rules = to.clone();
+    let gone = from.tables.iter().filter(|t| !to.tables.iter().any(|n| n.name == t.name));
+    rules.tables.extend(gone.map(empty));
+    rules
+}
+
+fn empty(table: &Table) -> Table {
+    let mut rules = Rules::default();
+    rules.table(&table.name).clone()
+}
+
+fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(PLACES.iter().map(PathBuf::from))
+        .map(|dir| dir.join(name))
+        .find(|file| is_executable(file))
+}
+
+fn is_executable(file: &Path) -> bool {
+    nix::unistd::access(file, nix::unistd::AccessFlags::X_OK).is_ok() && file.is_file()
+}
+
+/// iptables-restore names a line by its number; show the line, too.
+fn explain(said: &str, text: &str) -> String {
+    let said = said.trim();
+    let number = said.split_once("line ").or_else(|| said.split_once("line: ")).and_then(|(_, rest)| {
+        rest.trim_start_matches([' ', ':']).split(|c: char| !c.is_ascii_digit()).next()?.parse::<usize>().ok()
+    });
+    match number.and_then(|n| text.lines().nth(n.checked_sub(1)?)) {
+        Some(line) => format!("{said} (the line is `{line}`)"),
+        None => said.to_owned(),
+    }
+}

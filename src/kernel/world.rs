@@ -1,0 +1,333 @@
+//! The namespaces of one lab and the steps that change them.
+//!
+//! A [`World`] owns every namespace of its lab by descriptor. [`World::apply`] takes steps in the
+//! order in which `plan::diff` gives them and sends what belongs together in one go. It must be
+//! called on a thread of its own, because that thread walks through the namespaces.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use crate::lab::names::NsName;
+use crate::plan::diff::{Op, Stage, Step};
+use crate::plan::{Link, LinkKind, Sysctl};
+
+use super::iptables::{self, Iptables};
+use super::message::{self, Far};
+use super::ns::NetNs;
+use super::rtnl::{self, Request, Rtnl};
+use super::{sysctl, tun};
+
+/// A step that could not be done, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{step}: {why}")]
+pub struct Failed {
+    /// The step in words.
+    pub step: String,
+    pub why: Why,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Why {
+    #[error("{0}")]
+    Netlink(#[from] rtnl::Fault),
+    #[error("netlink: {0}")]
+    Socket(#[from] io::Error),
+    #[error("{0}")]
+    Iptables(#[from] iptables::Fault),
+    #[error("{key}: {error}")]
+    Sysctl { key: String, error: io::Error },
+    #[error("{file} cannot be opened: {0}", file = tun::DEVICE_FILE)]
+    Tun(io::Error),
+    #[error("a namespace cannot be made: {0}")]
+    Namespace(io::Error),
+    #[error("there is no namespace `{0}`")]
+    Unknown(NsName),
+}
+
+impl Failed {
+    fn new(step: &Step, why: impl Into<Why>) -> Failed {
+        Failed { step: step.to_string(), why: why.into() }
+    }
+}
+
+/// One namespace of the lab.
+struct Space {
+    netns: NetNs,
+    /// Opened when first needed. Pods' sockets are closed after each change: a thousand would be
+    /// many descriptors for nothing.
+    rtnl: Option<Rtnl>,
+    /// Device indices by name, as the plan gives them.
+    indices: HashMap<String, u32>,
+}
+
+/// The namespaces of one lab.
+pub struct World {
+    spaces: BTreeMap<NsName, Space>,
+    iptables: Option<Iptables>,
+    /// TUN devices whose flanneld has not been started yet.
+    tuns: HashMap<NsName, OwnedFd>,
+    /// Sysctls as a new namespace has them; what already fits need not be written.
+    fresh: HashMap<String, String>,
+}
+
+impl World {
+    /// A world with nothing but the router, which is the calling process' own namespace.
+    pub fn new(router: NetNs) -> World {
+        let mut spaces = BTreeMap::new();
+        spaces.insert(NsName::Router, Space::new(router));
+        World { spaces, iptables: None, tuns: HashMap::new(), fresh: HashMap::new() }
+    }
+
+    pub fn netns(&self, ns: &NsName) -> Option<NetNs> {
+        self.spaces.get(ns).map(|s| s.netns.clone())
+    }
+
+    pub fn namespaces(&self) -> impl Iterator<Item = (&NsName, &NetNs)> {
+        self.spaces.iter().map(|(name, space)| (name, &space.netns))
+    }
+
+    /// The descriptor of a TUN device that [`World::apply`] made, for its flanneld.
+    pub fn take_tun(&mut self, ns: &NsName) -> Option<OwnedFd> {
+        self.tuns.remove(ns)
+    }
+
+    /// The iptables that was chosen when the first rules were written.
+    pub fn iptables(&self) -> Option<&Iptables> {
+        self.iptables.as_ref()
+    }
+
+    /// Do the steps that concern the kernel. Steps of [`Stage::Stop`] and [`Stage::Workloads`] are
+    /// not this module's and are passed over. The first step that fails ends the work.
+    pub fn apply(&mut self, steps: &[Step]) -> Result<(), Failed> {
+        let mut rest = steps;
+        while let Some(first) = rest.first() {
+            let stage = first.stage();
+            let length = rest.iter().take_while(|s| s.stage() == stage).count();
+            let (now, later) = rest.split_at(length);
+            match stage {
+                Stage::Stop | Stage::Workloads => {}
+                Stage::RemoveNs => now.iter().for_each(|s| {
+                    self.spaces.remove(&s.ns);
+                    self.tuns.remove(&s.ns);
+                }),
+                Stage::AddNs => self.add_namespaces(now)?,
+                Stage::Remove | Stage::Links | Stage::Configure => self.by_namespace(now)?,
+                Stage::Rules => self.rules(now)?,
+            }
+            rest = later;
+        }
+        for (ns, space) in &mut self.spaces {
+            if matches!(ns, NsName::Pod(_)) {
+                space.rtnl = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn space(&mut self, step: &Step) -> Result<&mut Space, Failed> {
+        let unknown = || Failed::new(step, Why::Unknown(step.ns.clone()));
+        self.spaces.get_mut(&step.ns).ok_or_else(unknown)
+    }
+
+    fn add_namespaces(&mut self, steps: &[Step]) -> Result<(), Failed> {
+        for group in steps.chunk_by(|a, b| a.ns == b.ns) {
+            let new = group.iter().any(|s| s.op == Op::AddNs) && !self.spaces.contains_key(&group[0].ns);
+            let netns = if new {
+                let netns = NetNs::create_and_enter().map_err(|e| Failed::new(&group[0], Why::Namespace(e)))?;
+                let mut space = Space::new(netns.clone());
+                // We are inside, so the socket can be opened without another walk.
+                space.rtnl = Some(Rtnl::open().map_err(|e| Failed::new(&group[0], Why::from(e)))?);
+                self.spaces.insert(group[0].ns.clone(), space);
+                netns
+            } else {
+                let netns = self.space(&group[0])?.netns.clone();
+                netns.enter().map_err(|e| Failed::new(&group[0], Why::Namespace(e)))?;
+                netns
+            };
+            self.sysctls(group, new)?;
+            drop(netns);
+            if group.iter().any(|s| s.op == Op::AddNs) {
+                let rtnl = self.space(&group[0])?.rtnl().map_err(|e| Failed::new(&group[0], Why::from(e)))?;
+                let loopback = vec![message::link_up(message::LOOPBACK)];
+                rtnl.batch(loopback).map_err(|e| Failed::new(&group[0], Why::from(e)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Write sysctls in the namespace that the calling thread is in.
+    fn sysctls(&mut self, steps: &[Step], new: bool) -> Result<(), Failed> {
+        for step in steps {
+            let Op::SetSysctl(sysctl) = &step.op else { continue };
+            if new && self.is_so_already(sysctl) {
+                continue;
+            }
+            sysctl::write(sysctl).map_err(|error| Failed::new(step, Why::Sysctl { key: sysctl.key.clone(), error }))?;
+        }
+        Ok(())
+    }
+
+    /// Every new namespace begins with the same values, so the first one's are remembered.
+    fn is_so_already(&mut self, wanted: &Sysctl) -> bool {
+        if let Some(value) = self.fresh.get(&wanted.key) {
+            return *value == wanted.value;
+        }
+        let value = sysctl::read(&wanted.key).unwrap_or_default();
+        let same = value == wanted.value;
+        self.fresh.insert(wanted.key.clone(), value);
+        same
+    }
+
+    /// Netlink steps, in one batch for each namespace.
+    fn by_namespace(&mut self, steps: &[Step]) -> Result<(), Failed> {
+        for group in steps.chunk_by(|a, b| a.ns == b.ns) {
+            let mut requests = Vec::new();
+            // Which step each request belongs to, for the kernel's refusals.
+            let mut of_step = Vec::new();
+            for (i, step) in group.iter().enumerate() {
+                if self.make_tun(step)? {
+                    continue;
+                }
+                for request in self.requests(step)? {
+                    requests.push(request);
+                    of_step.push(i);
+                }
+            }
+            let first = &group[0];
+            let rtnl = self.space(first)?.rtnl().map_err(|e| Failed::new(first, e))?;
+            if let Err(fault) = rtnl.batch(requests) {
+                let step = match &fault {
+                    rtnl::Fault::Refused { index, .. } => of_step.get(*index).map_or(first, |i| &group[*i]),
+                    rtnl::Fault::Io(_) => first,
+                };
+                return Err(Failed::new(step, fault));
+            }
+        }
+        Ok(())
+    }
+
+    /// A TUN device is made by opening a file, not by a message. Returns whether it was one.
+    fn make_tun(&mut self, step: &Step) -> Result<bool, Failed> {
+        let Op::AddLink { link, .. } = &step.op else { return Ok(false) };
+        if link.kind != LinkKind::Tun {
+            return Ok(false);
+        }
+        let space = self.space(step)?;
+        let made = space.netns.run(|| {
+            let fd = tun::create(link)?;
+            let index = nix::net::if_::if_nametoindex(link.name.as_str())?;
+            Ok::<_, io::Error>((fd, index))
+        });
+        let (fd, index) = made.and_then(|r| r).map_err(|e| Failed::new(step, Why::Tun(e)))?;
+        // The kernel chooses a TUN device's index itself.
+        space.indices.insert(link.name.to_string(), index);
+        let set = Link { index, ..(**link).clone() };
+        let was = Link { mtu: 0, ..set.clone() };
+        let rtnl = space.rtnl().map_err(|e| Failed::new(step, e))?;
+        rtnl.batch(message::change_link(&was, &set, &|_| 0)).map_err(|e| Failed::new(step, e))?;
+        self.tuns.insert(step.ns.clone(), fd);
+        Ok(true)
+    }
+
+    fn requests(&mut self, step: &Step) -> Result<Vec<Request>, Failed> {
+        if let Op::AddLink { link, peer } = &step.op {
+            return self.add_link(step, link, peer.as_deref());
+        }
+        let space = self.space(step)?;
+        let index = |dev: &str| space.index(dev);
+        Ok(match &step.op {
+            Op::ChangeLink { from, to } => {
+                let master = to.master.as_ref().map_or(0, |m| index(m.as_str()));
+                let to = Link { index: index(to.name.as_str()), ..(**to).clone() };
+                message::change_link(from, &to, &|_| master)
+            }
+            Op::RemoveLink(link) => {
+                let removed = message::remove_link(index(link.name.as_str()));
+                space.indices.remove(link.name.as_str());
+                vec![removed]
+            }
+            Op::AddAddress(a) => vec![message::add_address(a, index(a.dev.as_str()))],
+            Op::RemoveAddress(a) => vec![message::remove_address(a, index(a.dev.as_str()))],
+            Op::AddRoute(r) => vec![message::add_route(r, index(r.dev.as_str()))],
+            Op::RemoveRoute(r) => vec![message::remove_route(r, index(r.dev.as_str()))],
+            Op::AddNeighbour(n) => vec![message::add_neighbour(n, index(n.dev.as_str()))],
+            Op::RemoveNeighbour(n) => vec![message::remove_neighbour(n, index(n.dev.as_str()))],
+            Op::AddFdb(e) => vec![message::add_fdb(e, index(e.dev.as_str()))],
+            Op::RemoveFdb(e) => vec![message::remove_fdb(e, index(e.dev.as_str()))],
+            _ => Vec::new(),
+        })
+    }
+
+    fn add_link(&mut self, step: &Step, link: &Link, peer: Option<&Link>) -> Result<Vec<Request>, Failed> {
+        let mut far_netns = None;
+        if let (LinkKind::Veth { peer_ns, .. }, Some(peer)) = (&link.kind, peer) {
+            let unknown = || Failed::new(step, Why::Unknown(peer_ns.clone()));
+            let far = self.spaces.get_mut(peer_ns).ok_or_else(unknown)?;
+            far.indices.insert(peer.name.to_string(), peer.index);
+            far_netns = Some(far.netns.as_raw_fd());
+        }
+        let space = self.space(step)?;
+        space.indices.insert(link.name.to_string(), link.index);
+        let far = peer.zip(far_netns).map(|(link, netns)| Far { link, netns });
+        let indices = &space.indices;
+        Ok(message::add_link(link, far.as_ref(), &|dev| indices.get(dev).copied().unwrap_or_default()))
+    }
+
+    /// One `iptables-restore` per namespace, as many at once as there are processors.
+    fn rules(&mut self, steps: &[Step]) -> Result<(), Failed> {
+        let Some((first, rest)) = steps.split_first() else { return Ok(()) };
+        let (iptables, rest) = match &self.iptables {
+            Some(known) => (known.clone(), steps),
+            None => (self.choose_iptables(first)?, rest),
+        };
+        let workers = std::thread::available_parallelism().map_or(2, usize::from);
+        let this = &*self;
+        std::thread::scope(|scope| {
+            let parts = rest.chunks(rest.len().div_ceil(workers).max(1));
+            let one = |part: &[Step]| part.iter().try_for_each(|s| this.restore(&iptables, s));
+            let threads: Vec<_> = parts.map(|part| scope.spawn(move || one(part))).collect();
+            let panicked = || Err(Failed::new(first, iptables::Fault::Missing));
+            threads.into_iter().try_for_each(|t| t.join().unwrap_or_else(|_| panicked()))
+        })?;
+        self.iptables = Some(iptables);
+        Ok(())
+    }
+
+    /// Do the first step with each iptables of the machine until one can. Its refusal is told
+    /// where none can.
+    fn choose_iptables(&self, step: &Step) -> Result<Iptables, Failed> {
+        let mut refused = None;
+        for candidate in Iptables::candidates() {
+            match self.restore(&candidate, step) {
+                Ok(()) => return Ok(candidate),
+                Err(failed) => refused = refused.or(Some(failed)),
+            }
+        }
+        Err(refused.unwrap_or_else(|| Failed::new(step, iptables::Fault::Missing)))
+    }
+
+    fn restore(&self, iptables: &Iptables, step: &Step) -> Result<(), Failed> {
+        let Op::SetRules { from, to } = &step.op else { return Ok(()) };
+        let space = self.spaces.get(&step.ns).ok_or_else(|| Failed::new(step, Why::Unknown(step.ns.clone())))?;
+        iptables.restore(&space.netns, &iptables::replacing(from, to)).map_err(|e| Failed::new(step, e))
+    }
+}
+
+impl Space {
+    fn new(netns: NetNs) -> Space {
+        let indices = HashMap::from([("lo".to_owned(), message::LOOPBACK)]);
+        Space { netns, rtnl: None, indices }
+    }
+
+    fn rtnl(&mut self) -> io::Result<&mut Rtnl> {
+        if self.rtnl.is_none() {
+            self.rtnl = Some(self.netns.run(Rtnl::open)??);
+        }
+        self.rtnl.as_mut().ok_or_else(|| io::Error::other("no netlink socket"))
+    }
+
+    fn index(&self, dev: &str) -> u32 {
+        self.indices.get(dev).copied().unwrap_or_default()
+    }
+}
