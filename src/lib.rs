@@ -12,3 +12,4 @@ pub mod kernel;
 pub mod lab;
 pub mod plan;
 pub mod spec;
+pub mod workload;
