@@ -15,3 +15,4 @@ pub mod lab;
 pub mod plan;
 pub mod runtime;
 pub mod spec;
+pub mod workload;
