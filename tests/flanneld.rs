@@ -171,7 +171,7 @@ fn allowed(test: &str) -> bool {
     }
     let own = std::env::current_exe().unwrap();
     let mut again = Command::new("unshare");
-    again.args(["--user", "--map-root-user", "--net"]).arg(own).args(["--exact", test]);
+    again.args(["--user", "--map-root-user", "--net"]).arg(own).args(["--nocapture", "--exact", test]);
     assert!(again.status().unwrap().success(), "it failed in a user namespace");
     false
 }

@@ -1,7 +1,7 @@
 //! How packets move between the TUN device and the UDP socket: one thread, one buffer, a batch of
 //! packets from each side per wake-up. This is the whole of the daemon's speed, and stands alone
-//! so that a faster one can take its place: [`DataPath::open`] and
-//! [`DataPath::forward_until_readable`] are all that the rest knows of it.
+//! so that a faster one can take its place: `DataPath::open` and
+//! `DataPath::forward_until_readable` are all that the rest knows of it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

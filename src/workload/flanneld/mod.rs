@@ -4,9 +4,9 @@
 //! Either way is a hop of the packet's path: the TTL goes down by one, and what cannot be sent on
 //! is answered with ICMP.
 //!
-//! Here stand the daemon's life and its control channel. How packets move is [`datapath`]'s, what
-//! is read from and written to their headers [`header`]'s, the answers [`icmp`]'s, the map
-//! [`leases`]'. Making the device, its address and its route is the plan's business.
+//! Here stand the daemon's life and its control channel. How packets move is `datapath`'s, what
+//! is read from and written to their headers `header`'s, the answers `icmp`'s, the map
+//! `leases`'. Making the device, its address and its route is the plan's business.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
