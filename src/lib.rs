@@ -13,6 +13,7 @@ pub mod diag;
 pub mod kernel;
 pub mod lab;
 pub mod plan;
+pub mod probe;
 pub mod runtime;
 pub mod spec;
 pub mod workload;

@@ -82,10 +82,11 @@ impl Client {
     /// An answer as it is, such as a log.
     pub fn raw(&self, path: &str) -> Result<Raw, Box<Problem>> {
         let (status, raw) = self.ask(Method::GET, path, Vec::new())?;
-        if status != StatusCode::OK {
-            return self.read((status, raw));
+        if status == StatusCode::OK {
+            return Ok(raw);
         }
-        Ok(raw)
+        self.read::<()>((status, raw))?;
+        Err(self.gone("its answer is empty"))
     }
 
     fn read<T: DeserializeOwned>(&self, (status, raw): (StatusCode, Raw)) -> Result<T, Box<Problem>> {

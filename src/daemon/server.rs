@@ -26,6 +26,9 @@ use super::state::Daemon;
 /// The longest request body: a lab file of the largest size, escaped.
 const LONGEST_BODY: usize = 256 << 20;
 
+/// Probes run side by side, but a thousand at once would measure themselves.
+const PROBES_AT_ONCE: usize = 32;
+
 type Answer = Response<Full<Bytes>>;
 type Outcome = Result<Answer, Box<Problem>>;
 
@@ -254,7 +257,7 @@ async fn probe(daemon: &Rc<Daemon>, names: Vec<String>) -> Outcome {
         let help = near.map_or("`labctl probe` without a name runs all".to_owned(), |n| format!("did you mean `{n}`?"));
         return Err(Box::new(Problem::error(codes::TARGET_UNKNOWN, format!("no probe is called `{unknown}`")).help(help)));
     }
-    let outcomes = probe::run_all(chosen, field(daemon)).await;
+    let outcomes = probe::run_all(&chosen, std::sync::Arc::new(field(daemon)), PROBES_AT_ONCE).await;
     ok(&outcomes)
 }
 

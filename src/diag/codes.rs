@@ -3,11 +3,12 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A stable code such as `spec-unknown-field`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(into = "&'static str", try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(into = "String")]
 pub struct Code(&'static str);
 
 impl Code {
@@ -25,16 +26,17 @@ impl Code {
     }
 }
 
-impl From<Code> for &'static str {
-    fn from(code: Code) -> &'static str {
-        code.0
+impl From<Code> for String {
+    fn from(code: Code) -> String {
+        code.0.to_owned()
     }
 }
 
-impl TryFrom<String> for Code {
-    type Error = String;
-    fn try_from(word: String) -> Result<Code, String> {
-        Code::parse(&word).ok_or_else(|| format!("there is no code `{word}`"))
+/// Written out: a derived one would want its input to live for ever, as the code's text does.
+impl<'de> Deserialize<'de> for Code {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Code, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        Code::parse(&word).ok_or_else(|| D::Error::custom(format!("there is no code `{word}`")))
     }
 }
 

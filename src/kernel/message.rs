@@ -48,12 +48,10 @@ pub fn link_up(index: u32) -> Request {
     request(Message::SetLink(message), 0)
 }
 
-/// What every new device is given: index, name, MTU and MAC address, and that it is up.
+/// What every new device is given: index, name, MTU and MAC address.
 fn new_link(link: &Link) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = link.index;
-    message.header.flags = LinkFlags::Up;
-    message.header.change_mask = LinkFlags::Up;
     message.attributes.push(LinkAttribute::IfName(link.name.to_string()));
     message.attributes.push(LinkAttribute::Mtu(link.mtu));
     if let Some(mac) = link.mac {
@@ -68,10 +66,12 @@ pub struct Far<'a> {
     pub netns: RawFd,
 }
 
-/// Make a link. `index_of` finds devices of the same namespace by name, for masters and lower
+/// Make a link that is up; the far end of a pair must be brought up afterwards. `index_of` finds devices of the same namespace by name, for masters and lower
 /// devices. A pair needs its `far` end; a TUN device is made by `kernel::tun` instead.
 pub fn add_link(link: &Link, far: Option<&Far>, index_of: &dyn Fn(&str) -> u32) -> Vec<Request> {
     let mut message = new_link(link);
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
     let info = match &link.kind {
         LinkKind::Bridge => vec![LinkInfo::Kind(InfoKind::Bridge)],
         LinkKind::Veth { .. } => {

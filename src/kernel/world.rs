@@ -59,6 +59,8 @@ struct Space {
     rtnl: Option<Rtnl>,
     /// Device indices by name, as the plan gives them.
     indices: HashMap<String, u32>,
+    /// Far ends of new veth pairs, which are still to be brought up.
+    down: Vec<u32>,
 }
 
 /// The namespaces of one lab.
@@ -117,12 +119,7 @@ impl World {
             }
             rest = later;
         }
-        for (ns, space) in &mut self.spaces {
-            if matches!(ns, NsName::Pod(_)) {
-                space.rtnl = None;
-            }
-        }
-        Ok(())
+        self.spaces.iter_mut().try_for_each(|(ns, space)| space.settle(ns))
     }
 
     fn space(&mut self, step: &Step) -> Result<&mut Space, Failed> {
@@ -182,9 +179,9 @@ impl World {
     /// Netlink steps, in one batch for each namespace.
     fn by_namespace(&mut self, steps: &[Step]) -> Result<(), Failed> {
         for group in steps.chunk_by(|a, b| a.ns == b.ns) {
-            let mut requests = Vec::new();
+            let mut requests = self.space(&group[0])?.raise();
             // Which step each request belongs to, for the kernel's refusals.
-            let mut of_step = Vec::new();
+            let mut of_step = vec![0; requests.len()];
             for (i, step) in group.iter().enumerate() {
                 if self.make_tun(step)? {
                     continue;
@@ -265,6 +262,7 @@ impl World {
             let unknown = || Failed::new(step, Why::Unknown(peer_ns.clone()));
             let far = self.spaces.get_mut(peer_ns).ok_or_else(unknown)?;
             far.indices.insert(peer.name.to_string(), peer.index);
+            far.down.push(peer.index);
             far_netns = Some(far.netns.as_raw_fd());
         }
         let space = self.space(step)?;
@@ -317,7 +315,27 @@ impl World {
 impl Space {
     fn new(netns: NetNs) -> Space {
         let indices = HashMap::from([("lo".to_owned(), message::LOOPBACK)]);
-        Space { netns, rtnl: None, indices }
+        Space { netns, rtnl: None, indices, down: Vec::new() }
+    }
+
+    /// Requests that bring up the far ends of new pairs. A pair's far end cannot be born up: the
+    /// kernel opens it before it knows its peer, and refuses (`veth_open`).
+    fn raise(&mut self) -> Vec<Request> {
+        self.down.drain(..).map(message::link_up).collect()
+    }
+
+    /// After a change: nothing is left down, and a pod's socket is not kept.
+    fn settle(&mut self, ns: &NsName) -> Result<(), Failed> {
+        let failed = |why: Why| Failed { step: format!("{ns}: link set up"), why };
+        if !self.down.is_empty() {
+            let requests = self.raise();
+            let rtnl = self.rtnl().map_err(|e| failed(e.into()))?;
+            rtnl.batch(requests).map_err(|e| failed(e.into()))?;
+        }
+        if matches!(ns, NsName::Pod(_)) {
+            self.rtnl = None;
+        }
+        Ok(())
     }
 
     fn rtnl(&mut self) -> io::Result<&mut Rtnl> {
