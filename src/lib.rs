@@ -11,4 +11,5 @@ pub mod diag;
 pub mod kernel;
 pub mod lab;
 pub mod plan;
+pub mod probe;
 pub mod spec;

@@ -1,0 +1,108 @@
+//! Running a lab's probes: questions asked from inside its namespaces, and what came of them.
+//!
+//! Each kind of probe has a file; [`expect`] judges what came back, [`report`] shows it. How a
+//! probe is written and what its names mean is settled before, in `spec` and `lab`. Probes use
+//! sockets made in the asker's namespace, so they take the way a program there would take.
+
+mod dns;
+mod exec;
+pub mod expect;
+mod http;
+mod icmp;
+mod identity;
+mod mtu;
+mod name;
+mod outcome;
+mod ping;
+pub mod report;
+mod run;
+mod socket;
+mod stream;
+mod tls;
+mod udp;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::IpAddr;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::kernel::ns::NetNs;
+use crate::lab::Lab;
+use crate::lab::names::NsName;
+use crate::lab::probe::Expect;
+use crate::spec::probe::FailureName;
+
+pub use outcome::{Details, Kind, Outcome, Verdict};
+pub use run::run_all;
+
+use outcome::Failure;
+
+/// Makes the command that runs a program in a namespace, with that namespace's hostname and
+/// files. Its standard input and outputs, and its process group, are set by the caller.
+pub type Enter = Box<dyn Fn(&NsName, &[String]) -> Command + Send + Sync>;
+
+/// Where probes are run.
+pub struct Field {
+    pub lab: Arc<Lab>,
+    pub namespaces: HashMap<NsName, NetNs>,
+    pub enter: Enter,
+}
+
+impl Field {
+    /// Every address of a namespace that others can meet: a host has, besides its own, the
+    /// first two of its pod subnet, on flannel's device and on cni0.
+    pub fn addresses(&self, ns: &NsName) -> Vec<IpAddr> {
+        match ns {
+            NsName::Router => self.lab.networks.iter().map(|n| n.gateway.addr()).collect(),
+            NsName::Host(name) => self.lab.host(name).map_or_else(Vec::new, |host| {
+                let bridge = host.pod_cidr.hosts().next().filter(|ip| *ip != host.pod_cidr.network());
+                [host.ip(), host.pod_cidr.network()].into_iter().chain(bridge).collect()
+            }),
+            other => self.lab.address_of(other).into_iter().collect(),
+        }
+    }
+
+    fn is_own(&self, ns: &NsName, ip: IpAddr) -> bool {
+        ip.is_loopback() || self.addresses(ns).contains(&ip)
+    }
+
+    /// An address with the name of whom it belongs to, where it does.
+    fn who(&self, ip: IpAddr) -> String {
+        match self.lab.namespaces().find(|ns| self.addresses(ns).contains(&ip)) {
+            Some(owner) => format!("{ip} ({owner})"),
+            None => ip.to_string(),
+        }
+    }
+}
+
+/// One try of a probe, as the kinds see it.
+struct Asking<'a> {
+    field: &'a Field,
+    from: &'a NsName,
+    ns: &'a NetNs,
+    expect: &'a Expect,
+    deadline: Instant,
+    limit: Duration,
+}
+
+impl Asking<'_> {
+    /// The future's result, or `None` where the try's time is up before.
+    async fn within<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        tokio::time::timeout_at(self.deadline, future).await.ok()
+    }
+
+    /// A failure because nothing came in time; `what` says what was missed, and of whom.
+    fn silence(&self, kind: FailureName, what: impl std::fmt::Display) -> Failure {
+        Failure::new(kind, format!("{what} within {} s", self.limit.as_secs_f64()))
+    }
+
+    /// Whether the probe looks at what an answer says, so that one must be had.
+    fn wants_words(&self) -> bool {
+        let Expect { body, pod, source, distribution, .. } = self.expect;
+        body.is_some() || pod.is_some() || source.is_some() || distribution.is_some()
+    }
+}

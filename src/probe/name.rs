@@ -1,0 +1,107 @@
+//! From a probe's target to the address that is tried: machines by the lab's books, other names
+//! by asking the cluster's DNS as the asker's resolver would.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::Asking;
+use super::dns::{self, Question};
+use super::outcome::Failure;
+use crate::lab::Lab;
+use crate::lab::names::NsName;
+use crate::lab::probe::Target;
+use crate::spec::probe::FailureName;
+
+/// A name with fewer dots than this is tried with the search list first; kubelet writes
+/// `options ndots:5` into every pod's resolv.conf.
+const NDOTS: usize = 5;
+
+/// The address of `target` for the asker, or a failure of the kind `name`.
+pub async fn resolve(asking: &Asking<'_>, target: &Target) -> Result<IpAddr, Failure> {
+    match target {
+        Target::Address(ip) => Ok(*ip),
+        Target::Machine(ns) => {
+            let known = asking.field.lab.address_of(ns);
+            known.ok_or_else(|| Failure::new(FailureName::Name, format!("nothing in the lab is called {ns}")))
+        }
+        Target::Name(name) => match machine(&asking.field.lab, name) {
+            Some(ip) => Ok(ip),
+            None => by_dns(asking, name).await,
+        },
+    }
+}
+
+/// Hosts and clients are in every machine's /etc/hosts.
+fn machine(lab: &Lab, name: &str) -> Option<IpAddr> {
+    let name = name.trim_end_matches('.');
+    let host = lab.hosts.iter().find(|h| h.name.as_str() == name).map(|h| h.ip());
+    host.or_else(|| lab.clients.iter().find(|c| c.name.as_str() == name).map(|c| c.ip()))
+}
+
+async fn by_dns(asking: &Asking<'_>, name: &str) -> Result<IpAddr, Failure> {
+    let server = SocketAddr::new(asking.field.lab.dns_address(), 53);
+    let does_not = |why: &str| Failure::new(FailureName::Name, format!("`{name}` does not resolve: {why}"));
+    let mut last = None;
+    for candidate in candidates(&asking.field.lab, asking.from, name) {
+        let question = Question { name: &candidate, record: "A", tcp: false };
+        match dns::lookup(asking, server, &question).await {
+            Ok(reply) => match reply.address() {
+                Some(ip) => return Ok(ip),
+                None => last = Some(format!("{server} answers {} for {}", reply.rcode, candidate)),
+            },
+            Err(failure) if failure.kind.is_none() => return Err(failure),
+            Err(failure) => return Err(does_not(&failure.text)),
+        }
+    }
+    Err(does_not(&last.unwrap_or_else(|| "there is nothing to ask for".to_owned())))
+}
+
+/// The names that a resolver tries for `name`, in its order (resolv.conf(5), `search`, `ndots`).
+/// Only pods have a search list.
+fn candidates(lab: &Lab, from: &NsName, name: &str) -> Vec<String> {
+    let NsName::Pod(pod) = from else { return vec![name.to_owned()] };
+    if name.ends_with('.') {
+        return vec![name.to_owned()];
+    }
+    let domain = &lab.cluster.domain;
+    let search = [format!("{}.svc.{domain}", pod.namespace), format!("svc.{domain}"), domain.clone()];
+    let mut all: Vec<String> = search.iter().map(|end| format!("{name}.{end}")).collect();
+    let place = if name.matches('.').count() < NDOTS { all.len() } else { 0 };
+    all.insert(place, name.to_owned());
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diag::Problems;
+    use crate::spec::load::{Text, decode_text};
+
+    fn lab() -> Lab {
+        let text = "hosts: { node1: {} }\npods: { a: { host: node1 } }\n".to_owned();
+        let loaded = decode_text(&Text { name: "test".into(), text, default_name: "test".into() });
+        crate::lab::resolve(&loaded, None, &mut Problems::default()).expect("a lab")
+    }
+
+    #[test]
+    fn a_pod_tries_the_search_list_first_and_a_host_has_none() {
+        let lab = lab();
+        let pod = lab.find("a").expect("the pod");
+        let tried = candidates(&lab, &pod, "tea-svc.default");
+        let ends = ["default.svc.cluster.local", "svc.cluster.local", "cluster.local"];
+        let mut want: Vec<String> = ends.iter().map(|end| format!("tea-svc.default.{end}")).collect();
+        want.push("tea-svc.default".to_owned());
+        assert_eq!(tried, want);
+        assert_eq!(candidates(&lab, &pod, "a.b.")[..], ["a.b."]);
+        assert_eq!(candidates(&lab, &pod, "a.b.c.d.e.f")[0], "a.b.c.d.e.f");
+        let host = lab.find("node1").expect("the host");
+        assert_eq!(candidates(&lab, &host, "a.b")[..], ["a.b"]);
+    }
+
+    #[test]
+    fn a_host_is_known_without_dns() {
+        let lab = lab();
+        let host = lab.find("node1").expect("the host");
+        assert_eq!(machine(&lab, "node1."), lab.address_of(&host));
+        assert_eq!(machine(&lab, "node2"), None);
+    }
+}

@@ -1,0 +1,209 @@
+//! Probes side by side: how many at once, how often each is asked, when it is asked again.
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::expect::{Tally, expected};
+use super::outcome::{Answer, Failure, Kind, Observation, Outcome, Verdict, asked};
+use super::{Asking, Field, dns, exec, http, name, ping, stream, udp};
+use crate::lab::probe::{Ask, Probe, Target};
+
+/// How many tries of one probe are under way at once.
+const TRIES_AT_ONCE: usize = 8;
+/// The pause before a probe that differed is asked again; it doubles each time, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Ask all of `probes`, at most `at_once` at a time (at least one), and give the outcomes in the
+/// same order. Never fails as a whole: what could not be asked is an outcome that differs.
+/// Dropping the future stops all of it, programs included.
+pub async fn run_all(probes: &[Probe], field: Arc<Field>, at_once: usize) -> Vec<Outcome> {
+    let jobs = probes.iter().cloned().map(|probe| {
+        let field = field.clone();
+        async move { run_one(&Arc::new(probe), &field).await }
+    });
+    let mut outcomes = side_by_side(jobs, at_once).await;
+    // A task that ended without a result has panicked; its probe still gets its line.
+    for (probe, outcome) in probes.iter().zip(&mut outcomes) {
+        outcome.get_or_insert_with(|| broken(probe));
+    }
+    outcomes.into_iter().flatten().collect()
+}
+
+fn broken(probe: &Probe) -> Outcome {
+    let mut tally = Tally::new(&probe.expect);
+    tally.add(Observation::new(None, Err(Failure::unasked("the prober broke"))), &|_| Vec::new());
+    outcome(probe, tally, 0, Duration::ZERO)
+}
+
+/// Run jobs as tasks, at most `at_once` at a time, and give their results in order; `None` for
+/// one that panicked.
+async fn side_by_side<T, F>(jobs: impl Iterator<Item = F>, at_once: usize) -> Vec<Option<T>>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    let mut waiting = jobs.enumerate();
+    let mut running = JoinSet::new();
+    let mut results: Vec<Option<T>> = Vec::new();
+    loop {
+        while running.len() < at_once.max(1)
+            && let Some((n, job)) = waiting.next()
+        {
+            results.push(None);
+            running.spawn(async move { (n, job.await) });
+        }
+        match running.join_next().await {
+            None => return results,
+            Some(Ok((n, result))) => results[n] = Some(result),
+            Some(Err(_)) => {}
+        }
+    }
+}
+
+async fn run_one(probe: &Arc<Probe>, field: &Arc<Field>) -> Outcome {
+    let begin = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    let mut rounds = 0;
+    loop {
+        let tally = round(probe, field).await;
+        rounds += 1;
+        // Asked again is what may still come about, such as a server that is not yet up. Where a
+        // failure must come, a success has proved the opposite, and a later failure by chance
+        // must not hide it.
+        let hopeless = tally.succeeded_against_expectation();
+        if tally.passed() || hopeless || rounds > u64::from(probe.retries) {
+            return outcome(probe, tally, rounds * u64::from(probe.count), begin.elapsed());
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Ask a probe as often as its count says.
+async fn round<'a>(probe: &'a Arc<Probe>, field: &Arc<Field>) -> Tally<'a> {
+    let mut tally = Tally::new(&probe.expect);
+    let addresses = |ns: &_| field.addresses(ns);
+    if probe.count == 1 {
+        tally.add(try_once(probe, field).await, &addresses);
+        return tally;
+    }
+    let jobs = (0..probe.count).map(|_| {
+        let (probe, field) = (probe.clone(), field.clone());
+        async move { try_once(&probe, &field).await }
+    });
+    for seen in side_by_side(jobs, TRIES_AT_ONCE).await {
+        let seen = seen.unwrap_or_else(|| Observation::new(None, Err(Failure::unasked("the prober broke"))));
+        tally.add(seen, &addresses);
+    }
+    tally
+}
+
+fn outcome(probe: &Probe, tally: Tally, tries: u64, took: Duration) -> Outcome {
+    let kind = Kind::of(&probe.ask);
+    let verdict = if tally.passed() { Verdict::Passed } else { Verdict::Differed };
+    let observed = tally.observed();
+    let (tried, details) = tally.into_seen();
+    Outcome {
+        name: probe.name.clone(),
+        from: probe.from.clone(),
+        kind,
+        target: asked(&probe.ask),
+        tried,
+        verdict,
+        expected: expected(&probe.expect, kind, probe.count),
+        observed,
+        tries,
+        took_ms: took.as_secs_f64() * 1e3,
+        details,
+    }
+}
+
+async fn try_once(probe: &Probe, field: &Field) -> Observation {
+    let Some(ns) = field.namespaces.get(&probe.from) else {
+        return Observation::new(None, Err(Failure::unasked(format!("{} is not there", probe.from))));
+    };
+    let deadline = Instant::now() + probe.timeout;
+    let asking = Asking { field, from: &probe.from, ns, expect: &probe.expect, deadline, limit: probe.timeout };
+    let (target, port) = match target(&probe.ask) {
+        None => (None, 0),
+        Some((target, port)) => match name::resolve(&asking, target).await {
+            Ok(ip) => (Some(ip), port),
+            Err(failure) => return Observation::new(None, Err(failure)),
+        },
+    };
+    let tried = target.map(|ip| if port == 0 { ip.to_string() } else { SocketAddr::new(ip, port).to_string() });
+    Observation::new(tried, ask(&asking, &probe.ask, target, port).await)
+}
+
+/// Whom a question goes to, with the port; 0 where there is none.
+fn target(ask: &Ask) -> Option<(&Target, u16)> {
+    match ask {
+        Ask::Ping { to, .. } => Some((to, 0)),
+        Ask::Tcp { to, port, .. } | Ask::Udp { to, port, .. } => Some((to, *port)),
+        Ask::Http(http) => Some((&http.to, http.port)),
+        Ask::Dns { server, port, .. } => Some((server, *port)),
+        Ask::Exec { .. } => None,
+    }
+}
+
+async fn ask(asking: &Asking<'_>, ask: &Ask, ip: Option<IpAddr>, port: u16) -> Result<Answer, Failure> {
+    let Some(ip) = ip else {
+        return match ask {
+            Ask::Exec { command } => exec::ask(asking, command).await,
+            _ => Err(Failure::unasked("the target has no address")),
+        };
+    };
+    let to = SocketAddr::new(ip, port);
+    match ask {
+        Ask::Ping { size, dont_fragment, ttl, .. } => {
+            let packet = ping::Packet { size: *size, dont_fragment: *dont_fragment, ttl: *ttl };
+            ping::ask(asking, ip, packet).await
+        }
+        Ask::Tcp { send, .. } => stream::ask(asking, to, send.as_deref()).await,
+        Ask::Udp { send, .. } => udp::ask(asking, to, send.as_deref()).await,
+        Ask::Http(http) => http::ask(asking, to, http).await,
+        Ask::Dns { name, record, tcp, .. } => {
+            let question = dns::Question { name, record, tcp: *tcp };
+            dns::ask(asking, to, &question).await
+        }
+        Ask::Exec { command } => exec::ask(asking, command).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn jobs_keep_their_order_and_their_bound() {
+        use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let jobs = (0..20_u64).map(|n| {
+            let (now, most) = (now.clone(), most.clone());
+            async move {
+                most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+                // The later ones end sooner, so that order by ending would show.
+                for _ in n..20 {
+                    tokio::task::yield_now().await;
+                }
+                now.fetch_sub(1, SeqCst);
+                n
+            }
+        });
+        let results = side_by_side(jobs, 4).await;
+        assert_eq!(results, (0..20).map(Some).collect::<Vec<_>>());
+        assert_eq!(most.load(SeqCst), 4);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_job_that_panics_costs_only_itself() {
+        let jobs = (0..3).map(|n| async move { if n == 1 { panic!("on purpose") } else { n } });
+        assert_eq!(side_by_side(jobs, 2).await, [Some(0), None, Some(2)]);
+    }
+}

@@ -1,0 +1,91 @@
+//! TLS for HTTPS probes. A certificate is checked unless the probe is `insecure`; no authority
+//! is trusted here, so a checked one must fail, as it does for a client that was not given the
+//! cluster's authority.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::Asking;
+use super::outcome::Failure;
+use super::socket::from_errno;
+use crate::spec::probe::FailureName;
+
+/// Agree on TLS over `stream`, which leads to `to`, for the server called `host`.
+pub async fn agree(
+    asking: &Asking<'_>,
+    stream: TcpStream,
+    to: SocketAddr,
+    (host, insecure): (&str, bool),
+) -> Result<TlsStream<TcpStream>, Failure> {
+    let tls = |why: &dyn std::fmt::Display| Failure::new(FailureName::Tls, format!("no TLS with {to}: {why}"));
+    let config = config(insecure).map_err(|e| Failure::unasked(format!("TLS: {e}")))?;
+    let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let name = ServerName::try_from(bare).map_err(|e| tls(&e))?;
+    let handshake = TlsConnector::from(Arc::new(config)).connect(name, stream);
+    let done = asking.within(handshake).await;
+    let done = done.ok_or_else(|| {
+        asking.silence(FailureName::Timeout, format!("{to} took the connection but did not finish a TLS handshake"))
+    })?;
+    done.map_err(|e| match e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(why) => tls(why),
+        None if e.kind() == std::io::ErrorKind::UnexpectedEof => tls(&"it hung up during the handshake"),
+        None => from_errno(&e, &to.to_string()),
+    })
+}
+
+fn config(insecure: bool) -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    Ok(if insecure {
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))).with_no_client_auth()
+    } else {
+        builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
+    })
+}
+
+/// Takes every certificate, as `curl -k`, but still checks that the server has its key.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
