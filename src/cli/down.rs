@@ -45,7 +45,9 @@ pub fn end(client: &Client) -> Result<(), Box<Problem>> {
     }
     // By descriptor, so that a process of the same number cannot be meant.
     // SAFETY: plain system call on a descriptor of ours.
-    unsafe { libc::syscall(libc::SYS_pidfd_send_signal, std::os::fd::AsRawFd::as_raw_fd(&process), libc::SIGKILL, 0, 0) };
+    unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, std::os::fd::AsRawFd::as_raw_fd(&process), libc::SIGKILL, 0, 0)
+    };
     if has_ended(&process, PATIENCE) {
         return Ok(());
     }

@@ -1,8 +1,9 @@
 //! Verbs that only labctl itself uses: the lab's own processes are this same program.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
@@ -55,7 +56,9 @@ fn flanneld(args: &[OsString]) -> ExitCode {
     let Some(config) = config else { return complain("lab-flanneld", &"this verb is labctl's own") };
     // SAFETY: the daemon hands the descriptor over; nothing else uses its number.
     let tun = unsafe { OwnedFd::from_raw_fd(NETNS_FD) };
-    match flanneld::run(tun, &config, io::stdin()) {
+    // By descriptor: a buffer would hide from poll(2) what is already read.
+    let run = || flanneld::run(tun, &config, File::from(io::stdin().as_fd().try_clone_to_owned()?));
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => complain("flanneld", &e),
     }

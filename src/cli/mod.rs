@@ -89,7 +89,8 @@ pub type Done = Result<ExitCode, Failure>;
 pub fn main() -> ExitCode {
     // A reader that goes away, such as `head`, ends us as it ends other programs.
     // SAFETY: set before any thread is started, to the system's own default.
-    let _ = unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) };
+    let _ =
+        unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) };
     if let Some(code) = hidden::run() {
         return code;
     }

@@ -18,9 +18,9 @@ pub fn run(args: &PlanArgs) -> Done {
     let ready = up::prepare(&args.file)?;
     show(&ready.warnings, &ready.sources);
     let running = RuntimeDir::open().and_then(|dir| Ok((dir.labs()?, dir)));
-    let client = running.ok().and_then(|(labs, dir)| {
-        labs.contains(&ready.lab.name).then(|| Client::new(&dir, ready.lab.name.clone()))
-    });
+    let client = running
+        .ok()
+        .and_then(|(labs, dir)| labs.contains(&ready.lab.name).then(|| Client::new(&dir, ready.lab.name.clone())));
     let wanted = plan::plan(&ready.lab);
     let (steps, what) = match client {
         None => {

@@ -70,9 +70,8 @@ fn write_reports(args: &TestArgs, all: &[Tested]) -> Result<(), Failure> {
         let labs: Vec<(&str, &[Outcome])> = all.iter().map(|t| (t.lab.as_str(), t.outcomes.as_slice())).collect();
         report::junit(&labs).unwrap_or_default()
     };
-    let value = || -> Value {
-        all.iter().map(|t| json!({ "lab": t.lab, "file": t.file, "probes": t.outcomes })).collect()
-    };
+    let value =
+        || -> Value { all.iter().map(|t| json!({ "lab": t.lab, "file": t.file, "probes": t.outcomes })).collect() };
     match args.output {
         ReportFormat::Table => {}
         ReportFormat::Json => print_json(&value()),

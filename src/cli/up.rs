@@ -108,7 +108,7 @@ fn failed(problems: Vec<Problem>, sources: &Sources) -> Failure {
 fn follow(launched: &mut Launched, sources: &Sources) -> Result<Option<Summary>, Failure> {
     let started = Instant::now();
     loop {
-        match launched.next() {
+        match launched.report() {
             Some(Event::Progress(what)) => {
                 // A blink needs no progress.
                 if is_watched() && started.elapsed() > Duration::from_millis(300) {
@@ -135,7 +135,8 @@ pub fn await_ready(client: &Client, seconds: u64) -> Result<(), Box<Problem>> {
     }
     let message = format!("after {seconds} s not everything is ready: {}", trouble.join("; "));
     Err(Box::new(
-        Problem::error(codes::LAB_NOT_READY, message).help("`labctl logs POD` shows what a program wrote; the lab runs on"),
+        Problem::error(codes::LAB_NOT_READY, message)
+            .help("`labctl logs POD` shows what a program wrote; the lab runs on"),
     ))
 }
 

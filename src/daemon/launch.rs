@@ -45,7 +45,7 @@ fn start(bundle: &Bundle) -> io::Result<Launched> {
 
 impl Launched {
     /// The next report, or nothing where the daemon is gone.
-    pub fn next(&mut self) -> Option<Event> {
+    pub fn report(&mut self) -> Option<Event> {
         let mut line = String::new();
         match self.reports.read_line(&mut line) {
             Ok(0) | Err(_) => None,
@@ -61,7 +61,7 @@ impl Launched {
 
     /// Wait until the lab has ended.
     pub fn wait(mut self) {
-        while self.next().is_some() {}
+        while self.report().is_some() {}
         let _ = self.child.wait();
     }
 }

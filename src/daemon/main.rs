@@ -24,6 +24,7 @@ const LONGEST_BUNDLE: u64 = 256 << 20;
 
 /// Run the daemon. Reports go to standard output as [`Event`] lines.
 pub fn run() -> ExitCode {
+    birth::close_inherited();
     match begin() {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
@@ -131,20 +132,11 @@ async fn serve(
         }
     }
     if !lifeline {
-        let_go_of_caller().map_err(|e| no_socket(&e))?;
+        birth::let_go_of_caller().map_err(|e| no_socket(&e))?;
     }
     // The server ends only with the lab.
     let _ = accepting.await;
     Ok(())
-}
-
-/// The caller's pipes must not stay open once it has all it needs: whoever reads the other end
-/// would wait for the lab to end.
-fn let_go_of_caller() -> io::Result<()> {
-    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    nix::unistd::dup2_stdin(null.as_fd())?;
-    nix::unistd::dup2_stdout(null.as_fd())?;
-    Ok(nix::unistd::dup2_stderr(null.as_fd())?)
 }
 
 fn listen(held: &Held) -> io::Result<UnixListener> {

@@ -40,10 +40,18 @@ const GRACE: Duration = Duration::from_secs(2);
 #[serde(rename_all = "camelCase")]
 pub enum State {
     #[serde(rename_all = "camelCase")]
-    Waiting { reason: String, message: String },
-    Running { pid: u32 },
+    Waiting {
+        reason: String,
+        message: String,
+    },
+    Running {
+        pid: u32,
+    },
     #[serde(rename_all = "camelCase")]
-    Terminated { exit_code: i32, reason: String },
+    Terminated {
+        exit_code: i32,
+        reason: String,
+    },
 }
 
 /// The last of a program's output, and a bell for who follows it.
@@ -221,7 +229,10 @@ pub fn enter_command(entry: Option<&Entry>, netns: Option<&NetNs>, words: &[Stri
     // An entry is plain data, so this cannot fail; the verb refuses an empty one.
     let text = entry.and_then(|e| serde_json::to_string(e).ok()).unwrap_or_default();
     command.arg(ENTER_VERB).arg(text).arg("--").args(words);
-    command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", "/root");
+    command
+        .env_clear()
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("HOME", "/root");
     if let Some(entry) = entry {
         command.env("HOSTNAME", &entry.hostname);
     }

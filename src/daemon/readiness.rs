@@ -164,7 +164,8 @@ fn connect(at: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
 fn get(at: SocketAddr, path: &str, limit: Duration) -> Result<(), String> {
     let ask = || -> io::Result<String> {
         let mut stream = connect(at, limit)?;
-        let head = format!("GET {path} HTTP/1.1\r\nHost: {at}\r\nUser-Agent: kube-probe/1.36\r\nConnection: close\r\n\r\n");
+        let head =
+            format!("GET {path} HTTP/1.1\r\nHost: {at}\r\nUser-Agent: kube-probe/1.36\r\nConnection: close\r\n\r\n");
         stream.write_all(head.as_bytes())?;
         let mut start = [0u8; 64];
         let mut have = 0;

@@ -118,9 +118,10 @@ async fn route(daemon: &Rc<Daemon>, request: Request<Incoming>) -> Outcome {
 
 async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Box<Problem>> {
     let refuse = |why: String| {
-        Box::new(Problem::error(codes::LAB_GONE, format!("the lab's daemon did not understand: {why}")).help(
-            "is labctl of the same version as the lab's daemon? Take the lab down and up again",
-        ))
+        Box::new(
+            Problem::error(codes::LAB_GONE, format!("the lab's daemon did not understand: {why}"))
+                .help("is labctl of the same version as the lab's daemon? Take the lab down and up again"),
+        )
     };
     let bytes = Limited::new(request.into_body(), LONGEST_BODY).collect().await.map_err(|e| refuse(e.to_string()))?;
     serde_json::from_slice(&bytes.to_bytes()).map_err(|e| refuse(e.to_string()))
@@ -191,8 +192,10 @@ fn target(daemon: &Daemon, query: &str) -> Result<NsName, Box<Problem>> {
 fn door(daemon: &Daemon, query: &str) -> Result<Door, Box<Problem>> {
     let ns = target(daemon, query)?;
     let closed = |why: String| {
-        Box::new(Problem::error(codes::COMMAND_FAILED, format!("{ns} cannot be entered: {why}"))
-            .help("is there room in the lab's /run?"))
+        Box::new(
+            Problem::error(codes::COMMAND_FAILED, format!("{ns} cannot be entered: {why}"))
+                .help("is there room in the lab's /run?"),
+        )
     };
     let netns = daemon.netns(&ns).ok_or_else(|| closed("it is being changed".to_owned()))?;
     let entry = daemon.entry(&ns, None).map_err(|e| closed(e.to_string()))?;
@@ -204,7 +207,9 @@ async fn logs(daemon: &Daemon, query: &str) -> Outcome {
     let ns = target(daemon, query)?;
     let lab = daemon.lab();
     let NsName::Pod(id) = &ns else {
-        return Err(Box::new(Problem::error(codes::TARGET_UNKNOWN, format!("{ns} is no pod")).help("only pods have logs")));
+        return Err(Box::new(
+            Problem::error(codes::TARGET_UNKNOWN, format!("{ns} is no pod")).help("only pods have logs"),
+        ));
     };
     let containers = lab.pod(id).map(|p| p.containers.as_slice()).unwrap_or_default();
     let names: Vec<&str> = containers.iter().map(|c| c.name.as_str()).collect();
@@ -255,7 +260,9 @@ async fn probe(daemon: &Rc<Daemon>, names: Vec<String>) -> Outcome {
     if let Some(unknown) = unknown {
         let near = did_you_mean(unknown, lab.probes.iter().map(|p| p.name.as_str()));
         let help = near.map_or("`labctl probe` without a name runs all".to_owned(), |n| format!("did you mean `{n}`?"));
-        return Err(Box::new(Problem::error(codes::TARGET_UNKNOWN, format!("no probe is called `{unknown}`")).help(help)));
+        return Err(Box::new(
+            Problem::error(codes::TARGET_UNKNOWN, format!("no probe is called `{unknown}`")).help(help),
+        ));
     }
     let outcomes = probe::run_all(&chosen, std::sync::Arc::new(field(daemon)), PROBES_AT_ONCE).await;
     ok(&outcomes)
@@ -275,6 +282,7 @@ fn field(daemon: &Rc<Daemon>) -> probe::Field {
         .filter_map(|p| Some((p.from.clone(), daemon.entry(&p.from, None).ok()?)))
         .collect();
     let doors = namespaces.clone();
-    let enter = move |ns: &NsName, words: &[String]| super::programs::enter_command(entries.get(ns), doors.get(ns), words);
+    let enter =
+        move |ns: &NsName, words: &[String]| super::programs::enter_command(entries.get(ns), doors.get(ns), words);
     probe::Field { lab, namespaces, enter: Box::new(enter) }
 }

@@ -15,8 +15,8 @@ use tokio::sync::Notify;
 use crate::diag::{Problem, codes};
 use crate::kernel::enter::Entry;
 use crate::kernel::ns::NetNs;
-use crate::kernel::world::{Failed, Why, World};
 use crate::kernel::read;
+use crate::kernel::world::{Failed, Why, World};
 use crate::lab::names::NsName;
 use crate::lab::{self, Lab};
 use crate::plan::diff::{Op, Stage, Step, diff};
@@ -133,7 +133,8 @@ impl Daemon {
         if let Err(failed) = self.run(&steps).await {
             let back = self.way_back().await;
             let mut problem = *problem(&failed);
-            let so = if back { "the lab is as it was before" } else { "see `labctl diff` for what is left of the change" };
+            let so =
+                if back { "the lab is as it was before" } else { "see `labctl diff` for what is left of the change" };
             problem.message = format!("{}; {so}", problem.message);
             return Err(vec![problem]);
         }
@@ -272,11 +273,10 @@ fn read_all(world: &World, planned: &Plan, deep: bool) -> Result<Plan, String> {
 }
 
 /// Run `work` on a thread of its own, which may walk through namespaces, and go on meanwhile.
-async fn on_thread<T: Send + 'static, E: Send + 'static>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, E>
+async fn on_thread<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
 where
-    E: From<Lost>,
+    T: Send + 'static,
+    E: From<Lost> + Send + 'static,
 {
     let (send, receive) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {

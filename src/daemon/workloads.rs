@@ -28,10 +28,12 @@ use super::programs::{NETNS_FD, Place, Supervised, hand_over};
 /// The hidden verb that is flanneld.
 pub const FLANNELD_VERB: &str = "lab-flanneld";
 
+type ListenerKey = (NsName, Protocol, u16);
+
 /// Everyone who lives in a lab.
 #[derive(Default)]
 pub struct Workloads {
-    listeners: RefCell<HashMap<(NsName, Protocol, u16), (Listener, JoinHandle<()>)>>,
+    listeners: RefCell<HashMap<ListenerKey, (Listener, JoinHandle<()>)>>,
     programs: RefCell<BTreeMap<(NsName, String), Supervised>>,
     flannelds: RefCell<BTreeMap<NsName, Daemonised>>,
     /// Rung whenever something starts, ends or changes.
@@ -164,14 +166,15 @@ impl Workloads {
     /// Put into `observed` who really lives in this namespace.
     pub fn observe(&self, observed: &mut NsPlan, wanted: &NsPlan) {
         let alive = self.flanneld_pid(&observed.ns).is_some();
-        observed.flanneld =
-            self.flannelds.borrow().get(&observed.ns).filter(|_| alive).map(|f| f.config.clone());
+        observed.flanneld = self.flannelds.borrow().get(&observed.ns).filter(|_| alive).map(|f| f.config.clone());
         let listeners = self.listeners.borrow();
         let key = |l: &Listener| (observed.ns.clone(), l.protocol, l.port);
-        let lives = |l: &&Listener| listeners.get(&key(l)).is_some_and(|(there, task)| there == *l && !task.is_finished());
+        let lives =
+            |l: &&Listener| listeners.get(&key(l)).is_some_and(|(there, task)| there == *l && !task.is_finished());
         observed.listeners = wanted.listeners.iter().filter(lives).cloned().collect();
         let programs = self.programs.borrow();
-        let kept = |p: &&Program| programs.get(&(observed.ns.clone(), p.name.clone())).is_some_and(|s| s.program == **p);
+        let kept =
+            |p: &&Program| programs.get(&(observed.ns.clone(), p.name.clone())).is_some_and(|s| s.program == **p);
         observed.programs = wanted.programs.iter().filter(kept).cloned().collect();
     }
 }

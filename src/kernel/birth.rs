@@ -62,8 +62,28 @@ pub fn fork_daemon() -> Result<(), Failed> {
     }
 }
 
+/// Descriptors that whoever started us left open, such as a pipe that somebody reads to its end:
+/// the lab would keep it open for as long as it lives. To be called before anything is opened.
+pub fn close_inherited() {
+    // SAFETY: closes descriptors of ours that nothing uses yet. An old kernel refuses; then they stay.
+    unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32) };
+}
+
+/// The caller's pipes must not stay open once it has all it needs: whoever reads the other end
+/// would wait for the lab to end.
+pub fn let_go_of_caller() -> io::Result<()> {
+    let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(&null)?;
+    Ok(nix::unistd::dup2_stderr(&null)?)
+}
+
 fn reap_until(daemon: Pid) -> ! {
     name_process("labctl-init");
+    // Reports come from the daemon alone; a second holder would hide their end.
+    if let_go_of_caller().is_err() {
+        std::process::exit(1);
+    }
     loop {
         match waitpid(Pid::from_raw(-1), None) {
             Ok(WaitStatus::Exited(pid, code)) if pid == daemon => std::process::exit(code),

@@ -37,7 +37,7 @@ pub fn namespace(ns: &NsName, netns: &NetNs, plan: &Plan) -> Result<NsPlan, Faul
     let wanted = plan.get(ns);
     let keys: Vec<_> = wanted.iter().flat_map(|w| &w.sysctls).cloned().collect();
     let (rtnl, sysctls) = netns.run(|| {
-        let values = keys.into_iter().map(|s| read_sysctl(s)).collect::<Vec<_>>();
+        let values = keys.into_iter().map(read_sysctl).collect::<Vec<_>>();
         (Rtnl::open(), values)
     })?;
     let mut rtnl = rtnl?;

@@ -52,7 +52,8 @@ pub fn table(outcomes: &[Outcome], colour: bool) -> String {
     }
     let drawn = rows.build().with(Lines::blank()).to_string();
     let mut text = String::new();
-    let mut lines = drawn.lines().map(str::trim_end);
+    // The style pads every column on both sides; the first needs none.
+    let mut lines = drawn.lines().map(|line| line.strip_prefix(' ').unwrap_or(line));
     let mut push = |line: &str| {
         text.push_str(line.trim_end());
         text.push('\n');
@@ -63,8 +64,8 @@ pub fn table(outcomes: &[Outcome], colour: bool) -> String {
     for (o, line) in outcomes.iter().zip(lines) {
         push(line);
         if !o.passed() {
-            push(&format!("   {} {}", paint("expected:", Style::new().dimmed()), one_line(&o.expected)));
-            push(&format!("   {} {}", paint("observed:", Style::new().dimmed()), one_line(&o.observed)));
+            push(&format!("  {} {}", paint("expected:", Style::new().dimmed()), one_line(&o.expected)));
+            push(&format!("  {} {}", paint("observed:", Style::new().dimmed()), one_line(&o.observed)));
         }
     }
     push(&Summary::of(outcomes).to_string());

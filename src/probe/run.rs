@@ -27,41 +27,46 @@ pub async fn run_all(probes: &[Probe], field: Arc<Field>, at_once: usize) -> Vec
         let field = field.clone();
         async move { run_one(&Arc::new(probe), &field).await }
     });
-    let mut outcomes = side_by_side(jobs, at_once).await;
+    let mut outcomes: Vec<Option<Outcome>> = probes.iter().map(|_| None).collect();
+    side_by_side(jobs, at_once, |done| {
+        if let Some((n, outcome)) = done {
+            outcomes[n] = Some(outcome);
+        }
+    })
+    .await;
     // A task that ended without a result has panicked; its probe still gets its line.
-    for (probe, outcome) in probes.iter().zip(&mut outcomes) {
-        outcome.get_or_insert_with(|| broken(probe));
-    }
-    outcomes.into_iter().flatten().collect()
+    probes.iter().zip(outcomes).map(|(probe, outcome)| outcome.unwrap_or_else(|| broken(probe))).collect()
 }
 
 fn broken(probe: &Probe) -> Outcome {
     let mut tally = Tally::new(&probe.expect);
-    tally.add(Observation::new(None, Err(Failure::unasked("the prober broke"))), &|_| Vec::new());
+    tally.add(broke(), &|_| Vec::new());
     outcome(probe, tally, 0, Duration::ZERO)
 }
 
-/// Run jobs as tasks, at most `at_once` at a time, and give their results in order; `None` for
-/// one that panicked.
-async fn side_by_side<T, F>(jobs: impl Iterator<Item = F>, at_once: usize) -> Vec<Option<T>>
+/// What is seen of a try whose task panicked.
+fn broke() -> Observation {
+    Observation::new(None, Err(Failure::unasked("the prober broke")))
+}
+
+/// Run jobs as tasks, at most `at_once` at a time, and hand over each result with its job's
+/// number as it comes; `None` for a job that panicked.
+async fn side_by_side<T, F>(jobs: impl Iterator<Item = F>, at_once: usize, mut take: impl FnMut(Option<(usize, T)>))
 where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
 {
     let mut waiting = jobs.enumerate();
     let mut running = JoinSet::new();
-    let mut results: Vec<Option<T>> = Vec::new();
     loop {
         while running.len() < at_once.max(1)
             && let Some((n, job)) = waiting.next()
         {
-            results.push(None);
             running.spawn(async move { (n, job.await) });
         }
         match running.join_next().await {
-            None => return results,
-            Some(Ok((n, result))) => results[n] = Some(result),
-            Some(Err(_)) => {}
+            None => return,
+            Some(result) => take(result.ok()),
         }
     }
 }
@@ -97,10 +102,11 @@ async fn round<'a>(probe: &'a Arc<Probe>, field: &Arc<Field>) -> Tally<'a> {
         let (probe, field) = (probe.clone(), field.clone());
         async move { try_once(&probe, &field).await }
     });
-    for seen in side_by_side(jobs, TRIES_AT_ONCE).await {
-        let seen = seen.unwrap_or_else(|| Observation::new(None, Err(Failure::unasked("the prober broke"))));
-        tally.add(seen, &addresses);
-    }
+    side_by_side(jobs, TRIES_AT_ONCE, |done| {
+        let seen = done.map(|(_, seen)| seen);
+        tally.add(seen.unwrap_or_else(broke), &addresses);
+    })
+    .await;
     tally
 }
 
@@ -181,29 +187,32 @@ mod tests {
     use super::*;
 
     #[tokio::test(flavor = "current_thread")]
-    async fn jobs_keep_their_order_and_their_bound() {
+    async fn jobs_are_numbered_and_bounded() {
         use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
         let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let jobs = (0..20_u64).map(|n| {
             let (now, most) = (now.clone(), most.clone());
             async move {
                 most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
-                // The later ones end sooner, so that order by ending would show.
-                for _ in n..20 {
-                    tokio::task::yield_now().await;
-                }
+                // Long enough for others to begin beside it.
+                tokio::task::yield_now().await;
                 now.fetch_sub(1, SeqCst);
                 n
             }
         });
-        let results = side_by_side(jobs, 4).await;
-        assert_eq!(results, (0..20).map(Some).collect::<Vec<_>>());
+        let mut results = Vec::new();
+        side_by_side(jobs, 4, |done| results.extend(done)).await;
+        results.sort_unstable();
+        assert_eq!(results, (0..20).map(|n| (n as usize, n)).collect::<Vec<_>>());
         assert_eq!(most.load(SeqCst), 4);
     }
 
     #[tokio::test(flavor = "current_thread")]
     async fn a_job_that_panics_costs_only_itself() {
         let jobs = (0..3).map(|n| async move { if n == 1 { panic!("on purpose") } else { n } });
-        assert_eq!(side_by_side(jobs, 2).await, [Some(0), None, Some(2)]);
+        let mut results = Vec::new();
+        side_by_side(jobs, 2, |done| results.push(done)).await;
+        results.sort_unstable();
+        assert_eq!(results, [None, Some((0, 0)), Some((2, 2))]);
     }
 }
