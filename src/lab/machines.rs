@@ -1,6 +1,6 @@
 //! Hosts and clients: which network each stands on, and its address there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -38,22 +38,26 @@ pub(super) fn plug_in(
 /// Small numbers that stay with their names.
 pub(super) struct Slots {
     known: HashMap<String, u32>,
-    used: Vec<u32>,
+    used: HashSet<u32>,
+    /// Below this one none is free.
+    next: u32,
 }
 
 impl Slots {
     pub fn new(before: Option<Vec<(String, u32)>>) -> Slots {
         let known: HashMap<_, _> = before.unwrap_or_default().into_iter().collect();
         let used = known.values().copied().collect();
-        Slots { known, used }
+        Slots { known, used, next: 0 }
     }
 
     pub fn get(&mut self, name: &str) -> u32 {
         if let Some(slot) = self.known.get(name) {
             return *slot;
         }
-        let slot = (0..).find(|n| !self.used.contains(n)).unwrap_or_default();
-        self.used.push(slot);
+        while !self.used.insert(self.next) {
+            self.next += 1;
+        }
+        let slot = self.next;
         self.known.insert(name.to_owned(), slot);
         slot
     }
@@ -63,6 +67,8 @@ impl Slots {
 struct Plugs<'a> {
     networks: &'a [Network],
     pools: Vec<Pool>,
+    /// Where the search for a free address is, by network and by where it began.
+    searches: HashMap<(usize, u128), Pool>,
     slots: Slots,
     before: HashMap<String, (String, IpAddr)>,
     plugged: Vec<usize>,
@@ -97,7 +103,7 @@ impl<'a> Plugs<'a> {
             .iter()
             .filter_map(|(n, a)| Some((n.clone(), (before?.network_of(a).name.to_string(), a.address.addr()))))
             .collect();
-        Plugs { networks, pools, slots, before, plugged: vec![0; networks.len()] }
+        Plugs { networks, pools, searches: HashMap::new(), slots, before, plugged: vec![0; networks.len()] }
     }
 
     /// Which network a machine stands on: the one it names, or the only one that is not internet.
@@ -163,7 +169,7 @@ impl<'a> Plugs<'a> {
 
     fn free(&mut self, plug: &Plug, network: usize, problems: &mut Problems) -> Option<IpAddr> {
         let pool = &mut self.pools[network];
-        let mut search = Pool::new(pool.range(), plug.from);
+        let search = self.searches.entry((network, plug.from)).or_insert_with(|| Pool::new(pool.range(), plug.from));
         let found = std::iter::from_fn(|| search.next()).find(|ip| pool.is_free(*ip));
         match found {
             Some(ip) => {

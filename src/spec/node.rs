@@ -76,4 +76,20 @@ impl Node {
             _ => false,
         }
     }
+
+    /// Give the key with this id another text, where its map has no such key yet.
+    pub fn rename(&mut self, id: u32, text: &str) -> bool {
+        match &mut self.value {
+            Value::List(items) => items.iter_mut().any(|n| n.rename(id, text)),
+            Value::Map(entries) => match entries.iter().position(|e| e.key.id == id) {
+                Some(_) if entries.iter().any(|e| e.key.text == text) => false,
+                Some(at) => {
+                    entries[at].key.text = text.to_owned();
+                    true
+                }
+                None => entries.iter_mut().any(|e| e.value.rename(id, text)),
+            },
+            _ => false,
+        }
+    }
 }

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::at::At;
+use super::damage::Damage;
 use super::named::Named;
 use super::probe::ProbeSpec;
 use super::value::{Labels, Port, PortSpec};
@@ -36,6 +37,9 @@ pub struct LabFile {
     pub deployments: Named<DeploymentSpec>,
     /// What must be true once the lab is up.
     pub probes: Vec<At<ProbeSpec>>,
+    /// What could not be read and is missing in the other fields.
+    #[serde(skip)]
+    pub damage: Damage,
 }
 
 /// Ranges and network plug-in of the cluster.
