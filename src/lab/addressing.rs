@@ -7,9 +7,9 @@ use ipnet::IpNet;
 
 use crate::diag::{Place, Problem, Problems, codes};
 use crate::spec::at::At;
-use crate::spec::named::Named;
 use crate::spec::types::{BackendName, ClusterSpec, FlannelSpec, LabFile, NetworkSpec};
 
+use super::declared;
 use super::ipam::{Pool, Ranges, size};
 use super::machines::{self, Slots};
 use super::model::{Backend, Client, Cluster, Host, Lab, Network};
@@ -22,6 +22,10 @@ const INTERNET: &str = "203.0.113.0/24";
 /// The name of that network and of its client.
 pub const INTERNET_NAME: &str = "internet";
 
+/// RFC 7348 has 24 bits for it, 16777215, but the kernel has 15 letters for `flannel.` and the
+/// number, and real flannel fails there too.
+const LARGEST_VNI: u32 = 9_999_999;
+
 /// What [`lay`] makes.
 pub struct Ground {
     pub cluster: Cluster,
@@ -33,7 +37,7 @@ pub struct Ground {
 pub fn lay(file: &LabFile, before: Option<&Lab>, problems: &mut Problems) -> Ground {
     let mut ranges = Ranges::default();
     let cluster = cluster(&file.cluster, &mut ranges, problems);
-    let networks = networks(&file.networks, before, &mut ranges, problems);
+    let networks = networks(file, before, &mut ranges, problems);
     let (hosts, clients) = machines::plug_in(file, &cluster, &networks, before, problems);
     Ground { cluster, networks, hosts, clients }
 }
@@ -90,11 +94,14 @@ fn backend(spec: &FlannelSpec, problems: &mut Problems) -> Backend {
     match name {
         BackendName::Vxlan => {
             let vni = spec.vni.as_ref().map_or(1, |v| v.value);
-            if let Some(written) = spec.vni.as_ref().filter(|v| v.value >= 1 << 24 || v.value == 0) {
+            if let Some(written) = spec.vni.as_ref().filter(|v| !(1..=LARGEST_VNI).contains(&v.value)) {
                 problems.push(
-                    Problem::error(codes::BACKEND_OPTION, format!("{vni} is not a VXLAN Network Identifier"))
+                    Problem::error(codes::BACKEND_OPTION, format!("{vni} cannot be the VXLAN Network Identifier"))
                         .at(written.place, "this number")
-                        .help("it has 24 bits: 1 to 16777215 (RFC 7348)"),
+                        .help(format!(
+                            "take 1 to {LARGEST_VNI}; flannel names its device `flannel.` and this number, \
+                             and a device's name has 15 letters at most"
+                        )),
                 );
             }
             let direct_routing = spec.direct_routing.as_ref().is_some_and(|d| d.value);
@@ -106,13 +113,13 @@ fn backend(spec: &FlannelSpec, problems: &mut Problems) -> Backend {
 }
 
 fn networks(
-    spec: &Named<NetworkSpec>,
+    file: &LabFile,
     before: Option<&Lab>,
     ranges: &mut Ranges,
     problems: &mut Problems,
 ) -> Vec<Network> {
     let implied;
-    let mut written: Vec<(At<String>, &NetworkSpec)> = spec.iter().map(|(n, s)| (n.clone(), s)).collect();
+    let mut written: Vec<(At<String>, &NetworkSpec)> = file.networks.iter().map(|(n, s)| (n.clone(), s)).collect();
     if written.is_empty() {
         implied = NetworkSpec::default();
         written.push((At::new("lan".to_owned(), Place::default()), &implied));
@@ -128,7 +135,10 @@ fn networks(
         let net = spec.cidr.as_ref().and_then(|text| range(text, problems));
         let owner = format!("network {}", name.value);
         let place = spec.cidr.as_ref().map(|c| c.place).filter(|p| p.end > 0);
-        cidrs.push(net.filter(|net| claim_range(*net, &owner, place, ranges, problems)));
+        if let Some(net) = net {
+            claim_range(net, &owner, place, ranges, problems);
+        }
+        cidrs.push(net);
     }
     let mut all = Vec::new();
     for ((name, spec), cidr) in written.iter().zip(cidrs) {
@@ -136,10 +146,11 @@ fn networks(
         let was = before.and_then(|l| l.networks.iter().find(|n| n.name == valid_name)).map(|n| n.gateway.trunc());
         let cidr = match (cidr, &spec.cidr) {
             (Some(net), _) => net,
-            (None, Some(_)) => fixed("192.168.0.0/24"), // refused above; go on for the other problems
+            // Refused above; go on for the other problems.
+            (None, Some(_)) => fixed("192.168.0.0/24"),
             (None, None) => free_network(was, &valid_name, ranges),
         };
-        let gateway = gateway(spec, cidr, problems);
+        let gateway = gateway(file, (name, spec), cidr, problems);
         let mtu = mtu(spec, problems);
         all.push(Network { slot: slots.get(valid_name.as_str()), name: valid_name, gateway, mtu });
     }
@@ -154,7 +165,7 @@ fn free_network(was: Option<IpNet>, name: &NetworkName, ranges: &mut Ranges) -> 
     net
 }
 
-fn gateway(spec: &NetworkSpec, cidr: IpNet, problems: &mut Problems) -> IpNet {
+fn gateway(file: &LabFile, (name, spec): (&At<String>, &NetworkSpec), cidr: IpNet, problems: &mut Problems) -> IpNet {
     let pool = Pool::new(cidr, 1);
     let place = spec.cidr.as_ref().map(|c| c.place).unwrap_or_default();
     if size(cidr) < 4 {
@@ -169,6 +180,7 @@ fn gateway(spec: &NetworkSpec, cidr: IpNet, problems: &mut Problems) -> IpNet {
         None => last,
         Some(written) => match written.parse::<IpAddr>() {
             Ok(ip) if pool.usable(ip) => ip,
+            Ok(_) if declared::network_is_guessed(file, name) => last,
             _ => {
                 problems.push(outside(written, cidr, "the network"));
                 last

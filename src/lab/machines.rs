@@ -15,7 +15,7 @@ use super::model::{Attachment, Client, Cluster, Host, Lab, Network, Port};
 use super::names::HostName;
 use super::ranges::{outside, taken};
 use super::resolve::valid;
-use super::{containers, placement};
+use super::{containers, declared, leases};
 
 /// A Linux bridge has at most so many ports (`BR_MAX_PORTS` less the one that is never given).
 pub const MOST_PORTS: usize = 1023;
@@ -28,8 +28,8 @@ pub(super) fn plug_in(
     before: Option<&Lab>,
     problems: &mut Problems,
 ) -> (Vec<Host>, Vec<Client>) {
-    let mut plugs = Plugs::new(networks, before);
-    let subnets = placement::subnets(file, cluster, before, problems);
+    let mut plugs = Plugs::new(file, networks, before);
+    let subnets = leases::subnets(file, cluster, before, problems);
     let hosts = hosts(file, subnets, &mut plugs, problems);
     let clients = clients(file, &mut plugs, problems);
     (hosts, clients)
@@ -65,6 +65,7 @@ impl Slots {
 
 /// The networks' sockets: addresses and slots for machines.
 struct Plugs<'a> {
+    file: &'a LabFile,
     networks: &'a [Network],
     pools: Vec<Pool>,
     /// Where the search for a free address is, by network and by where it began.
@@ -84,7 +85,7 @@ struct Plug<'a> {
 }
 
 impl<'a> Plugs<'a> {
-    fn new(networks: &'a [Network], before: Option<&Lab>) -> Plugs<'a> {
+    fn new(file: &'a LabFile, networks: &'a [Network], before: Option<&Lab>) -> Plugs<'a> {
         let pools = networks
             .iter()
             .map(|n| {
@@ -103,7 +104,7 @@ impl<'a> Plugs<'a> {
             .iter()
             .filter_map(|(n, a)| Some((n.clone(), (before?.network_of(a).name.to_string(), a.address.addr()))))
             .collect();
-        Plugs { networks, pools, searches: HashMap::new(), slots, before, plugged: vec![0; networks.len()] }
+        Plugs { file, networks, pools, searches: HashMap::new(), slots, before, plugged: vec![0; networks.len()] }
     }
 
     /// Which network a machine stands on: the one it names, or the only one that is not internet.
@@ -111,7 +112,7 @@ impl<'a> Plugs<'a> {
         let names = || self.networks.iter().map(|n| n.name.as_str());
         if let Some(written) = plug.network {
             let found = names().position(|n| n == written.value);
-            if found.is_none() {
+            if found.is_none() && !declared::network(self.file, written) {
                 let known: Vec<_> = names().collect();
                 let near = did_you_mean(written, names());
                 problems.push(
@@ -130,7 +131,10 @@ impl<'a> Plugs<'a> {
         if let [only] = local.as_slice() {
             return Some(*only);
         }
-        let known: Vec<_> = local.iter().map(|i| self.networks[*i].name.as_str()).collect();
+        if self.is_excused(plug) {
+            return None;
+        }
+        let known: Vec<_> = self.networks.iter().map(|n| n.name.as_str()).collect();
         problems.push(
             Problem::error(
                 codes::NETWORK_NOT_CHOSEN,
@@ -142,6 +146,16 @@ impl<'a> Plugs<'a> {
         None
     }
 
+    /// Whether a machine may well have said its network, or there may be only one, in what could not
+    /// be read.
+    fn is_excused(&self, plug: &Plug) -> bool {
+        let damage = &self.file.damage;
+        let local = |n: &&str| **n != *INTERNET_NAME;
+        let written = self.file.networks.names().filter(local).count().max(1);
+        let understood = self.networks.iter().map(|n| n.name.as_str()).filter(local).count();
+        damage.around(plug.name.place) || damage.section("networks") || understood < written.min(2)
+    }
+
     /// Claim a written address at once, so that nobody is given it by default.
     fn claim(&mut self, plug: &Plug, network: usize, problems: &mut Problems) -> Option<IpAddr> {
         let written = plug.address?;
@@ -151,6 +165,7 @@ impl<'a> Plugs<'a> {
                 Ok(()) => return Some(ip),
                 Err(first) => problems.push(taken(&format!("the address {ip}"), written.place, first)),
             },
+            Ok(_) if declared::network_is_guessed(self.file, self.networks[network].name.as_str()) => {}
             _ => {
                 let what = format!("network {}", self.networks[network].name);
                 problems.push(outside(written, pool.range(), &what));

@@ -9,25 +9,28 @@ use super::ipam::Ranges;
 
 /// Read a range; host bits and IPv6 are refused with the remedy.
 pub(super) fn range(text: &At<String>, problems: &mut Problems) -> Option<IpNet> {
+    parse(text).map_err(|problem| problems.push(*problem)).ok()
+}
+
+pub(super) fn parse(text: &At<String>) -> Result<IpNet, Box<Problem>> {
     let fault = |message: String, help: String| {
-        Problem::error(codes::RANGE_INVALID, message).at(text.place, "this range").help(help)
+        Err(Box::new(Problem::error(codes::RANGE_INVALID, message).at(text.place, "this range").help(help)))
     };
     match text.parse::<IpNet>() {
-        Err(_) => problems.push(fault(
+        Err(_) => fault(
             format!("`{}` is not a range of addresses", text.value),
             "write an address and a length, such as 192.168.1.0/24".to_owned(),
-        )),
-        Ok(net) if net.trunc() != net => problems.push(fault(
-            format!("`{net}` is an address within a range, not a range"),
-            format!("did you mean {}?", net.trunc()),
-        )),
-        Ok(IpNet::V6(net)) => problems.push(fault(
+        ),
+        Ok(IpNet::V6(net)) => fault(
             format!("`{net}` is IPv6; labs are IPv4 for now"),
             "take an IPv4 range, such as 10.244.0.0/16".to_owned(),
-        )),
-        Ok(net) => return Some(net),
+        ),
+        Ok(net) if net.trunc() != net => fault(
+            format!("`{net}` is an address within a range, not a range"),
+            format!("did you mean {}?", net.trunc()),
+        ),
+        Ok(net) => Ok(net),
     }
-    None
 }
 
 /// A range that this program brings itself.

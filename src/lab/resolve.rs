@@ -22,7 +22,8 @@ pub fn resolve(loaded: &Loaded, before: Option<&Lab>, problems: &mut Problems) -
     let Ground { cluster, networks, hosts, clients } = ground;
     warn_host_gw(&cluster.backend, file, &hosts, &networks, problems);
     let mut lab = Lab {
-        name: name?,
+        // A lab without a name goes on, so that what is wrong with its probes is found as well.
+        name: name.clone().or_else(|| LabName::try_from("lab".to_owned()).ok())?,
         description: file.description.clone(),
         cluster,
         networks,
@@ -32,7 +33,8 @@ pub fn resolve(loaded: &Loaded, before: Option<&Lab>, problems: &mut Problems) -
         probes: Vec::new(),
     };
     lab.probes = probes::resolve(file, &lab, problems);
-    (!problems.has_errors() && !loaded.problems.has_errors()).then_some(lab)
+    let named = name.is_some();
+    (named && !problems.has_errors() && !loaded.problems.has_errors()).then_some(lab)
 }
 
 fn lab_name(loaded: &Loaded, problems: &mut Problems) -> Option<LabName> {

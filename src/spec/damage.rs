@@ -17,6 +17,8 @@ pub struct Damage {
     sections: HashSet<String>,
     /// Names that were written in them, as far as they can be made out.
     names: HashSet<String>,
+    /// Entries of sections whose value was taken out as a whole.
+    entries: HashSet<(String, String)>,
     /// From beginning to end the hosts, pods, probes and so on that lost a part.
     things: Vec<Place>,
 }
@@ -37,6 +39,11 @@ impl Damage {
         self.sections.contains(section)
     }
 
+    /// Whether the whole value of this entry of a section was lost.
+    pub fn entry(&self, section: &str, key: &str) -> bool {
+        self.entries.contains(&(section.to_owned(), key.to_owned()))
+    }
+
     /// Whether the thing that `place` is a part of lost some other part.
     pub fn around(&self, place: Place) -> bool {
         let within = |t: &Place| t.source == place.source && t.start <= place.start && place.start < t.end;
@@ -44,44 +51,46 @@ impl Damage {
     }
 
     /// Take the node or entry `id` out of `document` and note what that costs. A thing with a name
-    /// keeps it: what is written behind the name becomes nothing. Returns whether it was there.
-    pub(super) fn take_out(&mut self, document: &mut Node, id: u32) -> bool {
-        let Value::Map(sections) = &mut document.value else { return false };
+    /// keeps it: what is written behind the name becomes nothing. Returns the id of the list or map that
+    /// lost it, where it was found.
+    pub(super) fn take_out(&mut self, document: &mut Node, id: u32) -> Option<u32> {
+        let Value::Map(sections) = &mut document.value else { return None };
         if let Some(at) = sections.iter().position(|e| is(e, id)) {
             let lost = sections.remove(at);
             self.names.extend(names(&lost.value));
             self.sections.insert(lost.key.text);
-            return true;
+            return Some(document.id);
         }
-        sections.iter_mut().any(|section| match &mut section.value.value {
-            Value::Map(entries) => entries.iter_mut().any(|e| self.take_from_thing(e, id)),
-            Value::List(items) => self.take_from_list(items, id),
-            _ => false,
+        sections.iter_mut().find_map(|section| match &mut section.value.value {
+            Value::Map(entries) => entries.iter_mut().find_map(|e| self.take_from_thing(&section.key.text, e, id)),
+            Value::List(items) => {
+                let before = items.len();
+                items.retain(|n| n.id != id);
+                if items.len() != before { Some(section.value.id) } else { self.take_from_list(items, id) }
+            }
+            _ => None,
         })
     }
 
-    fn take_from_thing(&mut self, entry: &mut Entry, id: u32) -> bool {
+    fn take_from_thing(&mut self, section: &str, entry: &mut Entry, id: u32) -> Option<u32> {
         let place = Place { end: entry.value.place.end.max(entry.key.place.end), ..entry.key.place };
         let found = if is(entry, id) {
             entry.value.value = Value::Null;
-            true
+            self.entries.insert((section.to_owned(), entry.key.text.clone()));
+            Some(entry.value.id)
         } else {
             entry.value.prune(id)
         };
-        if found {
+        if found.is_some() {
             self.things.push(place);
         }
         found
     }
 
-    fn take_from_list(&mut self, items: &mut Vec<Node>, id: u32) -> bool {
-        if let Some(at) = items.iter().position(|n| n.id == id) {
-            items.remove(at);
-            return true;
-        }
-        let Some(item) = items.iter_mut().find_map(|n| n.prune(id).then_some(n.place)) else { return false };
-        self.things.push(item);
-        true
+    fn take_from_list(&mut self, items: &mut [Node], id: u32) -> Option<u32> {
+        let (place, lost) = items.iter_mut().find_map(|n| n.prune(id).map(|lost| (n.place, lost)))?;
+        self.things.push(place);
+        Some(lost)
     }
 }
 

@@ -6,6 +6,8 @@
 //! there the map around it goes. The number of rounds is bounded by the number of problems that a
 //! person can use. What a fault looks like in words is in [`super::fault`].
 
+use std::collections::HashSet;
+
 use serde::de::value::{BorrowedStrDeserializer, StrDeserializer};
 use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
 
@@ -22,18 +24,26 @@ const MOST_PROBLEMS: usize = 50;
 /// parts are taken out, so that its meaning can be checked in the same run, and what was lost.
 pub fn decode<T: DeserializeOwned + Default>(mut node: Node, problems: &mut Problems) -> (T, Damage) {
     let mut damage = Damage::default();
+    let mut wounded = HashSet::new();
     for _ in 0..MOST_PROBLEMS {
         let fault = match T::deserialize(&node) {
             Ok(value) => return (value, damage),
             Err(fault) => fault,
         };
         let (id, meant) = (fault.node, fault.meant());
-        problems.push(fault.into_problem());
-        let Some(id) = id else { break };
-        let mended = meant.is_some_and(|name| node.rename(id, name));
-        if !mended && !damage.take_out(&mut node, id) {
-            break;
+        // What is missing may be what was taken out.
+        let follows = fault.is_missing() && id.is_some_and(|id| wounded.contains(&id));
+        if !follows {
+            problems.push(fault.into_problem());
         }
+        let Some(id) = id else { break };
+        if meant.is_some_and(|name| node.rename(id, name)) {
+            continue;
+        }
+        match damage.take_out(&mut node, id) {
+            Some(loser) => wounded.insert(loser),
+            None => break,
+        };
     }
     (T::default(), damage)
 }
@@ -76,6 +86,11 @@ impl<'de> Deserializer<'de> for &'de Node {
             return visitor
                 .visit_map(Map { entries: [].iter(), value: None })
                 .map_err(|fault| fault.within(self.id, self.place));
+        }
+        // Serde would read a list as the fields in their order.
+        if let Value::List(_) = self.value {
+            let fault: Fault = de::Error::invalid_type(de::Unexpected::Seq, &visitor);
+            return Err(fault.within(self.id, self.place));
         }
         self.deserialize_any(visitor)
     }

@@ -56,6 +56,10 @@ impl Fault {
         }
     }
 
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self.kind, Kind::Missing(_))
+    }
+
     pub(super) fn into_problem(self) -> Problem {
         let place = self.place.unwrap_or_default();
         let meant = self.meant();
