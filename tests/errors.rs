@@ -98,6 +98,44 @@ fn every_code_has_a_page_that_explains_it_and_is_listed() {
     }
 }
 
+/// The blocks of a page that are marked with `info`.
+fn blocks(page: &str, info: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut current: Option<String> = None;
+    for line in page.lines() {
+        match (&mut current, line.strip_prefix("```")) {
+            (None, Some(mark)) if mark == info => current = Some(String::new()),
+            (Some(_), Some(_)) => all.extend(current.take()),
+            (Some(text), None) => {
+                text.push_str(line);
+                text.push('\n');
+            }
+            (None, _) => {}
+        }
+    }
+    all
+}
+
+/// A page's examples are bad for the reason that the page gives, and its remedies are good.
+#[test]
+fn the_examples_of_a_page_have_its_code_and_the_remedies_have_none() {
+    for (code, page) in codes::ALL {
+        let of = |text: String| {
+            let loaded = decode_text(&Text { name: "lab.yaml".into(), text, default_name: "lab".into() });
+            let problems = problems(&loaded);
+            (codes_of(&problems), render::to_text(&problems, &loaded.sources, false, 100))
+        };
+        for example in blocks(page, "yaml") {
+            let (codes, drawn) = of(example);
+            assert!(!codes.is_empty() && codes.iter().all(|c| c == &code.as_str()), "{code}: {codes:?}\n{drawn}");
+        }
+        for remedy in blocks(page, "yaml good") {
+            let (codes, drawn) = of(remedy);
+            assert!(codes.is_empty(), "{code}: {drawn}");
+        }
+    }
+}
+
 #[test]
 fn every_lab_of_the_project_is_valid() {
     for path in yaml_files("labs") {

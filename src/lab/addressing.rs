@@ -61,10 +61,13 @@ fn cluster(spec: &ClusterSpec, ranges: &mut Ranges, problems: &mut Problems) -> 
 
 fn domain(written: Option<&At<String>>, problems: &mut Problems) -> String {
     let Some(written) = written else { return "cluster.local".to_owned() };
-    let fault = written.split('.').find_map(|label| super::names::check_label(label).err());
+    let fault = written.split('.').find_map(|label| match super::names::check_label(label) {
+        Err(_) if label.is_empty() => Some("there is nothing before, behind or between its dots".to_owned()),
+        outcome => outcome.err().map(|why| format!("in `{label}`, {why}")),
+    });
     if let Some(why) = fault {
         problems.push(
-            Problem::error(codes::NAME_INVALID, format!("this cannot be a domain: {why}"))
+            Problem::error(codes::NAME_INVALID, format!("`{}` cannot be a domain: {why}", written.value))
                 .at(written.place, "this domain")
                 .help("write labels with dots between them, such as cluster.local"),
         );
@@ -79,7 +82,7 @@ fn backend(spec: &FlannelSpec, problems: &mut Problems) -> Backend {
             problems.push(
                 Problem::error(codes::BACKEND_OPTION, format!("`{option}` is an option of {only} only"))
                     .at(place, "not used by this back end")
-                    .help(format!("take it out, or choose `backend: {only}`")),
+                    .help(format!("take it out, or choose the back end {only}")),
             );
         }
     };

@@ -186,7 +186,7 @@ fn port_taken(number: u16, protocol: Protocol, place: Place, first: Place) -> Pr
     Problem::error(codes::PORT_TAKEN, format!("port {number}/{protocol} is taken"))
         .at(place, "taken")
         .at(first, "by this one")
-        .help("containers of a pod share its address, so a port can be used once")
+        .help("a port can be used once, and containers of a pod share its ports")
 }
 
 /// Containers of a pod share one network namespace, and so its ports.
@@ -202,7 +202,7 @@ fn check_ports(containers: &[Container], name: &At<String>, problems: &mut Probl
                 problems.push(
                     Problem::error(codes::PORT_TAKEN, message)
                         .at(name.place, "in this pod")
-                        .help("containers of a pod share its address, so a port can be used once"),
+                        .help("a port can be used once, and containers of a pod share its ports"),
                 );
             }
         }
@@ -237,13 +237,13 @@ fn readiness(
     let empty_command = spec.exec.as_ref().is_some_and(|e| e.command.is_empty());
     let asked = [spec.http_get.is_some(), spec.tcp_socket.is_some(), spec.exec.is_some()].iter().filter(|a| **a).count();
     if asked > 1 || empty_command || (asked == 0 && !lost_a_part) {
-        let message = match (asked, empty_command) {
-            (1, true) => "a readinessProbe's exec has no command",
-            _ => "a readinessProbe has exactly one of httpGet, tcpSocket and exec",
+        let (message, words) = match asked {
+            1 => ("a readinessProbe's exec has no command", "no command".to_owned()),
+            n => ("a readinessProbe has exactly one of httpGet, tcpSocket and exec", format!("this one has {n}")),
         };
         problems.push(
             Problem::error(codes::READINESS_PROBE, message)
-                .at(spec.place, format!("this one has {asked}"))
+                .at(spec.place, words)
                 .help("for example `readinessProbe: { httpGet: { path: /healthz, port: 8080 } }`"),
         );
         return None;

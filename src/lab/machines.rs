@@ -10,7 +10,7 @@ use crate::spec::at::At;
 use crate::spec::types::LabFile;
 
 use super::addressing::INTERNET_NAME;
-use super::ipam::Pool;
+use super::ipam::{Pool, size};
 use super::model::{Attachment, Client, Cluster, Host, Lab, Network, Port};
 use super::names::HostName;
 use super::ranges::{outside, taken};
@@ -134,7 +134,8 @@ impl<'a> Plugs<'a> {
         if self.is_excused(plug) {
             return None;
         }
-        let known: Vec<_> = self.networks.iter().map(|n| n.name.as_str()).collect();
+        let possible = if local.is_empty() { (0..self.networks.len()).collect() } else { local };
+        let known: Vec<_> = possible.iter().map(|i| self.networks[*i].name.as_str()).collect();
         problems.push(
             Problem::error(
                 codes::NETWORK_NOT_CHOSEN,
@@ -163,7 +164,7 @@ impl<'a> Plugs<'a> {
         match written.parse::<IpAddr>() {
             Ok(ip) if pool.usable(ip) => match pool.claim(ip, Some(written.place)) {
                 Ok(()) => return Some(ip),
-                Err(first) => problems.push(taken(&format!("the address {ip}"), written.place, first)),
+                Err(first) => problems.push(taken(ip, written.place, first, "the router")),
             },
             Ok(_) if declared::network_is_guessed(self.file, self.networks[network].name.as_str()) => {}
             _ => {
@@ -190,6 +191,8 @@ impl<'a> Plugs<'a> {
             Some(ip) => {
                 let _ = pool.claim(ip, Some(plug.name.place));
             }
+            // A range without room for anyone is refused as such.
+            None if size(pool.range()) < 4 => {}
             None => problems.push(
                 Problem::error(
                     codes::NETWORK_FULL,

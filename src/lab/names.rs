@@ -14,15 +14,14 @@ pub struct NameError(String);
 pub fn check_label(text: &str) -> Result<(), NameError> {
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if text.is_empty() || text.len() > 63 {
-        return Err(NameError(format!("`{text}` has {} letters; a name has 1 to 63", text.len())));
+        return Err(NameError(format!("it has {} letters; a name has 1 to 63", text.len())));
     }
     if let Some(bad) = text.chars().find(|c| !good(*c)) {
-        return Err(NameError(format!(
-            "`{text}` has a {bad:?}; a name has lower-case letters, digits and dashes (RFC 1123)"
-        )));
+        let bad = if bad == ' ' { "a blank".to_owned() } else { format!("`{}`", bad.escape_debug()) };
+        return Err(NameError(format!("a name has only lower-case letters, digits and dashes, not {bad}")));
     }
     if text.starts_with('-') || text.ends_with('-') {
-        return Err(NameError(format!("`{text}` begins or ends with a dash; a name does with a letter or digit")));
+        return Err(NameError("a name begins and ends with a letter or digit".to_owned()));
     }
     Ok(())
 }

@@ -320,7 +320,7 @@ fn claim_written(pod: &Wanted, scene: &Scene, pool: &mut Pool, problems: &mut Pr
     match written.parse::<IpAddr>() {
         Ok(ip) if pool.usable(ip) => match pool.claim(ip, Some(written.place)) {
             Ok(()) => return Some(ip),
-            Err(first) => problems.push(taken(&format!("the address {ip}"), written.place, first)),
+            Err(first) => problems.push(taken(ip, written.place, first, "the bridge cni0")),
         },
         // Where the host, or its subnet, could not be read, the address may be right.
         Ok(_) if scene.is_guessed(pod, pool.range()) => {}

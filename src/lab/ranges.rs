@@ -1,5 +1,7 @@
 //! Ranges as they are written, and what is said of addresses that do not fit into them.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 use crate::diag::{Place, Problem, Problems, codes};
@@ -64,19 +66,26 @@ pub(super) fn claim_range(
 }
 
 pub(super) fn outside(written: &At<String>, range: IpNet, what: &str) -> Problem {
-    Problem::error(codes::ADDRESS_OUTSIDE, format!("`{}` is no usable address of {what}, {range}", written.value))
-        .at(written.place, format!("not within {range}"))
-        .help(match range.hosts().next() {
-            Some(first) => format!("take one such as {first}; a range's first and last address are not for machines"),
-            None => "take a larger range".to_owned(),
-        })
+    // The first address of a range is most often a router's or bridge's.
+    let free = range.hosts().nth(1).or_else(|| range.hosts().next());
+    let such_as = free.map_or("take a larger range".to_owned(), |ip| format!("take one such as {ip}"));
+    let (message, words) = match written.parse::<IpAddr>() {
+        Err(_) => (format!("`{}` is not an address", written.value), "this address".to_owned()),
+        Ok(ip) if range.contains(&ip) => {
+            (format!("{ip} is the first or last address of {what}, {range}"), "not for a machine".to_owned())
+        }
+        Ok(ip) => (format!("{ip} is not an address of {what}, {range}"), format!("not within {range}")),
+    };
+    Problem::error(codes::ADDRESS_OUTSIDE, message).at(written.place, words).help(such_as)
 }
 
-pub(super) fn taken(what: &str, place: Place, first: Option<Place>) -> Problem {
-    let problem = Problem::error(codes::ADDRESS_TAKEN, format!("{what} is taken")).at(place, "taken");
+/// `first` is the place that has the address already; `otherwise` is who has it where there is none.
+pub(super) fn taken(ip: IpAddr, place: Place, first: Option<Place>, otherwise: &str) -> Problem {
     match first {
-        Some(first) => problem.at(first, "by this one"),
-        None => problem,
+        Some(first) => Problem::error(codes::ADDRESS_TAKEN, format!("the address {ip} is taken"))
+            .at(place, "taken")
+            .at(first, "by this one"),
+        None => Problem::error(codes::ADDRESS_TAKEN, format!("the address {ip} is {otherwise}'s")).at(place, "taken"),
     }
     .help("take another, or leave it out and the next free one is given")
 }

@@ -27,7 +27,7 @@ pub(super) enum Kind {
     Type {
         found: String,
         expected: String,
-        /// How the same value is written so that it fits, where only its quotes are wrong.
+        /// How the same value is written so that it fits, where that is clear.
         instead: Option<String>,
     },
     /// A message and, behind `; `, the remedy.
@@ -51,7 +51,7 @@ impl Fault {
     /// The field that an unknown one is close to.
     pub(super) fn meant(&self) -> Option<&'static str> {
         match &self.kind {
-            Kind::Unknown { field, expected } => did_you_mean(field, expected.iter().copied()),
+            Kind::Unknown { field, expected } => did_you_mean(field, fields(expected)),
             _ => None,
         }
     }
@@ -69,8 +69,7 @@ impl Fault {
                     .at(place, "not known");
                 match meant {
                     Some(near) => problem.help(format!("did you mean `{near}`?")),
-                    None if expected.is_empty() => problem.help("no fields are possible here"),
-                    None => problem.help(format!("possible are: {}", expected.join(", "))),
+                    None => problem.help(format!("possible are: {}", fields(expected).collect::<Vec<_>>().join(", "))),
                 }
             }
             Kind::Missing(field) => {
@@ -79,7 +78,7 @@ impl Fault {
                     .help(format!("add `{field}: …`"))
             }
             Kind::Type { found, expected, instead } => {
-                let help = instead.unwrap_or_else(|| format!("write {expected} here"));
+                let help = instead.unwrap_or_else(|| format!("this must be {expected}"));
                 Problem::error(codes::SPEC_WRONG_TYPE, format!("expected {expected}, found {found}"))
                     .at(first_line(place), format!("this is {found}"))
                     .help(help)
@@ -93,6 +92,11 @@ impl Fault {
             }
         }
     }
+}
+
+/// Fields as the schema has them, in lower case; flannel's own spellings of some are read as well.
+fn fields(expected: &'static [&'static str]) -> impl Iterator<Item = &'static str> {
+    expected.iter().copied().filter(|f| !f.starts_with(|c: char| c.is_ascii_uppercase()))
 }
 
 /// A fault may concern a whole map; drawing thirty lines of it helps nobody.
@@ -115,7 +119,7 @@ impl de::Error for Fault {
 
     fn invalid_type(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
         let expected = in_plain_words(&expected.to_string());
-        Fault::of(Kind::Type { instead: requoted(&found, &expected), found: describe(found), expected })
+        Fault::of(Kind::Type { instead: rewritten(&found, &expected), found: describe(found), expected })
     }
 
     fn invalid_value(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
@@ -129,9 +133,9 @@ impl de::Error for Fault {
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
         let near = did_you_mean(variant, expected.iter().copied());
-        let help = near.map(|n| format!("did you mean `{n}`? ")).unwrap_or_default();
+        let help = near.map_or("possible".to_owned(), |n| format!("did you mean `{n}`? Possible"));
         let variant: String = variant.chars().take(60).collect();
-        Fault::of(Kind::Value(format!("`{variant}` is not known here; {help}Possible are: {}", expected.join(", "))))
+        Fault::of(Kind::Value(format!("`{variant}` is not known here; {help} are: {}", expected.join(", "))))
     }
 
     fn missing_field(field: &'static str) -> Self {
@@ -162,7 +166,7 @@ fn in_plain_words(expected: &str) -> String {
         "a sequence" => "a list".to_owned(),
         "u8" => "a whole number from 0 to 255".to_owned(),
         "u16" => "a whole number from 0 to 65535".to_owned(),
-        "u32" | "u64" | "usize" => "a whole number, 0 or more".to_owned(),
+        "u32" | "u64" | "usize" => "a whole number (0 or more)".to_owned(),
         "i8" | "i16" | "i32" | "i64" => "a whole number".to_owned(),
         "f32" | "f64" => "a number".to_owned(),
         other if other.starts_with("struct ") => "a map".to_owned(),
@@ -170,8 +174,10 @@ fn in_plain_words(expected: &str) -> String {
     }
 }
 
-/// `"80"` where a number belongs, `1` where text does: only the quotes are wrong.
-fn requoted(found: &de::Unexpected<'_>, expected: &str) -> Option<String> {
+/// How a value is written so that it fits, where that is clear: `"80"` where a number belongs, `1`
+/// where text does, one thing where a list does.
+fn rewritten(found: &de::Unexpected<'_>, expected: &str) -> Option<String> {
+    let listed = |value: &dyn fmt::Display| format!("write a list: [{value}]");
     let in_quotes = |value: &dyn fmt::Display| format!("put it in quotes: \"{value}\"");
     match found {
         de::Unexpected::Bool(value) if expected == "text" => Some(in_quotes(value)),
@@ -181,6 +187,12 @@ fn requoted(found: &de::Unexpected<'_>, expected: &str) -> Option<String> {
         de::Unexpected::Str(text) if expected.contains("number") && text.parse::<f64>().is_ok() => {
             Some(format!("leave the quotes out: {text}"))
         }
+        de::Unexpected::Signed(value) if expected == "a list" => Some(listed(value)),
+        de::Unexpected::Str(text) if expected == "a list" => {
+            let words: Vec<String> = text.split_whitespace().map(|word| format!("{word:?}")).collect();
+            Some(listed(&words.join(", ")))
+        }
+        de::Unexpected::Map if expected == "a list" => Some("write a list: put `- ` before each entry".to_owned()),
         de::Unexpected::Str(text @ ("true" | "false")) if expected == "true or false" => {
             Some(format!("leave the quotes out: {text}"))
         }

@@ -176,7 +176,7 @@ fn text(name: &str, bytes: Vec<u8>, default_name: &str) -> Result<Text, Box<Prob
 fn not_text(name: &str, bytes: &[u8], at: usize, what: &str) -> Box<Problem> {
     let line = bytes[..at].iter().filter(|b| **b == b'\n').count() + 1;
     Box::new(
-        Problem::error(codes::FILE_NOT_TEXT, format!("{name} is not text: byte {} (line {line}) is {what}", at + 1))
+        Problem::error(codes::FILE_NOT_TEXT, format!("{name} is not text: byte {}, on line {line}, is {what}", at + 1))
             .help("save it as UTF-8, or check that it is the file you meant"),
     )
 }

@@ -1,5 +1,5 @@
-//! Two small services for reading YAML: what a plain scalar means, and where in the text, in bytes,
-//! the parser's character indices are.
+//! Small services for reading YAML: what a plain scalar means, where in the text, in bytes, the
+//! parser's character indices are, and what its complaints mean to someone who wrote the text.
 
 use super::node::Value;
 
@@ -56,5 +56,24 @@ impl Offsets {
             self.character += 1;
         }
         u32::try_from(self.byte).unwrap_or(u32::MAX)
+    }
+}
+
+/// A fault of grammar and its remedy. The parser speaks of scalars and flow mappings; the frequent
+/// cases are put into the words of a reader, the rest is passed on.
+pub(super) fn in_plain_words(fault: &str) -> (String, &'static str) {
+    let known = [
+        ("',' or '}'", "a `{` is not closed, or a comma is missing", "close it with `}`, or put a `,` before this"),
+        ("',' or ']'", "a `[` is not closed, or a comma is missing", "close it with `]`, or put a `,` before this"),
+        ("unknown anchor", "`*name` repeats the value marked with `&name`, and there is none", "mark a value before it with `&name`, or put this text in quotes"),
+        ("quoted scalar", "a text in quotes does not end", "put the closing quote behind it"),
+        ("expected key", "this line does not fit those above it", "indent what belongs together by the same number of spaces"),
+    ];
+    match known.iter().find(|(part, ..)| fault.contains(part)) {
+        Some((_, message, help)) => ((*message).to_owned(), help),
+        None => (
+            format!("this is not YAML: {fault}"),
+            "look at the indentation, quotes and brackets on this line and the one before",
+        ),
     }
 }

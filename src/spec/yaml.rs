@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 
 use super::node::{Entry, Key, Node, Value};
-use super::scan::{Offsets, scalar};
+use super::scan::{Offsets, in_plain_words, scalar};
 use crate::diag::{Place, Problem, Problems, codes};
 
 /// The largest text that is read, in bytes. A lab of a thousand pods needs a hundredth of it.
@@ -244,9 +244,10 @@ impl<'t> Builder<'t> {
             return self.too_deep(self.place(start, start));
         }
         let end = (start + 1).min(u32::try_from(self.text.len()).unwrap_or(u32::MAX));
-        Problem::error(codes::YAML_SYNTAX, format!("this is not YAML: {}", fault.info()))
+        let (message, help) = in_plain_words(fault.info());
+        Problem::error(codes::YAML_SYNTAX, message)
             .at(self.place(start.min(end), end), "reading stopped here")
-            .help("look at the indentation, quotes and brackets on this line and the one before")
+            .help(help)
     }
 }
 
