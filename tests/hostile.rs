@@ -48,7 +48,8 @@ fn brackets_that_never_close() {
 
 #[test]
 fn maps_within_maps() {
-    ends_with("{a:".repeat(100_000), "yaml-too-deep");
+    ends_with("{a: ".repeat(100_000), "yaml-too-deep");
+    ends_with("{a:".repeat(100_000), "yaml-syntax");
 }
 
 #[test]

@@ -48,7 +48,7 @@ impl Resolver<'_> {
         if let Some(range) = range {
             return Some(SourceExpect::Range(range));
         }
-        let found = self.lab.find(written).map(SourceExpect::Machine);
+        let found = self.names.find(written).map(SourceExpect::Machine);
         if found.is_none() {
             self.unknown(written, "a source is an address, a range or a name of the lab, not");
         }
@@ -107,16 +107,19 @@ impl Resolver<'_> {
 
     /// Who answers must be someone of the lab.
     fn check_pattern(&mut self, pattern: &str, place: Place) {
-        let names = || self.lab.namespaces().map(|n| n.to_string());
         let pattern = pattern.strip_prefix("default/").unwrap_or(pattern);
-        if names().any(|name| matches(pattern, &name)) || declared::anything(self.file, pattern) {
+        if self.names.find(pattern).is_some() || self.names.all().any(|name| matches(pattern, name)) {
+            return;
+        }
+        if self.problems.is_full() || declared::anything(self.file, pattern) {
             return;
         }
         // A pattern may mean pods of a section that could not be read.
         if !self.file.damage.is_empty() && pattern.contains('*') {
             return;
         }
-        let help = match names().find(|n| did_you_mean(pattern, [n.as_str()]).is_some()) {
+        let names: Vec<String> = self.lab.namespaces().map(|n| n.to_string()).collect();
+        let help = match did_you_mean(pattern, names.iter().map(String::as_str)) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "name a pod, host or client; `*` stands for any letters, as in `tea-*`".to_owned(),
         };

@@ -1,6 +1,7 @@
 //! From probes as written to probes that can be run: names found, URLs taken apart. What must come of
 //! them is looked at in [`super::expect`].
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -14,18 +15,44 @@ use crate::spec::types::LabFile;
 
 use super::declared;
 use super::model::{Lab, Pod};
-use super::names::NsName;
+use super::names::{NsName, PodId};
 use super::probe::{Ask, Expect, HttpAsk, Probe, Target};
 
 /// The most questions one probe may ask.
 const MOST_TRIES: u32 = 100_000;
 
 pub(super) fn resolve(file: &LabFile, lab: &Lab, problems: &mut Problems) -> Vec<Probe> {
+    let names = Names::new(lab);
     let mut all: Vec<Probe> = Vec::new();
     for spec in &file.probes {
-        all.extend(Resolver { file, lab, problems, place: head(spec.place) }.probe(spec));
+        all.extend(Resolver { file, lab, names: &names, problems, place: head(spec.place) }.probe(spec));
     }
     all
+}
+
+/// Everything that a probe may name, as [`Lab::find`] finds it, for many look-ups.
+pub(super) struct Names<'a> {
+    known: HashMap<String, NsName>,
+    pods: HashMap<&'a PodId, &'a Pod>,
+}
+
+impl<'a> Names<'a> {
+    fn new(lab: &'a Lab) -> Self {
+        let mut known = HashMap::new();
+        for ns in lab.namespaces() {
+            known.entry(ns.to_string()).or_insert_with(|| ns.clone());
+            known.insert(ns.path(), ns);
+        }
+        Names { known, pods: lab.pods.iter().map(|p| (&p.id, p)).collect() }
+    }
+
+    pub fn find(&self, word: &str) -> Option<NsName> {
+        self.known.get(word).cloned()
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &str> {
+        self.known.keys().map(String::as_str)
+    }
 }
 
 /// A probe may be long; its beginning is enough to find it.
@@ -36,6 +63,7 @@ pub(super) fn head(place: Place) -> Place {
 pub(super) struct Resolver<'a> {
     pub(super) file: &'a LabFile,
     pub(super) lab: &'a Lab,
+    pub(super) names: &'a Names<'a>,
     pub(super) problems: &'a mut Problems,
     /// The beginning of the probe.
     pub(super) place: Place,
@@ -82,7 +110,7 @@ impl Resolver<'_> {
             self.fault(codes::SPEC_MISSING_FIELD, "the probe does not say who asks", self.place, help);
             return None;
         };
-        let found = self.lab.find(from);
+        let found = self.names.find(from);
         if found.is_none() {
             self.unknown(from, "nothing in the lab is called");
         }
@@ -102,11 +130,12 @@ impl Resolver<'_> {
     }
 
     pub(super) fn unknown(&mut self, word: &At<String>, what: &str) {
-        if declared::anything(self.file, word) {
-            return; // there is something wrong with it, which is said where it stands
+        // Of what is declared and not there the fault is told where it stands.
+        let full = self.problems.is_full();
+        if !full && declared::anything(self.file, word) {
+            return;
         }
-        let most = if self.problems.is_full() { 0 } else { usize::MAX };
-        let names: Vec<String> = self.lab.namespaces().take(most).map(|n| n.to_string()).collect();
+        let names: Vec<String> = if full { Vec::new() } else { self.lab.namespaces().map(|n| n.to_string()).collect() };
         let help = match did_you_mean(word, names.iter().map(String::as_str)) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "name a pod, a host, a client or `router`".to_owned(),
@@ -178,7 +207,7 @@ impl Resolver<'_> {
         if let Ok(ip) = bare.parse::<IpAddr>() {
             return Some(Target::Address(ip));
         }
-        if let Some(ns) = self.lab.find(bare) {
+        if let Some(ns) = self.names.find(bare) {
             return Some(Target::Machine(ns));
         }
         if bare.contains('.') && !bare.contains('/') {
@@ -208,7 +237,7 @@ impl Resolver<'_> {
             return Some(port);
         }
         let pod = match target {
-            Target::Machine(NsName::Pod(id)) => self.lab.pod(id),
+            Target::Machine(NsName::Pod(id)) => self.names.pods.get(id).copied(),
             _ => None,
         };
         let found = pod.and_then(|p| p.ports().find(|p| p.name.as_deref() == Some(word)).map(|p| p.number));

@@ -208,7 +208,9 @@ pub struct ContainerSpec {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, serde::Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EnvVar {
+    /// Its name.
     pub name: String,
+    /// Its value. Default: empty.
     #[serde(default)]
     pub value: String,
 }
@@ -251,6 +253,7 @@ pub struct HttpGet {
     /// The path. Default: /.
     #[serde(default)]
     pub path: Option<String>,
+    /// The port, by number or by the name that the container gave it.
     pub port: PortRef,
 }
 
@@ -258,6 +261,7 @@ pub struct HttpGet {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TcpSocket {
+    /// The port, by number or by the name that the container gave it.
     pub port: PortRef,
 }
 
@@ -265,6 +269,7 @@ pub struct TcpSocket {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExecAction {
+    /// The program and its arguments.
     pub command: Vec<String>,
 }
 
