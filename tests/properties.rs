@@ -39,7 +39,10 @@ impl Draft {
     fn yaml(&self) -> String {
         let network = |at: &Index| at.index(self.networks.len());
         let host = |at: &Index| self.hosts.keys().nth(at.index(self.hosts.len())).expect("a host");
-        let mut text = format!("name: any\ncluster: {{ flannel: {{ {}, subnetLen: {} }} }}\nnetworks:\n", self.flannel, self.subnet_len);
+        let mut text = format!(
+            "name: any\ncluster: {{ flannel: {{ {}, subnetLen: {} }} }}\nnetworks:\n",
+            self.flannel, self.subnet_len
+        );
         for (n, (length, mtu)) in self.networks.iter().enumerate() {
             // Half of the networks have their ranges by default.
             let cidr = if *length == 0 { String::new() } else { format!("cidr: 172.20.{}.0/{length}, ", n * 8) };
@@ -49,7 +52,11 @@ impl Draft {
         for (n, (on, fixed)) in &self.hosts {
             // Leases from the far end of the range do not meet those that are given by default.
             let subnet = format!(", podCIDR: 10.244.{}.0/{}", 200 + n, self.subnet_len.max(24));
-            text.push_str(&format!("  host{n}: {{ network: net{}{} }}\n", network(on), if *fixed { &subnet } else { "" }));
+            text.push_str(&format!(
+                "  host{n}: {{ network: net{}{} }}\n",
+                network(on),
+                if *fixed { &subnet } else { "" }
+            ));
         }
         text.push_str("clients:\n");
         for (n, on) in &self.clients {
@@ -61,7 +68,9 @@ impl Draft {
             fields.extend(pod.host.as_ref().map(|at| format!("host: host{}", host(at))));
             fields.extend(pod.namespace.then(|| "namespace: other".to_owned()));
             fields.extend(pod.ports.as_ref().filter(|_| !pod.containers).map(|p| format!("ports: {p:?}")));
-            fields.extend(pod.containers.then(|| "containers: [{ name: a }, { name: b, command: [sleep, '9'] }]".to_owned()));
+            fields.extend(
+                pod.containers.then(|| "containers: [{ name: a }, { name: b, command: [sleep, '9'] }]".to_owned()),
+            );
             text.push_str(&format!("  pod{n}: {{ {} }}\n", fields.join(", ")));
         }
         text.push_str("deployments:\n");
@@ -84,8 +93,9 @@ impl Draft {
 
 fn flannel() -> impl Strategy<Value = String> {
     prop_oneof![
-        (1u32..=9_999_999, 1u16.., any::<bool>())
-            .prop_map(|(vni, port, direct)| format!("backend: vxlan, vni: {vni}, port: {port}, directRouting: {direct}")),
+        (1u32..=9_999_999, 1u16.., any::<bool>()).prop_map(|(vni, port, direct)| format!(
+            "backend: vxlan, vni: {vni}, port: {port}, directRouting: {direct}"
+        )),
         Just("backend: host-gw".to_owned()),
         (1u16..).prop_map(|port| format!("backend: udp, port: {port}")),
     ]
@@ -153,7 +163,10 @@ fn devices_are_sound(plan: &Plan) {
             }
             match &link.kind {
                 LinkKind::Veth { peer_ns, peer } => {
-                    let far = plan.get(peer_ns).and_then(|p| p.link(peer)).unwrap_or_else(|| panic!("no {peer} in {peer_ns}"));
+                    let far = plan
+                        .get(peer_ns)
+                        .and_then(|p| p.link(peer))
+                        .unwrap_or_else(|| panic!("no {peer} in {peer_ns}"));
                     assert_eq!(far.kind, LinkKind::Veth { peer_ns: ns.ns.clone(), peer: link.name.clone() });
                     assert_ne!(far.index, link.index, "{} {}", ns.ns, link.name);
                     assert_eq!(far.mtu, link.mtu, "{} {}", ns.ns, link.name);
@@ -283,7 +296,46 @@ proptest! {
         }
         prop_assert_eq!(before.pods.len(), after.pods.len());
         devices_are_sound(&plan(&after));
+        // And the host that comes back moves nobody, though it stands first in the file.
+        let again = draft.lab(Some(&after));
+        for host in &after.hosts {
+            prop_assert_eq!(Some(host), again.host(&host.name));
+        }
+        for pod in &after.pods {
+            prop_assert_eq!(Some(pod), again.pod(&pod.id));
+        }
+        devices_are_sound(&plan(&again));
     }
+}
+
+fn lab_of(text: &str, before: Option<&Lab>) -> Lab {
+    let loaded = decode_text(&Text { name: "lab.yaml".into(), text: text.into(), default_name: "lab".into() });
+    let mut problems = loaded.problems.clone();
+    let lab = lab::resolve(&loaded, before, &mut problems);
+    lab.unwrap_or_else(|| panic!("{}", render::to_text(&problems, &loaded.sources, false, 100)))
+}
+
+#[test]
+fn a_network_that_comes_first_does_not_move_one_that_was_there() {
+    let before = lab_of("networks: { b: }\nhosts: { n1: { network: b } }", None);
+    let after = lab_of("networks: { a: , b: }\nhosts: { n0: { network: b }, n1: { network: b } }", Some(&before));
+    assert_eq!(
+        before.networks.iter().find(|n| n.name.as_str() == "b"),
+        after.networks.iter().find(|n| n.name.as_str() == "b")
+    );
+    assert_eq!(before.hosts.first().map(lab::Host::ip), after.hosts.last().map(lab::Host::ip));
+    assert_eq!(before.hosts.first().map(|h| h.pod_cidr), after.hosts.last().map(|h| h.pod_cidr));
+}
+
+#[test]
+fn an_address_that_a_client_writes_or_had_is_not_given_to_a_host() {
+    let lab = lab_of("hosts: { n1: }\nclients: { c: { address: 192.168.1.11 } }", None);
+    assert_eq!(lab.hosts.first().map(|h| h.ip().to_string()).as_deref(), Some("192.168.1.12"));
+    // In a small network hosts and clients take from the same few addresses.
+    let small = "networks: { lan: { cidr: 192.168.1.0/29 } }\nclients: { c: }\n";
+    let before = lab_of(small, None);
+    let after = lab_of(&format!("{small}hosts: {{ n1: , n2: , n3: }}"), Some(&before));
+    assert_eq!(before.clients.first().map(lab::Client::ip), after.clients.first().map(lab::Client::ip));
 }
 
 /// More networks and machines than a person would write, in one namespace of the router's.

@@ -61,7 +61,8 @@ fn the_committed_schema_is_the_one_that_the_types_give() {
 fn the_schema_takes_every_valid_lab() {
     let validator = validator();
     for path in yaml_files("labs", "") {
-        let faults: Vec<_> = validator.iter_errors(&json(&path)).map(|e| format!("{}: {e}", e.instance_path())).collect();
+        let faults: Vec<_> =
+            validator.iter_errors(&json(&path)).map(|e| format!("{}: {e}", e.instance_path())).collect();
         assert!(faults.is_empty(), "{}: {faults:#?}", path.display());
         let first = std::fs::read_to_string(&path).expect("a lab");
         let modeline = "# yaml-language-server: $schema=../schemas/lab.schema.json\n";

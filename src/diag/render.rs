@@ -134,10 +134,15 @@ impl miette::Diagnostic for Shown<'_> {
 fn shown<'a>(problem: &'a Problem, sources: &'a [Indexed<'a>]) -> Shown<'a> {
     let first = problem.labels.first().map(|(p, _)| *p);
     let source = first.and_then(|p| sources.get(usize::from(p.source)));
-    let (Some(first), Some(source)) = (first, source) else { return Shown { problem, source: None, labels: Vec::new() } };
+    let (Some(first), Some(source)) = (first, source) else {
+        return Shown { problem, source: None, labels: Vec::new() };
+    };
     let near = |p: &Place| p.start.abs_diff(first.start) as usize <= LONGEST_LINE;
     // Of two places far apart on one very long line only the first can be shown.
-    let fits = |p: &Place| p.source == first.source && (near(p) || source.line_of(p.start as usize) != source.line_of(first.start as usize));
+    let fits = |p: &Place| {
+        p.source == first.source
+            && (near(p) || source.line_of(p.start as usize) != source.line_of(first.start as usize))
+    };
     let labels = problem.labels.iter().filter(|(p, _)| fits(p)).map(|(p, words)| {
         let (start, end) = source.drawn(*p);
         LabeledSpan::new(Some(words.clone()).filter(|w| !w.is_empty()), start, end - start)

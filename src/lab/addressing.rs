@@ -115,12 +115,7 @@ fn backend(spec: &FlannelSpec, problems: &mut Problems) -> Backend {
     }
 }
 
-fn networks(
-    file: &LabFile,
-    before: Option<&Lab>,
-    ranges: &mut Ranges,
-    problems: &mut Problems,
-) -> Vec<Network> {
+fn networks(file: &LabFile, before: Option<&Lab>, ranges: &mut Ranges, problems: &mut Problems) -> Vec<Network> {
     let implied;
     let mut written: Vec<(At<String>, &NetworkSpec)> = file.networks.iter().map(|(n, s)| (n.clone(), s)).collect();
     if written.is_empty() {
@@ -143,15 +138,23 @@ fn networks(
         }
         cidrs.push(net);
     }
+    // What a network had before it keeps, before others are given what is free.
+    for ((name, spec), cidr) in written.iter().zip(&mut cidrs) {
+        let was = before.and_then(|l| l.networks.iter().find(|n| n.name.as_str() == name.value));
+        let was = was.map(|n| n.gateway.trunc()).filter(|net| ranges.overlapping(*net).is_none());
+        if let (None, Some(net)) = (&spec.cidr, was) {
+            ranges.add(net, format!("network {}", name.value), None);
+            *cidr = Some(net);
+        }
+    }
     let mut all = Vec::new();
     for ((name, spec), cidr) in written.iter().zip(cidrs) {
         let Some(valid_name) = valid::<NetworkName>(name, "network", problems) else { continue };
-        let was = before.and_then(|l| l.networks.iter().find(|n| n.name == valid_name)).map(|n| n.gateway.trunc());
         let cidr = match (cidr, &spec.cidr) {
             (Some(net), _) => net,
             // Refused above; go on for the other problems.
             (None, Some(_)) => fixed("192.168.0.0/24"),
-            (None, None) => free_network(was, &valid_name, ranges),
+            (None, None) => free_network(name, ranges, problems),
         };
         let gateway = gateway(file, (name, spec), cidr, problems);
         let mtu = mtu(spec, problems);
@@ -160,12 +163,22 @@ fn networks(
     all
 }
 
-fn free_network(was: Option<IpNet>, name: &NetworkName, ranges: &mut Ranges) -> IpNet {
-    let candidates = (1..=255).map(|n| fixed(&format!("192.168.{n}.0/24")));
-    let found = was.into_iter().chain(candidates).find(|net| ranges.overlapping(*net).is_none());
-    let net = found.unwrap_or_else(|| fixed("192.168.0.0/24"));
-    ranges.add(net, format!("network {name}"), None);
-    net
+fn free_network(name: &At<String>, ranges: &mut Ranges, problems: &mut Problems) -> IpNet {
+    let mut candidates = (1..=255).map(|n| fixed(&format!("192.168.{n}.0/24")));
+    match candidates.find(|net| ranges.overlapping(*net).is_none()) {
+        Some(net) => {
+            ranges.add(net, format!("network {}", name.value), None);
+            net
+        }
+        None => {
+            problems.push(
+                Problem::error(codes::RANGE_OVERLAP, format!("no 192.168.N.0/24 is left for network `{}`", name.value))
+                    .at(name.place, "has no range of its own")
+                    .help("write its `cidr:`, such as 172.16.1.0/24"),
+            );
+            fixed("192.168.0.0/24")
+        }
+    }
 }
 
 fn gateway(file: &LabFile, (name, spec): (&At<String>, &NetworkSpec), cidr: IpNet, problems: &mut Problems) -> IpNet {

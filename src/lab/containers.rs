@@ -209,12 +209,7 @@ fn check_ports(containers: &[Container], name: &At<String>, problems: &mut Probl
     }
 }
 
-fn readiness(
-    spec: &At<ReadinessSpec>,
-    ports: &[Port],
-    damage: &Damage,
-    problems: &mut Problems,
-) -> Option<Readiness> {
+fn readiness(spec: &At<ReadinessSpec>, ports: &[Port], damage: &Damage, problems: &mut Problems) -> Option<Readiness> {
     let lost_a_part = damage.around(spec.place);
     let mut port = |wanted: &PortRef| {
         let found = port_number(wanted, ports);
@@ -235,7 +230,8 @@ fn readiness(
         checks.push(ReadinessCheck::Exec { command: exec.command.clone() });
     }
     let empty_command = spec.exec.as_ref().is_some_and(|e| e.command.is_empty());
-    let asked = [spec.http_get.is_some(), spec.tcp_socket.is_some(), spec.exec.is_some()].iter().filter(|a| **a).count();
+    let asked =
+        [spec.http_get.is_some(), spec.tcp_socket.is_some(), spec.exec.is_some()].iter().filter(|a| **a).count();
     if asked > 1 || empty_command || (asked == 0 && !lost_a_part) {
         let (message, words) = match asked {
             1 => ("a readinessProbe's exec has no command", "no command".to_owned()),

@@ -123,7 +123,12 @@ impl Resolver<'_> {
             Some(near) => format!("did you mean `{near}`?"),
             None => "name a pod, host or client; `*` stands for any letters, as in `tea-*`".to_owned(),
         };
-        self.fault(codes::PROBE_EXPECT, format!("nothing in the lab is called `{pattern}`, so it cannot answer"), place, help);
+        self.fault(
+            codes::PROBE_EXPECT,
+            format!("nothing in the lab is called `{pattern}`, so it cannot answer"),
+            place,
+            help,
+        );
     }
 }
 
@@ -148,7 +153,9 @@ mod tests {
 
     #[test]
     fn a_star_stands_for_any_letters() {
-        for (pattern, name) in [("tea-1", "tea-1"), ("tea-*", "tea-12"), ("*", ""), ("*-1", "tea-1"), ("t*a*1", "tea-a1")] {
+        for (pattern, name) in
+            [("tea-1", "tea-1"), ("tea-*", "tea-12"), ("*", ""), ("*-1", "tea-1"), ("t*a*1", "tea-a1")]
+        {
             assert!(matches(pattern, name), "{pattern} {name}");
         }
         for (pattern, name) in [("tea", "tea-1"), ("tea-*", "coffee-1"), ("*a*a", "tea"), ("a*a", "a")] {

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use crate::diag::{Place, Problem, Problems, codes, did_you_mean};
 use crate::spec::at::At;
 use crate::spec::types::LabFile;
+use crate::spec::value::Protocol;
 
 use super::addressing::INTERNET_NAME;
 use super::ipam::{Pool, size};
@@ -28,11 +29,35 @@ pub(super) fn plug_in(
     before: Option<&Lab>,
     problems: &mut Problems,
 ) -> (Vec<Host>, Vec<Client>) {
-    let mut plugs = Plugs::new(file, networks, before);
     let subnets = leases::subnets(file, cluster, before, problems);
-    let hosts = hosts(file, subnets, &mut plugs, problems);
-    let clients = clients(file, &mut plugs, problems);
+    let internet = At::new(INTERNET_NAME.to_owned(), Place::default());
+    let mut wanted: Vec<Plug> = Vec::new();
+    wanted.extend(file.hosts.iter().map(|(name, h)| Plug {
+        name,
+        network: h.network.as_ref(),
+        address: h.address.as_ref(),
+        from: 11,
+    }));
+    wanted.extend(file.clients.iter().map(|(name, c)| Plug {
+        name,
+        network: c.network.as_ref(),
+        address: c.address.as_ref(),
+        from: 101,
+    }));
+    if has_implied_internet(file) {
+        wanted.push(Plug { name: &internet, network: Some(&internet), address: None, from: 10 });
+    }
+    // All machines at once: what a client has written, or had before, is not given to a host.
+    let mut attachments = Plugs::new(file, networks, before).plug_all(&wanted, problems);
+    let of_clients = attachments.split_off(file.hosts.len());
+    let hosts = hosts(file, subnets, attachments, problems);
+    let clients = clients(file, &wanted[file.hosts.len()..], of_clients, problems);
     (hosts, clients)
+}
+
+/// Every lab has a client `internet`, unless the file has something of that name.
+pub(super) fn has_implied_internet(file: &LabFile) -> bool {
+    !file.clients.names().chain(file.hosts.names()).any(|n| n == INTERNET_NAME)
 }
 
 /// Small numbers that stay with their names.
@@ -241,13 +266,12 @@ impl<'a> Plugs<'a> {
     }
 }
 
-fn hosts(file: &LabFile, subnets: Vec<Option<IpNet>>, plugs: &mut Plugs, problems: &mut Problems) -> Vec<Host> {
-    let wanted: Vec<Plug> = file
-        .hosts
-        .iter()
-        .map(|(name, h)| Plug { name, network: h.network.as_ref(), address: h.address.as_ref(), from: 11 })
-        .collect();
-    let attachments = plugs.plug_all(&wanted, problems);
+fn hosts(
+    file: &LabFile,
+    subnets: Vec<Option<IpNet>>,
+    attachments: Vec<Option<Attachment>>,
+    problems: &mut Problems,
+) -> Vec<Host> {
     let mut all = Vec::new();
     for (((name, spec), attachment), subnet) in file.hosts.iter().zip(attachments).zip(subnets) {
         let host: Option<HostName> = valid(name, "host", problems);
@@ -271,20 +295,18 @@ fn refuse_reserved(name: &At<String>, problems: &mut Problems) {
     }
 }
 
-fn clients(file: &LabFile, plugs: &mut Plugs, problems: &mut Problems) -> Vec<Client> {
-    let internet = At::new(INTERNET_NAME.to_owned(), Place::default());
-    let mut wanted: Vec<Plug> = file
-        .clients
-        .iter()
-        .map(|(name, c)| Plug { name, network: c.network.as_ref(), address: c.address.as_ref(), from: 101 })
-        .collect();
+fn clients(
+    file: &LabFile,
+    plugs: &[Plug],
+    attachments: Vec<Option<Attachment>>,
+    problems: &mut Problems,
+) -> Vec<Client> {
     let mut ports: Vec<Vec<Port>> = file.clients.iter().map(|(_, c)| containers::ports(&c.ports, problems)).collect();
-    let named_so = |name: &At<String>| name.value == INTERNET_NAME;
-    if !file.clients.iter().any(|(n, _)| named_so(n)) && !file.hosts.iter().any(|(n, _)| named_so(n)) {
-        wanted.push(Plug { name: &internet, network: Some(&internet), address: None, from: 10 });
-        ports.push(vec![Port { number: 80, protocol: crate::spec::value::Protocol::Tcp, name: None }]);
+    if plugs.len() > ports.len() {
+        ports.push(vec![Port { number: 80, protocol: Protocol::Tcp, name: None }]);
     }
-    for plug in &wanted {
+    let mut all = Vec::new();
+    for ((plug, attachment), ports) in plugs.iter().zip(attachments).zip(ports) {
         refuse_reserved(plug.name, problems);
         if let Some((first, _)) = file.hosts.iter().find(|(n, _)| n.value == plug.name.value) {
             problems.push(
@@ -294,10 +316,6 @@ fn clients(file: &LabFile, plugs: &mut Plugs, problems: &mut Problems) -> Vec<Cl
                     .help("hosts, clients and pods of the namespace `default` share their names; take another"),
             );
         }
-    }
-    let attachments = plugs.plug_all(&wanted, problems);
-    let mut all = Vec::new();
-    for ((plug, attachment), ports) in wanted.iter().zip(attachments).zip(ports) {
         let name: Option<HostName> = valid(plug.name, "client", problems);
         if let (Some(name), Some(attachment)) = (name, attachment) {
             all.push(Client { name, attachment, ports });

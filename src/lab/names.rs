@@ -246,8 +246,22 @@ mod tests {
     fn a_namespace_is_called_by_its_path_and_its_short_name_and_nothing_else() {
         for path in ["router", "host/node1", "client/laptop", "pod/default/tea-1", "pod/kube-system/dns"] {
             let name = NsName::try_from(path.to_owned()).expect("a path");
-            for word in ["router", "node1", "host/node1", "laptop", "client/laptop", "tea-1", "default/tea-1", "dns",
-                "kube-system/dns", "pod/default/tea-1", "pod/kube-system/dns", "", "/", "pod/"] {
+            for word in [
+                "router",
+                "node1",
+                "host/node1",
+                "laptop",
+                "client/laptop",
+                "tea-1",
+                "default/tea-1",
+                "dns",
+                "kube-system/dns",
+                "pod/default/tea-1",
+                "pod/kube-system/dns",
+                "",
+                "/",
+                "pod/",
+            ] {
                 let is = word == name.path() || word == name.to_string();
                 assert_eq!(name.is_called(word), is, "{path} by {word}");
             }

@@ -13,11 +13,11 @@ use crate::spec::damage::Damage;
 use crate::spec::types::{DeploymentSpec, LabFile, PodSpec, RestartPolicy};
 use crate::spec::value::Labels;
 
-use super::addressing::Ground;
+use super::addressing::{Ground, INTERNET_NAME};
 use super::containers::{self, Workload};
 use super::declared;
 use super::ipam::Pool;
-use super::machines::MOST_PORTS;
+use super::machines::{self, MOST_PORTS};
 use super::model::{Container, Host, Lab, Pod};
 use super::names::{HostName, IfName, Namespace, PodId, PodName};
 use super::ranges::{outside, taken};
@@ -101,12 +101,7 @@ fn namespace(written: Option<&At<String>>, problems: &mut Problems) -> Option<Na
     }
 }
 
-fn single<'a>(
-    damage: &Damage,
-    name: &At<String>,
-    spec: &'a PodSpec,
-    problems: &mut Problems,
-) -> Option<Wanted<'a>> {
+fn single<'a>(damage: &Damage, name: &At<String>, spec: &'a PodSpec, problems: &mut Problems) -> Option<Wanted<'a>> {
     let pod: Option<PodName> = valid(name, "pod", problems);
     let namespace = namespace(spec.namespace.as_ref(), problems);
     containers::check_labels(&spec.labels, name, problems);
@@ -202,6 +197,9 @@ fn check_names(wanted: &[Wanted], file: &LabFile, problems: &mut Problems) {
         seen.insert(name.value.clone(), (name.place, "client"));
     }
     seen.entry("router".to_owned()).or_insert((Place::default(), "router"));
+    if machines::has_implied_internet(file) {
+        seen.insert(INTERNET_NAME.to_owned(), (Place::default(), "client, which every lab has"));
+    }
     for pod in wanted {
         if let Some((first, what)) = seen.insert(pod.id.to_string(), (pod.place, "pod")) {
             let mut problem =
@@ -227,7 +225,9 @@ fn choose_hosts(wanted: &[Wanted], scene: &Scene, problems: &mut Problems) -> Ve
     let mut chosen: Vec<Option<usize>> = Vec::new();
     for pod in wanted {
         let fixed = match pod.host {
-            Some(written) => known_host(written, file, ground, problems).and_then(|h| index.get(h.name.as_str()).copied()),
+            Some(written) => {
+                known_host(written, file, ground, problems).and_then(|h| index.get(h.name.as_str()).copied())
+            }
             None => was.get(&pod.id).and_then(|h| index.get(h.as_str()).copied()).filter(|i| allowed(pod, *i)),
         };
         if let Some(i) = fixed {
@@ -248,12 +248,7 @@ fn choose_hosts(wanted: &[Wanted], scene: &Scene, problems: &mut Problems) -> Ve
 }
 
 /// host-local's way: .1 is the bridge's, pods get the next free one from .2 on.
-fn give_addresses(
-    wanted: Vec<Wanted>,
-    hosts: Vec<Option<usize>>,
-    scene: &Scene,
-    problems: &mut Problems,
-) -> Vec<Pod> {
+fn give_addresses(wanted: Vec<Wanted>, hosts: Vec<Option<usize>>, scene: &Scene, problems: &mut Problems) -> Vec<Pod> {
     let Scene { ground, before, .. } = scene;
     let mut pools: Vec<Pool> = ground
         .hosts
@@ -267,8 +262,11 @@ fn give_addresses(
         })
         .collect();
     let was: HashMap<&PodId, IpAddr> = before.iter().flat_map(|l| &l.pods).map(|p| (&p.id, p.ip())).collect();
-    let mut given: Vec<Option<IpAddr>> =
-        wanted.iter().zip(&hosts).map(|(pod, host)| claim_written(pod, scene, &mut pools[(*host)?], problems)).collect();
+    let mut given: Vec<Option<IpAddr>> = wanted
+        .iter()
+        .zip(&hosts)
+        .map(|(pod, host)| claim_written(pod, scene, &mut pools[(*host)?], problems))
+        .collect();
     for ((pod, host), ip) in wanted.iter().zip(&hosts).zip(&mut given) {
         if let (None, None, Some(host), Some(old)) = (*ip, pod.address, host, was.get(&pod.id)) {
             let pool = &mut pools[*host];

@@ -5,12 +5,9 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-
 use crate::diag::{Place, Problem, Problems, codes, did_you_mean};
 use crate::spec::at::At;
-use crate::spec::probe::{
-    ConnectSpec, DnsSpec, ExecSpec, HttpSpec, PingSpec, ProbeSpec,
-};
+use crate::spec::probe::{ConnectSpec, DnsSpec, ExecSpec, HttpSpec, PingSpec, ProbeSpec};
 use crate::spec::types::LabFile;
 
 use super::declared;
@@ -70,7 +67,13 @@ pub(super) struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
-    pub(super) fn fault(&mut self, code: codes::Code, message: impl Into<String>, place: Place, help: impl Into<String>) {
+    pub(super) fn fault(
+        &mut self,
+        code: codes::Code,
+        message: impl Into<String>,
+        place: Place,
+        help: impl Into<String>,
+    ) {
         self.problems.push(Problem::error(code, message).at(place, "here").help(help));
     }
 

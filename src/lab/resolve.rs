@@ -63,8 +63,9 @@ pub(super) fn valid<T: TryFrom<String, Error = NameError>>(
         Ok(name) => Some(name),
         Err(why) => {
             let near = nearest_label(&name.value);
-            let problem = Problem::error(codes::NAME_INVALID, format!("`{}` cannot be a {what}'s name: {why}", name.value))
-                .at(name.place, "this name");
+            let problem =
+                Problem::error(codes::NAME_INVALID, format!("`{}` cannot be a {what}'s name: {why}", name.value))
+                    .at(name.place, "this name");
             problems.push(match near.as_str() {
                 "" => problem.help("for example `node1`"),
                 near => problem.help(format!("for example `{near}`")),

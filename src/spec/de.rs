@@ -114,7 +114,11 @@ impl<'de> Deserializer<'de> for &'de Node {
     ) -> Result<V::Value, Fault> {
         match &self.value {
             Value::Text(word) => visitor.visit_enum(StrDeserializer::new(word)),
-            _ => Err(Fault::of(Kind::Type { found: self.kind().to_owned(), expected: "a word".to_owned(), instead: None })),
+            _ => Err(Fault::of(Kind::Type {
+                found: self.kind().to_owned(),
+                expected: "a word".to_owned(),
+                instead: None,
+            })),
         }
         .map_err(|fault: Fault| fault.within(self.id, self.place))
     }

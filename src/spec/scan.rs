@@ -65,9 +65,17 @@ pub(super) fn in_plain_words(fault: &str) -> (String, &'static str) {
     let known = [
         ("',' or '}'", "a `{` is not closed, or a comma is missing", "close it with `}`, or put a `,` before this"),
         ("',' or ']'", "a `[` is not closed, or a comma is missing", "close it with `]`, or put a `,` before this"),
-        ("unknown anchor", "`*name` repeats the value marked with `&name`, and there is none", "mark a value before it with `&name`, or put this text in quotes"),
+        (
+            "unknown anchor",
+            "`*name` repeats the value marked with `&name`, and there is none",
+            "mark a value before it with `&name`, or put this text in quotes",
+        ),
         ("quoted scalar", "a text in quotes does not end", "put the closing quote behind it"),
-        ("expected key", "this line does not fit those above it", "indent what belongs together by the same number of spaces"),
+        (
+            "expected key",
+            "this line does not fit those above it",
+            "indent what belongs together by the same number of spaces",
+        ),
     ];
     match known.iter().find(|(part, ..)| fault.contains(part)) {
         Some((_, message, help)) => ((*message).to_owned(), help),
