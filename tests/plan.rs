@@ -112,6 +112,7 @@ fn a_label_is_nothing_that_a_namespace_holds() {
 
 #[test]
 fn a_new_address_of_a_host_writes_its_routes_again_and_tells_the_peers() {
-    let from = cluster("backend: vxlan").replace("node1: { network: rack1 }", "node1: { network: rack1, address: 192.168.1.50 }");
+    let from = cluster("backend: vxlan")
+        .replace("node1: { network: rack1 }", "node1: { network: rack1, address: 192.168.1.50 }");
     insta::assert_snapshot!(change(&from, &from.replace("192.168.1.50", "192.168.1.60")));
 }
