@@ -10,9 +10,12 @@ use super::args::LabArgs;
 use super::output::{count, print};
 use super::{DIFFERED, Done, find_lab, plan};
 
+/// A large lab is read back in some seconds.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
+
 pub fn run(args: &LabArgs) -> Done {
     let client = find_lab(args.lab.as_deref())?;
-    let steps: Vec<StepText> = client.get("/labctl/v1/drift")?;
+    let steps: Vec<StepText> = client.get_within("/labctl/v1/drift", PATIENCE)?;
     print(args.format.output, &json!({ "lab": client.lab(), "repair": steps }), |_| {
         if steps.is_empty() {
             return format!("lab {} is as planned\n", client.lab());

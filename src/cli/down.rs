@@ -38,7 +38,7 @@ pub fn run(args: &DownArgs) -> Done {
 pub fn end(client: &Client) -> Result<(), Box<Problem>> {
     let pid = client.pid()?;
     let process = pidfd(pid);
-    let asked = client.post::<()>("/labctl/v1/down", &());
+    let asked = client.post_within::<()>("/labctl/v1/down", PATIENCE);
     let Some(process) = process else { return Ok(()) };
     if asked.is_ok() && has_ended(&process, PATIENCE) {
         return Ok(());

@@ -17,7 +17,10 @@ use crate::daemon::api::Door;
 use crate::diag::{Problem, codes};
 
 use super::args::{ExecArgs, ShellArgs};
-use super::{Done, find_lab};
+use super::{Done, Failure, find_lab, show};
+
+/// The exit code where a program cannot be started, as shells have it.
+const NOT_STARTED: u8 = 127;
 
 pub fn exec(args: &ExecArgs) -> Done {
     run(args.lab.as_deref(), &args.target, &args.command)
@@ -35,7 +38,10 @@ fn run(lab: Option<&str>, target: &str, command: &[OsString]) -> Done {
     let door: Door = client.get(&format!("/labctl/v1/door?target={target}"))?;
     let failed = |what: &str, e: &dyn std::fmt::Display| {
         let message = format!("{what}: {e}");
-        Box::new(Problem::error(codes::COMMAND_FAILED, message).help("does the lab still run? See `labctl list`"))
+        Box::new(
+            Problem::error(codes::COMMAND_FAILED, message)
+                .help("is the program installed on this machine, and does the lab still run (`labctl list`)?"),
+        )
     };
     let rooms = Rooms::open(pid, door.netns_fd).map_err(|e| failed("the lab cannot be entered", &e))?;
     rooms.enter().map_err(|e| failed("the lab cannot be entered", &e))?;
@@ -55,7 +61,14 @@ fn run(lab: Option<&str>, target: &str, command: &[OsString]) -> Done {
     }
     // Ctrl-C is for the program, which is in the same group at the same terminal.
     ignore_signals().map_err(|e| failed("signals", &e))?;
-    let status = child.status().map_err(|e| failed(&program.to_string_lossy(), &e))?;
+    let status = match child.status() {
+        Ok(status) => status,
+        Err(e) => {
+            let failure = Failure::from(failed(&format!("{} on {target}", program.to_string_lossy()), &e));
+            show(&failure.problems, &failure.sources);
+            return Ok(ExitCode::from(NOT_STARTED));
+        }
+    };
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
 }

@@ -63,11 +63,10 @@ impl Failure {
 }
 
 fn is_machine(code: Code) -> bool {
-    const MACHINE: [Code; 6] = [
+    const MACHINE: [Code; 5] = [
         codes::MACHINE_NAMESPACES,
         codes::MACHINE_IPTABLES,
         codes::MACHINE_TUN,
-        codes::MACHINE_FILES,
         codes::KERNEL_REFUSED,
         codes::RUNTIME_DIR,
     ];

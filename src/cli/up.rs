@@ -131,7 +131,8 @@ fn follow(launched: &mut Launched, sources: &Sources) -> Result<Option<Summary>,
 
 /// Wait until every pod is ready.
 pub fn await_ready(client: &Client, seconds: u64) -> Result<(), Box<Problem>> {
-    let trouble: Vec<String> = client.get(&format!("/labctl/v1/wait?seconds={seconds}"))?;
+    let trouble: Vec<String> = client
+        .get_within(&format!("/labctl/v1/wait?seconds={seconds}"), Duration::from_secs(seconds.saturating_add(10)))?;
     if trouble.is_empty() {
         return Ok(());
     }

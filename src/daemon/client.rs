@@ -3,6 +3,7 @@
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -17,6 +18,9 @@ use crate::lab::names::LabName;
 use crate::runtime::RuntimeDir;
 
 use super::api::Refusal;
+
+/// How long a daemon may take to answer what it knows.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The way to one lab.
 #[derive(Debug, Clone)]
@@ -70,18 +74,30 @@ impl Client {
         )
     }
 
+    /// Ask for what the daemon knows at once.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Box<Problem>> {
-        self.read(self.ask(Method::GET, path, Vec::new())?)
+        self.get_within(path, PATIENCE)
     }
 
+    /// Ask for what the daemon may take its time for.
+    pub fn get_within<T: DeserializeOwned>(&self, path: &str, limit: Duration) -> Result<T, Box<Problem>> {
+        self.read(self.ask(Method::GET, path, Vec::new(), Some(limit))?)
+    }
+
+    /// Have the daemon do something, however long it takes.
     pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Box<Problem>> {
         let body = serde_json::to_vec(body).map_err(|e| self.gone(&e.to_string()))?;
-        self.read(self.ask(Method::POST, path, body)?)
+        self.read(self.ask(Method::POST, path, body, None)?)
+    }
+
+    /// Have the daemon do something that it does at once.
+    pub fn post_within<T: DeserializeOwned>(&self, path: &str, limit: Duration) -> Result<T, Box<Problem>> {
+        self.read(self.ask(Method::POST, path, Vec::new(), Some(limit))?)
     }
 
     /// An answer as it is, such as a log.
     pub fn raw(&self, path: &str) -> Result<Raw, Box<Problem>> {
-        let (status, raw) = self.ask(Method::GET, path, Vec::new())?;
+        let (status, raw) = self.ask(Method::GET, path, Vec::new(), None)?;
         if status == StatusCode::OK {
             return Ok(raw);
         }
@@ -100,7 +116,13 @@ impl Client {
         serde_json::from_slice(&raw.bytes).map_err(|e| self.gone(&e.to_string()))
     }
 
-    fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Raw), Box<Problem>> {
+    fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+        limit: Option<Duration>,
+    ) -> Result<(StatusCode, Raw), Box<Problem>> {
         let stream = self.connect()?;
         let exchange = async {
             stream.set_nonblocking(true).map_err(|e| e.to_string())?;
@@ -126,9 +148,16 @@ impl Client {
                 let _ = connection.await;
                 std::future::pending::<()>().await;
             };
+            let too_late = async {
+                match limit {
+                    Some(limit) => tokio::time::sleep(limit).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 answer = answer => answer,
                 () = driven => Err("the connection ended".to_owned()),
+                () = too_late => Err(format!("no answer within {} s", limit.unwrap_or_default().as_secs())),
             }
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

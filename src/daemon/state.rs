@@ -306,7 +306,7 @@ impl From<Lost> for String {
 }
 
 /// A step that failed, as it is told to a person.
-fn problem(failed: &Failed) -> Box<Problem> {
+pub fn problem(failed: &Failed) -> Box<Problem> {
     let (code, help) = match &failed.why {
         Why::Iptables(_) => (codes::MACHINE_IPTABLES, "install Debian's package `iptables`, or see `labctl doctor`"),
         Why::Tun(_) => (

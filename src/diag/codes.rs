@@ -103,7 +103,6 @@ codes! {
     MACHINE_NAMESPACES = "machine-namespaces";
     MACHINE_IPTABLES = "machine-iptables";
     MACHINE_TUN = "machine-tun";
-    MACHINE_FILES = "machine-files";
     KERNEL_REFUSED = "kernel-refused";
     RUNTIME_DIR = "runtime-dir";
     LAB_RUNNING = "lab-running";
