@@ -9,5 +9,6 @@ pub mod ns;
 pub mod read;
 pub mod rtnl;
 pub mod sysctl;
+pub mod tables;
 pub mod tun;
 pub mod world;
