@@ -16,7 +16,7 @@ use crate::diag::{Problem, codes};
 use crate::kernel::enter::Entry;
 use crate::kernel::ns::NetNs;
 use crate::kernel::world::{Failed, Why, World};
-use crate::kernel::{process, read};
+use crate::kernel::{process, read, tables};
 use crate::lab::names::NsName;
 use crate::lab::{self, Lab};
 use crate::plan::diff::{Op, Stage, Step, diff};
@@ -128,7 +128,7 @@ impl Daemon {
         let _turn = self.turn.lock().await;
         let (lab, warnings) = self.resolve(text)?;
         let wanted = plan::plan(&lab);
-        let there = self.observe(false).await.map_err(|p| vec![*p])?;
+        let there = self.observe().await.map_err(|p| vec![*p])?;
         let steps = diff(&there, &wanted);
         if let Err(failed) = self.run(&steps).await {
             let back = self.way_back().await;
@@ -159,31 +159,30 @@ impl Daemon {
     /// The steps that `text` would cause.
     pub async fn steps_to(&self, text: &Text) -> Result<Vec<Step>, Vec<Problem>> {
         let (lab, _) = self.resolve(text)?;
-        let there = self.observe(false).await.map_err(|p| vec![*p])?;
+        let there = self.observe().await.map_err(|p| vec![*p])?;
         Ok(diff(&there, &plan::plan(&lab)))
     }
 
     /// The steps from what is there to what should be: the drift.
     pub async fn drift(&self) -> Result<Vec<Step>, Box<Problem>> {
-        Ok(diff(&self.observe(true).await?, &self.plan()))
+        Ok(diff(&self.observe().await?, &self.plan()))
     }
 
     async fn way_back(&self) -> bool {
-        match self.observe(false).await {
+        match self.observe().await {
             Ok(there) => self.run(&diff(&there, &self.plan())).await.is_ok(),
             Err(_) => false,
         }
     }
 
-    /// Read back what the lab holds. iptables' rules of pods, which have none of ours, are read
-    /// only where `deep` asks for it: that is one process a pod.
-    async fn observe(&self, deep: bool) -> Result<Plan, Box<Problem>> {
+    /// Read back what the lab holds.
+    async fn observe(&self) -> Result<Plan, Box<Problem>> {
         let plan = self.plan();
         let world = Arc::clone(&self.world);
         let planned = Arc::clone(&plan);
         let read = on_thread(move || {
             let world = world.lock().unwrap_or_else(PoisonError::into_inner);
-            read_all(&world, &planned, deep)
+            read_all(&world, &planned)
         });
         let mut there = read.await.map_err(|e| {
             Box::new(Problem::error(codes::KERNEL_REFUSED, format!("the lab cannot be read back: {e}")))
@@ -262,12 +261,13 @@ impl Daemon {
     }
 }
 
-fn read_all(world: &World, planned: &Plan, deep: bool) -> Result<Plan, String> {
+fn read_all(world: &World, planned: &Plan) -> Result<Plan, String> {
     let mut there = Plan::default();
     for (ns, netns) in world.namespaces() {
         let mut observed = read::namespace(ns, netns, planned).map_err(|e| format!("{ns}: {e}"))?;
-        let has_rules = planned.get(ns).is_some_and(|w| !w.rules.is_empty());
-        if let (true, Some(iptables)) = (deep || has_rules, world.iptables()) {
+        // Pods have no rules of ours, but somebody may have written some there.
+        let has_rules = netns.run(tables::any).map_err(|e| format!("{ns}: {e}"))?;
+        if let (true, Some(iptables)) = (has_rules, world.iptables()) {
             observed.rules = iptables.save(netns).map_err(|e| format!("{ns}: {e}"))?;
         }
         there.namespaces.push(observed);

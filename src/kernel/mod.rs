@@ -10,5 +10,6 @@ pub mod process;
 pub mod read;
 pub mod rtnl;
 pub mod sysctl;
+pub mod tables;
 pub mod tun;
 pub mod world;

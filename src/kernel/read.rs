@@ -121,7 +121,7 @@ fn link(message: &LinkMessage, names: &Names, wanted: Option<&NsPlan>, plan: &Pl
     });
     link.kind = kind(info, names, far, wanted.and_then(|w| w.link(&link.name)), plan);
     if link.kind == LinkKind::Tun {
-        // The kernel chooses a TUN device's index; the planned one stands for it.
+        // It belongs to whoever holds it, so it is not ours to make anew for its index alone.
         link.index = wanted.and_then(|w| w.link(&link.name)).map_or(link.index, |w| w.index);
     }
     Some(link)

@@ -211,18 +211,12 @@ impl World {
             return Ok(false);
         }
         let space = self.space(step)?;
-        let made = space.netns.run(|| {
-            let fd = tun::create(link)?;
-            let index = nix::net::if_::if_nametoindex(link.name.as_str())?;
-            Ok::<_, io::Error>((fd, index))
-        });
-        let (fd, index) = made.and_then(|r| r).map_err(|e| Failed::new(step, Why::Tun(e)))?;
-        // The kernel chooses a TUN device's index itself.
-        space.indices.insert(link.name.to_string(), index);
-        let set = Link { index, ..(**link).clone() };
-        let was = Link { mtu: 0, ..set.clone() };
+        let made = space.netns.run(|| tun::create(link));
+        let fd = made.and_then(|r| r).map_err(|e| Failed::new(step, Why::Tun(e)))?;
+        space.indices.insert(link.name.to_string(), link.index);
+        let was = Link { mtu: 0, ..(**link).clone() };
         let rtnl = space.rtnl().map_err(|e| Failed::new(step, e))?;
-        rtnl.batch(message::change_link(&was, &set, &|_| 0)).map_err(|e| Failed::new(step, e))?;
+        rtnl.batch(message::change_link(&was, link, &|_| 0)).map_err(|e| Failed::new(step, e))?;
         self.tuns.insert(step.ns.clone(), fd);
         Ok(true)
     }
@@ -240,9 +234,9 @@ impl World {
                 message::change_link(from, &to, &|_| master)
             }
             Op::RemoveLink(link) => {
-                let removed = message::remove_link(index(link.name.as_str()));
+                // Its own index as it was read: one that is not ours has none in our book.
                 space.indices.remove(link.name.as_str());
-                vec![removed]
+                vec![message::remove_link(link.index)]
             }
             Op::AddAddress(a) => vec![message::add_address(a, index(a.dev.as_str()))],
             Op::RemoveAddress(a) => vec![message::remove_address(a, index(a.dev.as_str()))],
