@@ -8,6 +8,8 @@ pub mod message;
 pub mod ns;
 pub mod read;
 pub mod rtnl;
+pub mod stack;
 pub mod sysctl;
 pub mod tun;
+pub mod watch;
 pub mod world;
