@@ -130,6 +130,8 @@ fn a_networks_switch_knows_its_machines_and_a_wrong_name_gets_a_remedy() {
     let refused = lab.run(&["inspect", "bridge", "router"]);
     assert_eq!(refused.status.code(), Some(2));
     assert_has(&String::from_utf8_lossy(&refused.stderr), "br-rack2");
+    let odd = lab.run(&["inspect", "stack", "tea 1 é%"]);
+    assert_has(&String::from_utf8_lossy(&odd.stderr), "is called `tea 1 é%`");
     let unknown = lab.run(&["inspect", "bridge", "node1", "--watch", "--lab", "loook"]);
     assert_has(&String::from_utf8_lossy(&unknown.stderr), "did you mean `look`?");
 }
