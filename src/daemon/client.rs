@@ -1,13 +1,14 @@
 //! Asking a lab's daemon on its control socket.
 
+use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
-use hyper::{Method, Request, StatusCode};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::Serialize;
@@ -33,6 +34,20 @@ pub struct Client {
 pub struct Raw {
     pub bytes: Vec<u8>,
     pub position: u64,
+}
+
+/// What is asked, and how long the answer may take.
+struct Question<'a> {
+    method: Method,
+    path: &'a str,
+    body: Vec<u8>,
+    limit: Option<Duration>,
+}
+
+impl<'a> Question<'a> {
+    fn get(path: &'a str, limit: Option<Duration>) -> Question<'a> {
+        Question { method: Method::GET, path, body: Vec::new(), limit }
+    }
 }
 
 impl Client {
@@ -81,23 +96,23 @@ impl Client {
 
     /// Ask for what the daemon may take its time for.
     pub fn get_within<T: DeserializeOwned>(&self, path: &str, limit: Duration) -> Result<T, Box<Problem>> {
-        self.read(self.ask(Method::GET, path, Vec::new(), Some(limit))?)
+        self.read(self.ask(Question::get(path, Some(limit)))?)
     }
 
     /// Have the daemon do something, however long it takes.
     pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Box<Problem>> {
         let body = serde_json::to_vec(body).map_err(|e| self.gone(&e.to_string()))?;
-        self.read(self.ask(Method::POST, path, body, None)?)
+        self.read(self.ask(Question { method: Method::POST, path, body, limit: None })?)
     }
 
     /// Have the daemon do something that it does at once.
     pub fn post_within<T: DeserializeOwned>(&self, path: &str, limit: Duration) -> Result<T, Box<Problem>> {
-        self.read(self.ask(Method::POST, path, Vec::new(), Some(limit))?)
+        self.read(self.ask(Question { method: Method::POST, path, body: Vec::new(), limit: Some(limit) })?)
     }
 
     /// An answer as it is, such as a log.
     pub fn raw(&self, path: &str) -> Result<Raw, Box<Problem>> {
-        let (status, raw) = self.ask(Method::GET, path, Vec::new(), None)?;
+        let (status, raw) = self.ask(Question::get(path, None))?;
         if status == StatusCode::OK {
             return Ok(raw);
         }
@@ -116,13 +131,41 @@ impl Client {
         serde_json::from_slice(&raw.bytes).map_err(|e| self.gone(&e.to_string()))
     }
 
-    fn ask(
+    fn ask(&self, question: Question) -> Result<(StatusCode, Raw), Box<Problem>> {
+        self.exchange(question, |mut answer| async move {
+            let (status, position) = (answer.status(), position(answer.headers()));
+            let bytes = answer.body_mut().collect().await.map_err(|e| e.to_string())?.to_bytes().to_vec();
+            Ok((status, Raw { bytes, position }))
+        })
+    }
+
+    /// Follow an answer that comes in lines, until it ends or `hear` says that it is enough.
+    pub fn follow(&self, path: &str, mut hear: impl FnMut(&[u8]) -> ControlFlow<()>) -> Result<(), Box<Problem>> {
+        let (status, raw) = self.exchange(Question::get(path, None), |mut answer| async move {
+            let (status, mut bytes) = (answer.status(), Vec::new());
+            while let Some(frame) = answer.body_mut().frame().await {
+                bytes.extend(frame.map_err(|e| e.to_string())?.into_data().unwrap_or_default());
+                while status == StatusCode::OK
+                    && let Some(end) = bytes.iter().position(|b| *b == b'\n')
+                {
+                    let line: Vec<u8> = bytes.drain(..=end).collect();
+                    if hear(&line).is_break() {
+                        return Ok((status, Raw { bytes: Vec::new(), position: 0 }));
+                    }
+                }
+            }
+            Ok((status, Raw { bytes, position: 0 }))
+        })?;
+        if status == StatusCode::OK { Ok(()) } else { self.read::<()>((status, raw)) }
+    }
+
+    /// Send a request and let `take` have the answer while the connection is kept going.
+    fn exchange<T, F: Future<Output = Result<T, String>>>(
         &self,
-        method: Method,
-        path: &str,
-        body: Vec<u8>,
-        limit: Option<Duration>,
-    ) -> Result<(StatusCode, Raw), Box<Problem>> {
+        question: Question,
+        take: impl FnOnce(Response<Incoming>) -> F,
+    ) -> Result<T, Box<Problem>> {
+        let Question { method, path, body, limit } = question;
         let stream = self.connect()?;
         let exchange = async {
             stream.set_nonblocking(true).map_err(|e| e.to_string())?;
@@ -132,16 +175,14 @@ impl Client {
                 hyper::client::conn::http1::handshake(io).await.map_err(|e| e.to_string())?;
             let request = Request::builder()
                 .method(method)
-                .uri(path)
+                .uri(written(path))
                 .header("host", "labctl")
                 .header("content-type", "application/json")
                 .body(Full::new(Bytes::from(body)))
                 .map_err(|e| e.to_string())?;
             let answer = async {
                 let answer = sender.send_request(request).await.map_err(|e| e.to_string())?;
-                let (status, position) = (answer.status(), position(answer.headers()));
-                let bytes = answer.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes().to_vec();
-                Ok::<_, String>((status, Raw { bytes, position }))
+                take(answer).await
             };
             let driven = async {
                 // The connection must be driven until the answer is there; its own end is no news.
@@ -168,4 +209,10 @@ impl Client {
 
 fn position(headers: &hyper::HeaderMap) -> u64 {
     headers.get("x-labctl-position").and_then(|v| v.to_str().ok()?.parse().ok()).unwrap_or(0)
+}
+
+/// A path as a URI may hold it: what was typed may have blanks or letters of any language.
+fn written(path: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/?&=:.-_,".contains(&b);
+    path.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
