@@ -73,7 +73,8 @@ pub struct Problem {
 
 impl Problem {
     pub fn error(code: Code, message: impl Into<String>) -> Self {
-        Problem { code, severity: Severity::Error, message: message.into(), labels: Vec::new(), help: None }
+        let message = shortened(message.into());
+        Problem { code, severity: Severity::Error, message, labels: Vec::new(), help: None }
     }
 
     pub fn warning(code: Code, message: impl Into<String>) -> Self {
@@ -88,7 +89,7 @@ impl Problem {
 
     #[must_use]
     pub fn help(mut self, remedy: impl Into<String>) -> Self {
-        self.help = Some(remedy.into());
+        self.help = Some(shortened(remedy.into()));
         self
     }
 
@@ -107,34 +108,70 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The problems of one run, collected so that a person sees all of them at once.
+/// A text as long as a message may be. Words of the user's stand in messages, and a word may be
+/// a megabyte.
+fn shortened(text: String) -> String {
+    const LONGEST: usize = 600;
+    if text.len() <= LONGEST {
+        return text;
+    }
+    let letters = text.chars().count();
+    let beginning: String = text.chars().take(LONGEST / 2).collect();
+    let end: String = text.chars().skip(letters.saturating_sub(LONGEST / 4).max(LONGEST / 2)).collect();
+    format!("{beginning} … {end}")
+}
+
+/// The problems of one run, collected so that a person sees all of them at once. Beyond
+/// [`Problems::MOST`] they are only counted: nobody reads them, and drawing them takes long.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Problems(Vec<Problem>);
+pub struct Problems {
+    all: Vec<Problem>,
+    left_out: usize,
+    errors: bool,
+}
 
 impl Problems {
+    /// So many are kept.
+    pub const MOST: usize = 100;
+
     pub fn push(&mut self, problem: Problem) {
-        self.0.push(problem);
+        self.errors |= problem.is_error();
+        if self.is_full() {
+            self.left_out += 1;
+        } else {
+            self.all.push(problem);
+        }
     }
 
     pub fn extend(&mut self, more: impl IntoIterator<Item = Problem>) {
-        self.0.extend(more);
+        more.into_iter().for_each(|p| self.push(p));
+    }
+
+    /// Whether further problems are only counted, so that costly words for them can be spared.
+    pub fn is_full(&self) -> bool {
+        self.all.len() >= Self::MOST
+    }
+
+    /// How many were only counted.
+    pub fn left_out(&self) -> usize {
+        self.left_out
     }
 
     pub fn has_errors(&self) -> bool {
-        self.0.iter().any(Problem::is_error)
+        self.errors
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
-        self.0.iter()
+        self.all.iter()
     }
 
     /// In reading order: by source and place, errors of one place before warnings.
     pub fn sort(&mut self) {
-        self.0.sort_by_key(|p| (p.labels.first().map(|l| l.0), p.severity));
+        self.all.sort_by_key(|p| (p.labels.first().map(|l| l.0), p.severity));
     }
 }
 
@@ -142,7 +179,7 @@ impl IntoIterator for Problems {
     type Item = Problem;
     type IntoIter = std::vec::IntoIter<Problem>;
     fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
+        self.all.into_iter()
     }
 }
 
@@ -151,6 +188,7 @@ pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) ->
     let lower = word.to_lowercase();
     known
         .into_iter()
+        .filter(|k| k.len().abs_diff(word.len()) <= 1 + k.len() / 4)
         .map(|k| (strsim::damerau_levenshtein(&lower, &k.to_lowercase()), k))
         .filter(|(distance, k)| *distance <= 1 + k.len().min(word.len()) / 4)
         .min_by_key(|(distance, _)| *distance)

@@ -38,6 +38,9 @@ pub fn prepare(file: &str) -> Result<Ready, Failure> {
     }
 }
 
+/// What takes longer is worth a word to whoever watches.
+const BLINK: Duration = Duration::from_millis(300);
+
 /// How a lab came to be what its file says.
 pub struct Raised {
     pub client: Client,
@@ -106,15 +109,14 @@ fn failed(problems: Vec<Problem>, sources: &Sources) -> Failure {
 
 /// Follow a daemon's reports. `None`: another daemon has the lab already.
 fn follow(launched: &mut Launched, sources: &Sources) -> Result<Option<Summary>, Failure> {
-    let started = Instant::now();
+    let mut doing = String::new();
     loop {
+        // A blink needs no progress.
+        if is_watched() && !launched.is_heard_within(BLINK) && !doing.is_empty() {
+            anstream::eprintln!("{} …", std::mem::take(&mut doing));
+        }
         match launched.report() {
-            Some(Event::Progress(what)) => {
-                // A blink needs no progress.
-                if is_watched() && started.elapsed() > Duration::from_millis(300) {
-                    anstream::eprintln!("{what} …");
-                }
-            }
+            Some(Event::Progress(what)) => doing = what,
             Some(Event::Done(summary)) => return Ok(Some(summary)),
             Some(Event::Failed(problems)) => return Err(failed(problems, sources)),
             Some(Event::Running) => return Ok(None),

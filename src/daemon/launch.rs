@@ -1,8 +1,11 @@
 //! The caller's side of a lab's beginning: start the daemon, feed it, follow what it reports.
 
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::diag::{Problem, codes};
 
@@ -44,6 +47,13 @@ fn start(bundle: &Bundle) -> io::Result<Launched> {
 }
 
 impl Launched {
+    /// Whether a report, or the daemon's end, is there within `patience`.
+    pub fn is_heard_within(&self, patience: std::time::Duration) -> bool {
+        let limit = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(self.reports.get_ref().as_fd(), PollFlags::POLLIN)];
+        !self.reports.buffer().is_empty() || matches!(poll(&mut fds, limit), Ok(n) if n > 0)
+    }
+
     /// The next report, or nothing where the daemon is gone.
     pub fn report(&mut self) -> Option<Event> {
         let mut line = String::new();

@@ -82,16 +82,14 @@ pub fn is_ready(daemon: &Daemon, pod: &Pod) -> bool {
     pod.containers.iter().all(|c| status(daemon, &pod.ns(), c).ready)
 }
 
-/// Why a pod is not ready, in words; nothing where it is.
+/// Why a pod is not ready, in words; nothing where it is, or where its work is done.
 pub fn trouble(daemon: &Daemon, pod: &Pod) -> Option<String> {
     let ns = pod.ns();
-    let all: Vec<_> = pod
-        .containers
-        .iter()
-        .map(|c| (c, status(daemon, &ns, c)))
-        .filter(|(_, s)| !s.ready)
-        .map(|(c, s)| why(c, &s))
-        .collect();
+    let statuses: Vec<_> = pod.containers.iter().map(|c| (c, status(daemon, &ns, c))).collect();
+    if phase(statuses.iter().map(|(_, s)| &s.state)) == "Succeeded" {
+        return None;
+    }
+    let all: Vec<_> = statuses.iter().filter(|(_, s)| !s.ready).map(|(c, s)| why(c, s)).collect();
     (!all.is_empty()).then(|| format!("pod {}: {}", pod.id, all.join("; ")))
 }
 

@@ -1,4 +1,4 @@
-//! The control socket: HTTP/1.1 with JSON, for the same user (or root) only.
+//! The control socket: HTTP/1.1 with JSON, for the same user only.
 //!
 //! Kubernetes' objects are under Kubernetes' own paths; everything that only labctl knows is
 //! under `/labctl/v1`.
@@ -51,8 +51,8 @@ pub async fn run(daemon: Rc<Daemon>, listener: UnixListener) {
     }
 }
 
-/// The socket's mode keeps others out; this holds also where a directory was left open. In our
-/// user namespace the lab's own user is 0, and so is root where there is none.
+/// The socket's mode keeps others out; this holds also where its directory was left open. In a
+/// user namespace the lab's own user is 0, and every other one is nobody.
 fn is_ours(stream: &UnixStream) -> bool {
     stream.peer_cred().is_ok_and(|peer| peer.uid() == nix::unistd::geteuid().as_raw())
 }
@@ -241,7 +241,7 @@ async fn wait(daemon: &Daemon, query: &str) -> Vec<String> {
         loop {
             let changed = daemon.workloads.changed.notified();
             let lab = daemon.lab();
-            if lab.pods.iter().all(|p| objects::is_ready(daemon, p)) {
+            if lab.pods.iter().all(|p| objects::trouble(daemon, p).is_none()) {
                 return;
             }
             changed.await;

@@ -15,8 +15,8 @@ use tokio::sync::Notify;
 use crate::diag::{Problem, codes};
 use crate::kernel::enter::Entry;
 use crate::kernel::ns::NetNs;
-use crate::kernel::read;
 use crate::kernel::world::{Failed, Why, World};
+use crate::kernel::{process, read};
 use crate::lab::names::NsName;
 use crate::lab::{self, Lab};
 use crate::plan::diff::{Op, Stage, Step, diff};
@@ -207,6 +207,11 @@ impl Daemon {
                 Op::StopFlanneld => self.workloads.stop_flanneld(&step.ns),
                 _ => {}
             }
+        }
+        let removed: Vec<NetNs> =
+            steps.iter().filter(|s| s.op == Op::RemoveNs).filter_map(|s| self.netns(&s.ns)).collect();
+        if !removed.is_empty() {
+            process::kill_in(&removed);
         }
         let kernel: Vec<Step> =
             steps.iter().filter(|s| !matches!(s.stage(), Stage::Stop | Stage::Workloads)).cloned().collect();

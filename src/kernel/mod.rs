@@ -6,6 +6,7 @@ pub mod enter;
 pub mod iptables;
 pub mod message;
 pub mod ns;
+pub mod process;
 pub mod read;
 pub mod rtnl;
 pub mod sysctl;

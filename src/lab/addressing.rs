@@ -7,9 +7,9 @@ use ipnet::IpNet;
 
 use crate::diag::{Place, Problem, Problems, codes};
 use crate::spec::at::At;
-use crate::spec::named::Named;
 use crate::spec::types::{BackendName, ClusterSpec, FlannelSpec, LabFile, NetworkSpec};
 
+use super::declared;
 use super::ipam::{Pool, Ranges, size};
 use super::machines::{self, Slots};
 use super::model::{Backend, Client, Cluster, Host, Lab, Network};
@@ -22,6 +22,10 @@ const INTERNET: &str = "203.0.113.0/24";
 /// The name of that network and of its client.
 pub const INTERNET_NAME: &str = "internet";
 
+/// RFC 7348 has 24 bits for it, 16777215, but the kernel has 15 letters for `flannel.` and the
+/// number, and real flannel fails there too.
+const LARGEST_VNI: u32 = 9_999_999;
+
 /// What [`lay`] makes.
 pub struct Ground {
     pub cluster: Cluster,
@@ -33,7 +37,7 @@ pub struct Ground {
 pub fn lay(file: &LabFile, before: Option<&Lab>, problems: &mut Problems) -> Ground {
     let mut ranges = Ranges::default();
     let cluster = cluster(&file.cluster, &mut ranges, problems);
-    let networks = networks(&file.networks, before, &mut ranges, problems);
+    let networks = networks(file, before, &mut ranges, problems);
     let (hosts, clients) = machines::plug_in(file, &cluster, &networks, before, problems);
     Ground { cluster, networks, hosts, clients }
 }
@@ -57,10 +61,13 @@ fn cluster(spec: &ClusterSpec, ranges: &mut Ranges, problems: &mut Problems) -> 
 
 fn domain(written: Option<&At<String>>, problems: &mut Problems) -> String {
     let Some(written) = written else { return "cluster.local".to_owned() };
-    let fault = written.split('.').find_map(|label| super::names::check_label(label).err());
+    let fault = written.split('.').find_map(|label| match super::names::check_label(label) {
+        Err(_) if label.is_empty() => Some("there is nothing before, behind or between its dots".to_owned()),
+        outcome => outcome.err().map(|why| format!("in `{label}`, {why}")),
+    });
     if let Some(why) = fault {
         problems.push(
-            Problem::error(codes::NAME_INVALID, format!("this cannot be a domain: {why}"))
+            Problem::error(codes::NAME_INVALID, format!("`{}` cannot be a domain: {why}", written.value))
                 .at(written.place, "this domain")
                 .help("write labels with dots between them, such as cluster.local"),
         );
@@ -75,7 +82,7 @@ fn backend(spec: &FlannelSpec, problems: &mut Problems) -> Backend {
             problems.push(
                 Problem::error(codes::BACKEND_OPTION, format!("`{option}` is an option of {only} only"))
                     .at(place, "not used by this back end")
-                    .help(format!("take it out, or choose `backend: {only}`")),
+                    .help(format!("take it out, or choose the back end {only}")),
             );
         }
     };
@@ -90,11 +97,14 @@ fn backend(spec: &FlannelSpec, problems: &mut Problems) -> Backend {
     match name {
         BackendName::Vxlan => {
             let vni = spec.vni.as_ref().map_or(1, |v| v.value);
-            if let Some(written) = spec.vni.as_ref().filter(|v| v.value >= 1 << 24 || v.value == 0) {
+            if let Some(written) = spec.vni.as_ref().filter(|v| !(1..=LARGEST_VNI).contains(&v.value)) {
                 problems.push(
-                    Problem::error(codes::BACKEND_OPTION, format!("{vni} is not a VXLAN Network Identifier"))
+                    Problem::error(codes::BACKEND_OPTION, format!("{vni} cannot be the VXLAN Network Identifier"))
                         .at(written.place, "this number")
-                        .help("it has 24 bits: 1 to 16777215 (RFC 7348)"),
+                        .help(format!(
+                            "take 1 to {LARGEST_VNI}; flannel names its device `flannel.` and this number, \
+                             and a device's name has 15 letters at most"
+                        )),
                 );
             }
             let direct_routing = spec.direct_routing.as_ref().is_some_and(|d| d.value);
@@ -105,14 +115,9 @@ fn backend(spec: &FlannelSpec, problems: &mut Problems) -> Backend {
     }
 }
 
-fn networks(
-    spec: &Named<NetworkSpec>,
-    before: Option<&Lab>,
-    ranges: &mut Ranges,
-    problems: &mut Problems,
-) -> Vec<Network> {
+fn networks(file: &LabFile, before: Option<&Lab>, ranges: &mut Ranges, problems: &mut Problems) -> Vec<Network> {
     let implied;
-    let mut written: Vec<(At<String>, &NetworkSpec)> = spec.iter().map(|(n, s)| (n.clone(), s)).collect();
+    let mut written: Vec<(At<String>, &NetworkSpec)> = file.networks.iter().map(|(n, s)| (n.clone(), s)).collect();
     if written.is_empty() {
         implied = NetworkSpec::default();
         written.push((At::new("lan".to_owned(), Place::default()), &implied));
@@ -128,33 +133,55 @@ fn networks(
         let net = spec.cidr.as_ref().and_then(|text| range(text, problems));
         let owner = format!("network {}", name.value);
         let place = spec.cidr.as_ref().map(|c| c.place).filter(|p| p.end > 0);
-        cidrs.push(net.filter(|net| claim_range(*net, &owner, place, ranges, problems)));
+        if let Some(net) = net {
+            claim_range(net, &owner, place, ranges, problems);
+        }
+        cidrs.push(net);
+    }
+    // What a network had before it keeps, before others are given what is free.
+    for ((name, spec), cidr) in written.iter().zip(&mut cidrs) {
+        let was = before.and_then(|l| l.networks.iter().find(|n| n.name.as_str() == name.value));
+        let was = was.map(|n| n.gateway.trunc()).filter(|net| ranges.overlapping(*net).is_none());
+        if let (None, Some(net)) = (&spec.cidr, was) {
+            ranges.add(net, format!("network {}", name.value), None);
+            *cidr = Some(net);
+        }
     }
     let mut all = Vec::new();
     for ((name, spec), cidr) in written.iter().zip(cidrs) {
         let Some(valid_name) = valid::<NetworkName>(name, "network", problems) else { continue };
-        let was = before.and_then(|l| l.networks.iter().find(|n| n.name == valid_name)).map(|n| n.gateway.trunc());
         let cidr = match (cidr, &spec.cidr) {
             (Some(net), _) => net,
-            (None, Some(_)) => fixed("192.168.0.0/24"), // refused above; go on for the other problems
-            (None, None) => free_network(was, &valid_name, ranges),
+            // Refused above; go on for the other problems.
+            (None, Some(_)) => fixed("192.168.0.0/24"),
+            (None, None) => free_network(name, ranges, problems),
         };
-        let gateway = gateway(spec, cidr, problems);
+        let gateway = gateway(file, (name, spec), cidr, problems);
         let mtu = mtu(spec, problems);
         all.push(Network { slot: slots.get(valid_name.as_str()), name: valid_name, gateway, mtu });
     }
     all
 }
 
-fn free_network(was: Option<IpNet>, name: &NetworkName, ranges: &mut Ranges) -> IpNet {
-    let candidates = (1..=255).map(|n| fixed(&format!("192.168.{n}.0/24")));
-    let found = was.into_iter().chain(candidates).find(|net| ranges.overlapping(*net).is_none());
-    let net = found.unwrap_or_else(|| fixed("192.168.0.0/24"));
-    ranges.add(net, format!("network {name}"), None);
-    net
+fn free_network(name: &At<String>, ranges: &mut Ranges, problems: &mut Problems) -> IpNet {
+    let mut candidates = (1..=255).map(|n| fixed(&format!("192.168.{n}.0/24")));
+    match candidates.find(|net| ranges.overlapping(*net).is_none()) {
+        Some(net) => {
+            ranges.add(net, format!("network {}", name.value), None);
+            net
+        }
+        None => {
+            problems.push(
+                Problem::error(codes::RANGE_OVERLAP, format!("no 192.168.N.0/24 is left for network `{}`", name.value))
+                    .at(name.place, "has no range of its own")
+                    .help("write its `cidr:`, such as 172.16.1.0/24"),
+            );
+            fixed("192.168.0.0/24")
+        }
+    }
 }
 
-fn gateway(spec: &NetworkSpec, cidr: IpNet, problems: &mut Problems) -> IpNet {
+fn gateway(file: &LabFile, (name, spec): (&At<String>, &NetworkSpec), cidr: IpNet, problems: &mut Problems) -> IpNet {
     let pool = Pool::new(cidr, 1);
     let place = spec.cidr.as_ref().map(|c| c.place).unwrap_or_default();
     if size(cidr) < 4 {
@@ -169,6 +196,7 @@ fn gateway(spec: &NetworkSpec, cidr: IpNet, problems: &mut Problems) -> IpNet {
         None => last,
         Some(written) => match written.parse::<IpAddr>() {
             Ok(ip) if pool.usable(ip) => ip,
+            Ok(_) if declared::network_is_guessed(file, name) => last,
             _ => {
                 problems.push(outside(written, cidr, "the network"));
                 last

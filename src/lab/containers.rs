@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::diag::{Place, Problem, Problems, codes, did_you_mean};
 use crate::spec::at::At;
-use crate::spec::types::{ContainerSpec, DeploymentSpec, PodSpec, ReadinessSpec};
+use crate::spec::damage::Damage;
+use crate::spec::types::{ContainerSpec, DeploymentSpec, EnvVar, PodSpec, ReadinessSpec};
 use crate::spec::value::{Labels, PortRef, PortSpec, Protocol};
 
 use super::model::{Container, Port, Readiness, ReadinessCheck, Run};
@@ -13,13 +14,14 @@ use super::resolve::valid;
 
 /// The workload fields of a pod or deployment, which are the same.
 pub(super) struct Workload<'a> {
+    damage: &'a Damage,
     name: &'a At<String>,
     only: ContainerSpec,
     several: Option<&'a Vec<At<ContainerSpec>>>,
 }
 
 impl<'a> Workload<'a> {
-    pub fn of_pod(name: &'a At<String>, spec: &'a PodSpec) -> Self {
+    pub fn of_pod(damage: &'a Damage, name: &'a At<String>, spec: &'a PodSpec) -> Self {
         let only = ContainerSpec {
             name: Some(name.clone()),
             ports: spec.ports.clone(),
@@ -28,10 +30,10 @@ impl<'a> Workload<'a> {
             env: spec.env.clone(),
             readiness_probe: spec.readiness_probe.clone(),
         };
-        Workload { name, only, several: spec.containers.as_ref() }
+        Workload { damage, name, only, several: spec.containers.as_ref() }
     }
 
-    pub fn of_deployment(name: &'a At<String>, spec: &'a DeploymentSpec) -> Self {
+    pub fn of_deployment(damage: &'a Damage, name: &'a At<String>, spec: &'a DeploymentSpec) -> Self {
         let only = ContainerSpec {
             name: Some(name.clone()),
             ports: spec.ports.clone(),
@@ -40,7 +42,7 @@ impl<'a> Workload<'a> {
             env: spec.env.clone(),
             readiness_probe: spec.readiness_probe.clone(),
         };
-        Workload { name, only, several: spec.containers.as_ref() }
+        Workload { damage, name, only, several: spec.containers.as_ref() }
     }
 
     /// Whether fields of the short form stand beside `containers`.
@@ -64,7 +66,7 @@ pub(super) fn resolve(workload: &Workload, problems: &mut Problems) -> Vec<Conta
         );
     }
     let Some(several) = workload.several else {
-        return vec![container(&workload.only, &workload.name.value, None, problems)];
+        return vec![workload.container(&workload.only, &workload.name.value, None, problems)];
     };
     let mut all = Vec::new();
     let mut names: HashMap<String, Place> = HashMap::new();
@@ -81,36 +83,59 @@ pub(super) fn resolve(workload: &Workload, problems: &mut Problems) -> Vec<Conta
         }
         // In a pod of several containers only the first one listens by default.
         let silent: &[Port] = &[];
-        all.push(container(spec, &name, (n > 0).then_some(silent), problems));
+        all.push(workload.container(spec, &name, (n > 0).then_some(silent), problems));
     }
     check_ports(&all, workload.name, problems);
     all
 }
 
-/// `default` are the ports where none are written; `None` stands for 8080, TCP and UDP.
-fn container(spec: &ContainerSpec, name: &str, default: Option<&[Port]>, problems: &mut Problems) -> Container {
-    if let Some(written) = &spec.name {
-        valid::<super::names::PodName>(written, "container", problems);
+impl Workload<'_> {
+    /// `default` are the ports where none are written; `None` stands for 8080, TCP and UDP.
+    fn container(
+        &self,
+        spec: &ContainerSpec,
+        name: &str,
+        default: Option<&[Port]>,
+        problems: &mut Problems,
+    ) -> Container {
+        let place = spec.name.as_ref().map_or(self.name.place, |n| n.place);
+        // The only container has the pod's name, which is checked there.
+        if let Some(written) = spec.name.as_ref().filter(|n| n.place != self.name.place) {
+            valid::<super::names::PodName>(written, "container", problems);
+        }
+        check_env(&spec.env, place, problems);
+        let mut command = spec.command.clone().unwrap_or_default();
+        let echo = command.is_empty();
+        if echo && !spec.args.is_empty() && !self.damage.around(place) {
+            problems.push(
+                Problem::error(codes::SPEC_BAD_VALUE, "there are `args` but no `command`")
+                    .at(place, "in this one")
+                    .help("there are no images here; name the program in `command`"),
+            );
+        }
+        command.extend(spec.args.iter().cloned());
+        let ports = match &spec.ports {
+            Some(written) => ports(written, problems),
+            None if !echo => Vec::new(),
+            None => default.map_or_else(echo_ports, <[Port]>::to_vec),
+        };
+        let readiness = spec.readiness_probe.as_ref().and_then(|r| readiness(r, &ports, self.damage, problems));
+        let run = if echo { Run::Echo } else { Run::Program { command, env: spec.env.clone() } };
+        Container { name: name.to_owned(), ports, run, readiness }
     }
-    let mut command = spec.command.clone().unwrap_or_default();
-    let echo = command.is_empty();
-    if echo && !spec.args.is_empty() {
-        let place = spec.name.as_ref().map(|n| n.place).unwrap_or_default();
-        problems.push(
-            Problem::error(codes::SPEC_BAD_VALUE, "there are `args` but no `command`")
-                .at(place, "in this one")
-                .help("there are no images here; name the program in `command`"),
-        );
+}
+
+/// The kernel keeps `NAME=value` with a zero byte behind it, so neither can be in a name.
+fn check_env(env: &[EnvVar], place: Place, problems: &mut Problems) {
+    for var in env {
+        if var.name.is_empty() || var.name.contains(['=', '\0']) || var.value.contains('\0') {
+            problems.push(
+                Problem::error(codes::SPEC_BAD_VALUE, format!("`{}` cannot be an environment variable", var.name))
+                    .at(place, "in this one")
+                    .help("a name is not empty and has no `=`; `name: HOME` and `value: /root` make HOME=/root"),
+            );
+        }
     }
-    command.extend(spec.args.iter().cloned());
-    let ports = match &spec.ports {
-        Some(written) => ports(written, problems),
-        None if !echo => Vec::new(),
-        None => default.map_or_else(echo_ports, <[Port]>::to_vec),
-    };
-    let readiness = spec.readiness_probe.as_ref().and_then(|r| readiness(r, &ports, problems));
-    let run = if echo { Run::Echo } else { Run::Program { command, env: spec.env.clone() } };
-    Container { name: name.to_owned(), ports, run, readiness }
 }
 
 fn echo_ports() -> Vec<Port> {
@@ -128,6 +153,13 @@ pub(super) fn ports(written: &[At<PortSpec>], problems: &mut Problems) -> Vec<Po
             problems.push(port_taken(number, spec.protocol, spec.place, first));
             continue;
         }
+        if let Some(name) = spec.name.as_ref().filter(|n| !is_port_name(n)) {
+            problems.push(
+                Problem::error(codes::NAME_INVALID, format!("`{}` cannot be a port's name", name.value))
+                    .at(name.place, "this name")
+                    .help("1 to 15 lower-case letters, digits and dashes, with at least one letter (RFC 6335)"),
+            );
+        }
         if let Some(name) = &spec.name
             && let Some(first) = names.insert(&name.value, name.place)
         {
@@ -143,11 +175,18 @@ pub(super) fn ports(written: &[At<PortSpec>], problems: &mut Problems) -> Vec<Po
     all
 }
 
+fn is_port_name(name: &str) -> bool {
+    super::names::check_label(name).is_ok()
+        && name.len() <= 15
+        && !name.contains("--")
+        && name.contains(|c: char| c.is_ascii_lowercase())
+}
+
 fn port_taken(number: u16, protocol: Protocol, place: Place, first: Place) -> Problem {
     Problem::error(codes::PORT_TAKEN, format!("port {number}/{protocol} is taken"))
         .at(place, "taken")
         .at(first, "by this one")
-        .help("containers of a pod share its address, so a port can be used once")
+        .help("a port can be used once, and containers of a pod share its ports")
 }
 
 /// Containers of a pod share one network namespace, and so its ports.
@@ -163,15 +202,22 @@ fn check_ports(containers: &[Container], name: &At<String>, problems: &mut Probl
                 problems.push(
                     Problem::error(codes::PORT_TAKEN, message)
                         .at(name.place, "in this pod")
-                        .help("containers of a pod share its address, so a port can be used once"),
+                        .help("a port can be used once, and containers of a pod share its ports"),
                 );
             }
         }
     }
 }
 
-fn readiness(spec: &At<ReadinessSpec>, ports: &[Port], problems: &mut Problems) -> Option<Readiness> {
-    let mut port = |wanted: &PortRef| port_number(wanted, ports, spec.place, problems);
+fn readiness(spec: &At<ReadinessSpec>, ports: &[Port], damage: &Damage, problems: &mut Problems) -> Option<Readiness> {
+    let lost_a_part = damage.around(spec.place);
+    let mut port = |wanted: &PortRef| {
+        let found = port_number(wanted, ports);
+        if let (Err(name), false) = (found, lost_a_part) {
+            problems.push(unknown_port(name, ports, spec.place));
+        }
+        found.ok()
+    };
     let mut checks = Vec::new();
     if let Some(get) = &spec.http_get {
         let path = get.path.clone().unwrap_or_else(|| "/".to_owned());
@@ -183,11 +229,17 @@ fn readiness(spec: &At<ReadinessSpec>, ports: &[Port], problems: &mut Problems) 
     if let Some(exec) = spec.exec.as_ref().filter(|e| !e.command.is_empty()) {
         checks.push(ReadinessCheck::Exec { command: exec.command.clone() });
     }
-    let written = [spec.http_get.is_some(), spec.tcp_socket.is_some(), spec.exec.is_some()];
-    if written.iter().filter(|w| **w).count() != 1 {
+    let empty_command = spec.exec.as_ref().is_some_and(|e| e.command.is_empty());
+    let asked =
+        [spec.http_get.is_some(), spec.tcp_socket.is_some(), spec.exec.is_some()].iter().filter(|a| **a).count();
+    if asked > 1 || empty_command || (asked == 0 && !lost_a_part) {
+        let (message, words) = match asked {
+            1 => ("a readinessProbe's exec has no command", "no command".to_owned()),
+            n => ("a readinessProbe has exactly one of httpGet, tcpSocket and exec", format!("this one has {n}")),
+        };
         problems.push(
-            Problem::error(codes::READINESS_PROBE, "a readinessProbe has exactly one of httpGet, tcpSocket and exec")
-                .at(Place { end: spec.place.end.min(spec.place.start + 60), ..spec.place }, "here")
+            Problem::error(codes::READINESS_PROBE, message)
+                .at(spec.place, words)
                 .help("for example `readinessProbe: { httpGet: { path: /healthz, port: 8080 } }`"),
         );
         return None;
@@ -203,24 +255,24 @@ fn readiness(spec: &At<ReadinessSpec>, ports: &[Port], problems: &mut Problems) 
     })
 }
 
-fn port_number(wanted: &PortRef, ports: &[Port], place: Place, problems: &mut Problems) -> Option<u16> {
-    let name = match wanted {
-        PortRef::Number(port) => return Some(port.0),
-        PortRef::Name(name) => name,
-    };
-    let found = ports.iter().find(|p| p.name.as_deref() == Some(name)).map(|p| p.number);
-    if found.is_none() {
-        let near = did_you_mean(name, ports.iter().filter_map(|p| p.name.as_deref()));
-        problems.push(
-            Problem::error(codes::PORT_UNKNOWN, format!("no port of this container is called `{name}`"))
-                .at(Place { end: place.end.min(place.start + 60), ..place }, "in this probe")
-                .help(near.map_or_else(
-                    || "write its number, or give a port this name".to_owned(),
-                    |near| format!("did you mean `{near}`?"),
-                )),
-        );
+/// A port by number or name; the name, where no port has it.
+fn port_number<'w>(wanted: &'w PortRef, ports: &[Port]) -> Result<u16, &'w str> {
+    match wanted {
+        PortRef::Number(port) => Ok(port.0),
+        PortRef::Name(name) => {
+            ports.iter().find(|p| p.name.as_deref() == Some(name)).map(|p| p.number).ok_or(name.as_str())
+        }
     }
-    found
+}
+
+fn unknown_port(name: &str, ports: &[Port], place: Place) -> Problem {
+    let near = did_you_mean(name, ports.iter().filter_map(|p| p.name.as_deref()));
+    Problem::error(codes::PORT_UNKNOWN, format!("no port of this container is called `{name}`"))
+        .at(place, "in this probe")
+        .help(near.map_or_else(
+            || "write its number, or give a port this name".to_owned(),
+            |near| format!("did you mean `{near}`?"),
+        ))
 }
 
 /// Kubernetes' rules for labels: a key of an optional DNS prefix and a name, a value of at most 63

@@ -1,6 +1,6 @@
 //! Hosts and clients: which network each stands on, and its address there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -8,14 +8,15 @@ use ipnet::IpNet;
 use crate::diag::{Place, Problem, Problems, codes, did_you_mean};
 use crate::spec::at::At;
 use crate::spec::types::LabFile;
+use crate::spec::value::Protocol;
 
 use super::addressing::INTERNET_NAME;
-use super::ipam::Pool;
+use super::ipam::{Pool, size};
 use super::model::{Attachment, Client, Cluster, Host, Lab, Network, Port};
 use super::names::HostName;
 use super::ranges::{outside, taken};
 use super::resolve::valid;
-use super::{containers, placement};
+use super::{containers, declared, leases};
 
 /// A Linux bridge has at most so many ports (`BR_MAX_PORTS` less the one that is never given).
 pub const MOST_PORTS: usize = 1023;
@@ -28,32 +29,60 @@ pub(super) fn plug_in(
     before: Option<&Lab>,
     problems: &mut Problems,
 ) -> (Vec<Host>, Vec<Client>) {
-    let mut plugs = Plugs::new(networks, before);
-    let subnets = placement::subnets(file, cluster, before, problems);
-    let hosts = hosts(file, subnets, &mut plugs, problems);
-    let clients = clients(file, &mut plugs, problems);
+    let subnets = leases::subnets(file, cluster, before, problems);
+    let internet = At::new(INTERNET_NAME.to_owned(), Place::default());
+    let mut wanted: Vec<Plug> = Vec::new();
+    wanted.extend(file.hosts.iter().map(|(name, h)| Plug {
+        name,
+        network: h.network.as_ref(),
+        address: h.address.as_ref(),
+        from: 11,
+    }));
+    wanted.extend(file.clients.iter().map(|(name, c)| Plug {
+        name,
+        network: c.network.as_ref(),
+        address: c.address.as_ref(),
+        from: 101,
+    }));
+    if has_implied_internet(file) {
+        wanted.push(Plug { name: &internet, network: Some(&internet), address: None, from: 10 });
+    }
+    // All machines at once: what a client has written, or had before, is not given to a host.
+    let mut attachments = Plugs::new(file, networks, before).plug_all(&wanted, problems);
+    let of_clients = attachments.split_off(file.hosts.len());
+    let hosts = hosts(file, subnets, attachments, problems);
+    let clients = clients(file, &wanted[file.hosts.len()..], of_clients, problems);
     (hosts, clients)
+}
+
+/// Every lab has a client `internet`, unless the file has something of that name.
+pub(super) fn has_implied_internet(file: &LabFile) -> bool {
+    !file.clients.names().chain(file.hosts.names()).any(|n| n == INTERNET_NAME)
 }
 
 /// Small numbers that stay with their names.
 pub(super) struct Slots {
     known: HashMap<String, u32>,
-    used: Vec<u32>,
+    used: HashSet<u32>,
+    /// Below this one none is free.
+    next: u32,
 }
 
 impl Slots {
     pub fn new(before: Option<Vec<(String, u32)>>) -> Slots {
         let known: HashMap<_, _> = before.unwrap_or_default().into_iter().collect();
         let used = known.values().copied().collect();
-        Slots { known, used }
+        Slots { known, used, next: 0 }
     }
 
     pub fn get(&mut self, name: &str) -> u32 {
         if let Some(slot) = self.known.get(name) {
             return *slot;
         }
-        let slot = (0..).find(|n| !self.used.contains(n)).unwrap_or_default();
-        self.used.push(slot);
+        while !self.used.insert(self.next) {
+            self.next += 1;
+        }
+        let slot = self.next;
         self.known.insert(name.to_owned(), slot);
         slot
     }
@@ -61,8 +90,11 @@ impl Slots {
 
 /// The networks' sockets: addresses and slots for machines.
 struct Plugs<'a> {
+    file: &'a LabFile,
     networks: &'a [Network],
     pools: Vec<Pool>,
+    /// Where the search for a free address is, by network and by where it began.
+    searches: HashMap<(usize, u128), Pool>,
     slots: Slots,
     before: HashMap<String, (String, IpAddr)>,
     plugged: Vec<usize>,
@@ -78,7 +110,7 @@ struct Plug<'a> {
 }
 
 impl<'a> Plugs<'a> {
-    fn new(networks: &'a [Network], before: Option<&Lab>) -> Plugs<'a> {
+    fn new(file: &'a LabFile, networks: &'a [Network], before: Option<&Lab>) -> Plugs<'a> {
         let pools = networks
             .iter()
             .map(|n| {
@@ -97,7 +129,7 @@ impl<'a> Plugs<'a> {
             .iter()
             .filter_map(|(n, a)| Some((n.clone(), (before?.network_of(a).name.to_string(), a.address.addr()))))
             .collect();
-        Plugs { networks, pools, slots, before, plugged: vec![0; networks.len()] }
+        Plugs { file, networks, pools, searches: HashMap::new(), slots, before, plugged: vec![0; networks.len()] }
     }
 
     /// Which network a machine stands on: the one it names, or the only one that is not internet.
@@ -105,7 +137,7 @@ impl<'a> Plugs<'a> {
         let names = || self.networks.iter().map(|n| n.name.as_str());
         if let Some(written) = plug.network {
             let found = names().position(|n| n == written.value);
-            if found.is_none() {
+            if found.is_none() && !declared::network(self.file, written) {
                 let known: Vec<_> = names().collect();
                 let near = did_you_mean(written, names());
                 problems.push(
@@ -124,7 +156,11 @@ impl<'a> Plugs<'a> {
         if let [only] = local.as_slice() {
             return Some(*only);
         }
-        let known: Vec<_> = local.iter().map(|i| self.networks[*i].name.as_str()).collect();
+        if self.is_excused(plug) {
+            return None;
+        }
+        let possible = if local.is_empty() { (0..self.networks.len()).collect() } else { local };
+        let known: Vec<_> = possible.iter().map(|i| self.networks[*i].name.as_str()).collect();
         problems.push(
             Problem::error(
                 codes::NETWORK_NOT_CHOSEN,
@@ -136,6 +172,16 @@ impl<'a> Plugs<'a> {
         None
     }
 
+    /// Whether a machine may well have said its network, or there may be only one, in what could not
+    /// be read.
+    fn is_excused(&self, plug: &Plug) -> bool {
+        let damage = &self.file.damage;
+        let local = |n: &&str| **n != *INTERNET_NAME;
+        let written = self.file.networks.names().filter(local).count().max(1);
+        let understood = self.networks.iter().map(|n| n.name.as_str()).filter(local).count();
+        damage.around(plug.name.place) || damage.section("networks") || understood < written.min(2)
+    }
+
     /// Claim a written address at once, so that nobody is given it by default.
     fn claim(&mut self, plug: &Plug, network: usize, problems: &mut Problems) -> Option<IpAddr> {
         let written = plug.address?;
@@ -143,8 +189,9 @@ impl<'a> Plugs<'a> {
         match written.parse::<IpAddr>() {
             Ok(ip) if pool.usable(ip) => match pool.claim(ip, Some(written.place)) {
                 Ok(()) => return Some(ip),
-                Err(first) => problems.push(taken(&format!("the address {ip}"), written.place, first)),
+                Err(first) => problems.push(taken(ip, written.place, first, "the router")),
             },
+            Ok(_) if declared::network_is_guessed(self.file, self.networks[network].name.as_str()) => {}
             _ => {
                 let what = format!("network {}", self.networks[network].name);
                 problems.push(outside(written, pool.range(), &what));
@@ -163,12 +210,14 @@ impl<'a> Plugs<'a> {
 
     fn free(&mut self, plug: &Plug, network: usize, problems: &mut Problems) -> Option<IpAddr> {
         let pool = &mut self.pools[network];
-        let mut search = Pool::new(pool.range(), plug.from);
+        let search = self.searches.entry((network, plug.from)).or_insert_with(|| Pool::new(pool.range(), plug.from));
         let found = std::iter::from_fn(|| search.next()).find(|ip| pool.is_free(*ip));
         match found {
             Some(ip) => {
                 let _ = pool.claim(ip, Some(plug.name.place));
             }
+            // A range without room for anyone is refused as such.
+            None if size(pool.range()) < 4 => {}
             None => problems.push(
                 Problem::error(
                     codes::NETWORK_FULL,
@@ -217,13 +266,12 @@ impl<'a> Plugs<'a> {
     }
 }
 
-fn hosts(file: &LabFile, subnets: Vec<Option<IpNet>>, plugs: &mut Plugs, problems: &mut Problems) -> Vec<Host> {
-    let wanted: Vec<Plug> = file
-        .hosts
-        .iter()
-        .map(|(name, h)| Plug { name, network: h.network.as_ref(), address: h.address.as_ref(), from: 11 })
-        .collect();
-    let attachments = plugs.plug_all(&wanted, problems);
+fn hosts(
+    file: &LabFile,
+    subnets: Vec<Option<IpNet>>,
+    attachments: Vec<Option<Attachment>>,
+    problems: &mut Problems,
+) -> Vec<Host> {
     let mut all = Vec::new();
     for (((name, spec), attachment), subnet) in file.hosts.iter().zip(attachments).zip(subnets) {
         let host: Option<HostName> = valid(name, "host", problems);
@@ -247,20 +295,18 @@ fn refuse_reserved(name: &At<String>, problems: &mut Problems) {
     }
 }
 
-fn clients(file: &LabFile, plugs: &mut Plugs, problems: &mut Problems) -> Vec<Client> {
-    let internet = At::new(INTERNET_NAME.to_owned(), Place::default());
-    let mut wanted: Vec<Plug> = file
-        .clients
-        .iter()
-        .map(|(name, c)| Plug { name, network: c.network.as_ref(), address: c.address.as_ref(), from: 101 })
-        .collect();
+fn clients(
+    file: &LabFile,
+    plugs: &[Plug],
+    attachments: Vec<Option<Attachment>>,
+    problems: &mut Problems,
+) -> Vec<Client> {
     let mut ports: Vec<Vec<Port>> = file.clients.iter().map(|(_, c)| containers::ports(&c.ports, problems)).collect();
-    let named_so = |name: &At<String>| name.value == INTERNET_NAME;
-    if !file.clients.iter().any(|(n, _)| named_so(n)) && !file.hosts.iter().any(|(n, _)| named_so(n)) {
-        wanted.push(Plug { name: &internet, network: Some(&internet), address: None, from: 10 });
-        ports.push(vec![Port { number: 80, protocol: crate::spec::value::Protocol::Tcp, name: None }]);
+    if plugs.len() > ports.len() {
+        ports.push(vec![Port { number: 80, protocol: Protocol::Tcp, name: None }]);
     }
-    for plug in &wanted {
+    let mut all = Vec::new();
+    for ((plug, attachment), ports) in plugs.iter().zip(attachments).zip(ports) {
         refuse_reserved(plug.name, problems);
         if let Some((first, _)) = file.hosts.iter().find(|(n, _)| n.value == plug.name.value) {
             problems.push(
@@ -270,10 +316,6 @@ fn clients(file: &LabFile, plugs: &mut Plugs, problems: &mut Problems) -> Vec<Cl
                     .help("hosts, clients and pods of the namespace `default` share their names; take another"),
             );
         }
-    }
-    let attachments = plugs.plug_all(&wanted, problems);
-    let mut all = Vec::new();
-    for ((plug, attachment), ports) in wanted.iter().zip(attachments).zip(ports) {
         let name: Option<HostName> = valid(plug.name, "client", problems);
         if let (Some(name), Some(attachment)) = (name, attachment) {
             all.push(Client { name, attachment, ports });

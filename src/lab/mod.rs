@@ -6,7 +6,10 @@
 
 mod addressing;
 mod containers;
+mod declared;
+mod expect;
 mod ipam;
+mod leases;
 mod machines;
 mod model;
 pub mod names;

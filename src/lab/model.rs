@@ -239,7 +239,7 @@ impl Lab {
     /// The namespace that a person means by `word`: `tea-1`, `kube-system/coredns-1`, `node1`,
     /// `router`, or a full path such as `pod/default/tea-1`.
     pub fn find(&self, word: &str) -> Option<NsName> {
-        self.namespaces().find(|ns| ns.path() == word || ns.to_string() == word)
+        self.namespaces().find(|ns| ns.is_called(word))
     }
 
     /// The address that stands for a namespace; the router's is the first network's gateway.

@@ -14,15 +14,14 @@ pub struct NameError(String);
 pub fn check_label(text: &str) -> Result<(), NameError> {
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if text.is_empty() || text.len() > 63 {
-        return Err(NameError(format!("`{text}` has {} letters; a name has 1 to 63", text.len())));
+        return Err(NameError(format!("it has {} letters; a name has 1 to 63", text.len())));
     }
     if let Some(bad) = text.chars().find(|c| !good(*c)) {
-        return Err(NameError(format!(
-            "`{text}` has a {bad:?}; a name has lower-case letters, digits and dashes (RFC 1123)"
-        )));
+        let bad = if bad == ' ' { "a blank".to_owned() } else { format!("`{}`", bad.escape_debug()) };
+        return Err(NameError(format!("a name has only lower-case letters, digits and dashes, not {bad}")));
     }
     if text.starts_with('-') || text.ends_with('-') {
-        return Err(NameError(format!("`{text}` begins or ends with a dash; a name does with a letter or digit")));
+        return Err(NameError("a name begins and ends with a letter or digit".to_owned()));
     }
     Ok(())
 }
@@ -131,6 +130,22 @@ impl NsName {
         }
     }
 
+    /// Whether `word` is its path or its short name.
+    pub fn is_called(&self, word: &str) -> bool {
+        let parts = |n: usize| word.splitn(n, '/');
+        match self {
+            NsName::Router => word == "router",
+            NsName::Host(name) => word == name.as_str() || parts(2).eq(["host", name.as_str()]),
+            NsName::Client(name) => word == name.as_str() || parts(2).eq(["client", name.as_str()]),
+            NsName::Pod(PodId { namespace, name }) => {
+                let (namespace, name) = (namespace.as_str(), name.as_str());
+                (namespace == "default" && word == name)
+                    || (namespace != "default" && parts(2).eq([namespace, name]))
+                    || parts(3).eq(["pod", namespace, name])
+            }
+        }
+    }
+
     /// The hostname of processes there.
     pub fn hostname(&self) -> &str {
         match self {
@@ -225,5 +240,31 @@ mod tests {
             assert_eq!(name.path(), path);
         }
         assert!(NsName::try_from("pod/tea-1".to_owned()).is_err());
+    }
+
+    #[test]
+    fn a_namespace_is_called_by_its_path_and_its_short_name_and_nothing_else() {
+        for path in ["router", "host/node1", "client/laptop", "pod/default/tea-1", "pod/kube-system/dns"] {
+            let name = NsName::try_from(path.to_owned()).expect("a path");
+            for word in [
+                "router",
+                "node1",
+                "host/node1",
+                "laptop",
+                "client/laptop",
+                "tea-1",
+                "default/tea-1",
+                "dns",
+                "kube-system/dns",
+                "pod/default/tea-1",
+                "pod/kube-system/dns",
+                "",
+                "/",
+                "pod/",
+            ] {
+                let is = word == name.path() || word == name.to_string();
+                assert_eq!(name.is_called(word), is, "{path} by {word}");
+            }
+        }
     }
 }

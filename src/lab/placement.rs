@@ -1,5 +1,5 @@
-//! Which pods there are, which host each runs on, and which address it gets: flannel's subnet
-//! leases, the scheduler and the host-local IPAM plug-in in small.
+//! Which pods there are, which host each runs on, and which address it gets: the scheduler and the
+//! host-local IPAM plug-in in small. Which subnet a host has is decided in [`super::leases`].
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -9,125 +9,22 @@ use sha2::{Digest, Sha256};
 
 use crate::diag::{Place, Problem, Problems, codes, did_you_mean};
 use crate::spec::at::At;
+use crate::spec::damage::Damage;
 use crate::spec::types::{DeploymentSpec, LabFile, PodSpec, RestartPolicy};
 use crate::spec::value::Labels;
 
-use super::addressing::Ground;
+use super::addressing::{Ground, INTERNET_NAME};
 use super::containers::{self, Workload};
-use super::ipam::{Pool, overlap, size};
-use super::machines::MOST_PORTS;
-use super::model::{Cluster, Container, Host, Lab, Pod};
+use super::declared;
+use super::ipam::Pool;
+use super::machines::{self, MOST_PORTS};
+use super::model::{Container, Host, Lab, Pod};
 use super::names::{HostName, IfName, Namespace, PodId, PodName};
 use super::ranges::{outside, taken};
 use super::resolve::valid;
 
 /// The most pods of one lab; beyond it a typing error is likelier than a wish.
 const MOST_PODS: usize = 20_000;
-
-/// Each host's lease, in file order: what is written, then what it had before, then the next free
-/// subnet, from the second one on (flannel's default SubnetMin).
-pub(super) fn subnets(
-    file: &LabFile,
-    cluster: &Cluster,
-    before: Option<&Lab>,
-    problems: &mut Problems,
-) -> Vec<Option<IpNet>> {
-    let length = subnet_len(file, cluster, problems);
-    let mut used: Vec<(IpNet, Place)> = Vec::new();
-    let mut all: Vec<Option<IpNet>> = vec![None; file.hosts.len()];
-    for (slot, (_, spec)) in all.iter_mut().zip(file.hosts.iter()) {
-        *slot = spec.pod_cidr.as_ref().and_then(|w| written_subnet(w, cluster, &mut used, problems));
-    }
-    for (slot, (name, spec)) in all.iter_mut().zip(file.hosts.iter()) {
-        let was = before.and_then(|l| l.hosts.iter().find(|h| h.name.as_str() == name.value)).map(|h| h.pod_cidr);
-        let fits = |net: &IpNet| {
-            spec.pod_cidr.is_none()
-                && net.prefix_len() == length
-                && cluster.pod_cidr.contains(net)
-                && first_overlap(*net, &used).is_none()
-        };
-        if let (None, Some(net)) = (*slot, was.filter(fits)) {
-            used.push((net, name.place));
-            *slot = Some(net);
-        }
-    }
-    let mut free = cluster.pod_cidr.subnets(length).into_iter().flatten().skip(1);
-    for (slot, (name, spec)) in all.iter_mut().zip(file.hosts.iter()) {
-        if slot.is_some() || spec.pod_cidr.is_some() {
-            continue;
-        }
-        match free.find(|net| first_overlap(*net, &used).is_none()) {
-            Some(net) => {
-                used.push((net, name.place));
-                *slot = Some(net);
-            }
-            None => problems.push(
-                Problem::error(
-                    codes::SUBNETS_USED_UP,
-                    format!("{} has no /{length} left for host `{}`", cluster.pod_cidr, name.value),
-                )
-                .at(name.place, "no subnet for this one")
-                .help("take a larger `cluster.podCIDR`, or a longer `flannel.subnetLen`"),
-            ),
-        }
-    }
-    all
-}
-
-fn first_overlap(net: IpNet, others: &[(IpNet, Place)]) -> Option<&(IpNet, Place)> {
-    others.iter().find(|(other, _)| overlap(*other, net))
-}
-
-fn subnet_len(file: &LabFile, cluster: &Cluster, problems: &mut Problems) -> u8 {
-    let range = cluster.pod_cidr;
-    let default = 24.max(range.prefix_len() + 1).min(30);
-    let Some(written) = &file.cluster.flannel.subnet_len else { return default };
-    if written.value <= range.prefix_len() || written.value > 30 {
-        problems.push(
-            Problem::error(codes::RANGE_INVALID, format!("hosts cannot have a /{} each out of {range}", written.value))
-                .at(written.place, "this length")
-                .help(format!("take a length from {} to 30", range.prefix_len() + 1)),
-        );
-        return default;
-    }
-    written.value
-}
-
-fn written_subnet(
-    written: &At<String>,
-    cluster: &Cluster,
-    used: &mut Vec<(IpNet, Place)>,
-    problems: &mut Problems,
-) -> Option<IpNet> {
-    let range = cluster.pod_cidr;
-    let fault = |code, message: String| Problem::error(code, message).at(written.place, "this subnet");
-    match written.parse::<IpNet>() {
-        Ok(net) if net.trunc() == net && range.contains(&net) && size(net) >= 4 => match first_overlap(net, used) {
-            None => {
-                used.push((net, written.place));
-                return Some(net);
-            }
-            Some((other, place)) => problems.push(
-                fault(codes::RANGE_OVERLAP, format!("{net} overlaps {other}, another host's subnet"))
-                    .at(*place, "the other one")
-                    .help("a pod's address must lead to one host; take another subnet"),
-            ),
-        },
-        Ok(net) if net.trunc() == net && range.contains(&net) => problems.push(
-            fault(codes::RANGE_TOO_SMALL, format!("{net} has no room for a bridge and a pod"))
-                .help("take a length of /30 or shorter"),
-        ),
-        Ok(net) => problems.push(
-            fault(codes::RANGE_INVALID, format!("{net} is no subnet of cluster.podCIDR, {range}"))
-                .help("flannel leases subnets of its network only"),
-        ),
-        Err(_) => problems.push(
-            fault(codes::RANGE_INVALID, format!("`{}` is not a range of addresses", written.value))
-                .help("write an address and a length, such as 10.244.1.0/24"),
-        ),
-    }
-    None
-}
 
 /// A pod that is wanted, before it has a host and an address.
 struct Wanted<'a> {
@@ -143,13 +40,32 @@ struct Wanted<'a> {
     containers: Vec<Container>,
 }
 
+/// What a pod's place depends on.
+struct Scene<'a> {
+    file: &'a LabFile,
+    ground: &'a Ground,
+    before: Option<&'a Lab>,
+}
+
+impl Scene<'_> {
+    /// Whether a pod's host, or that host's subnet, is only a guess.
+    fn is_guessed(&self, pod: &Wanted, subnet: IpNet) -> bool {
+        let host = self.ground.hosts.iter().find(|h| h.pod_cidr == subnet).map(|h| h.name.as_str());
+        let host = self.file.hosts.iter().find(|(n, _)| Some(n.value.as_str()) == host).map(|(n, _)| n.place);
+        let damage = &self.file.damage;
+        damage.around(pod.place)
+            || host.is_some_and(|place| damage.around(place))
+            || declared::pods_range_is_guessed(self.file)
+    }
+}
+
 pub(super) fn place(file: &LabFile, ground: &Ground, before: Option<&Lab>, problems: &mut Problems) -> Vec<Pod> {
     let mut wanted = Vec::new();
     for (name, spec) in file.pods.iter() {
-        wanted.extend(single(name, spec, problems));
+        wanted.extend(single(&file.damage, name, spec, problems));
     }
     for (name, spec) in file.deployments.iter() {
-        wanted.extend(replicas(name, spec, ground, problems));
+        wanted.extend(replicas((name, spec), file, ground, problems));
         if wanted.len() > MOST_PODS {
             problems.push(too_many(name.place));
             return Vec::new();
@@ -157,7 +73,8 @@ pub(super) fn place(file: &LabFile, ground: &Ground, before: Option<&Lab>, probl
     }
     check_names(&wanted, file, problems);
     if ground.hosts.is_empty() {
-        if let (Some(first), true) = (wanted.first(), file.hosts.is_empty()) {
+        let none = file.hosts.is_empty() && !file.damage.section("hosts");
+        if let (Some(first), true) = (wanted.first(), none) {
             problems.push(
                 Problem::error(codes::HOST_MISSING, "there are pods but no host to run them")
                     .at(first.place, "this pod needs a host")
@@ -166,8 +83,9 @@ pub(super) fn place(file: &LabFile, ground: &Ground, before: Option<&Lab>, probl
         }
         return Vec::new();
     }
-    let hosts = choose_hosts(&wanted, ground, before, problems);
-    give_addresses(wanted, hosts, ground, before, problems)
+    let scene = Scene { file, ground, before };
+    let hosts = choose_hosts(&wanted, &scene, problems);
+    give_addresses(wanted, hosts, &scene, problems)
 }
 
 fn too_many(place: Place) -> Problem {
@@ -183,11 +101,11 @@ fn namespace(written: Option<&At<String>>, problems: &mut Problems) -> Option<Na
     }
 }
 
-fn single<'a>(name: &At<String>, spec: &'a PodSpec, problems: &mut Problems) -> Option<Wanted<'a>> {
+fn single<'a>(damage: &Damage, name: &At<String>, spec: &'a PodSpec, problems: &mut Problems) -> Option<Wanted<'a>> {
     let pod: Option<PodName> = valid(name, "pod", problems);
     let namespace = namespace(spec.namespace.as_ref(), problems);
     containers::check_labels(&spec.labels, name, problems);
-    let containers = containers::resolve(&Workload::of_pod(name, spec), problems);
+    let containers = containers::resolve(&Workload::of_pod(damage, name, spec), problems);
     Some(Wanted {
         id: PodId { namespace: namespace?, name: pod? },
         place: name.place,
@@ -202,8 +120,8 @@ fn single<'a>(name: &At<String>, spec: &'a PodSpec, problems: &mut Problems) -> 
 }
 
 fn replicas<'a>(
-    name: &At<String>,
-    spec: &'a DeploymentSpec,
+    (name, spec): (&At<String>, &'a DeploymentSpec),
+    file: &LabFile,
     ground: &Ground,
     problems: &mut Problems,
 ) -> Vec<Wanted<'a>> {
@@ -215,12 +133,12 @@ fn replicas<'a>(
     let valid_name: Option<PodName> = valid(name, "deployment", problems);
     let namespace = namespace(spec.namespace.as_ref(), problems);
     containers::check_labels(&spec.labels, name, problems);
-    let containers = containers::resolve(&Workload::of_deployment(name, spec), problems);
+    let containers = containers::resolve(&Workload::of_deployment(&file.damage, name, spec), problems);
     let among: Vec<HostName> = spec
         .hosts
         .iter()
         .flatten()
-        .filter_map(|written| known_host(written, ground, problems).map(|h| h.name.clone()))
+        .filter_map(|written| known_host(written, file, ground, problems).map(|h| h.name.clone()))
         .collect();
     let (Some(valid_name), Some(namespace)) = (valid_name, namespace) else { return Vec::new() };
     let mut all = Vec::new();
@@ -245,10 +163,18 @@ fn replicas<'a>(
     all
 }
 
-fn known_host<'g>(written: &At<String>, ground: &'g Ground, problems: &mut Problems) -> Option<&'g Host> {
+fn known_host<'g>(
+    written: &At<String>,
+    file: &LabFile,
+    ground: &'g Ground,
+    problems: &mut Problems,
+) -> Option<&'g Host> {
     let found = ground.hosts.iter().find(|h| h.name.as_str() == written.value);
-    if found.is_none() && !ground.hosts.is_empty() {
-        let names = || ground.hosts.iter().map(|h| h.name.as_str());
+    // Where there is no host at all, that is said once.
+    let known = declared::host(file, written) || ground.hosts.is_empty();
+    if found.is_none() && !known {
+        let most = if problems.is_full() { 0 } else { usize::MAX };
+        let names = || ground.hosts.iter().map(|h| h.name.as_str()).take(most);
         let known: Vec<_> = names().take(10).collect();
         problems.push(
             Problem::error(codes::HOST_UNKNOWN, format!("there is no host `{}`", written.value))
@@ -271,6 +197,9 @@ fn check_names(wanted: &[Wanted], file: &LabFile, problems: &mut Problems) {
         seen.insert(name.value.clone(), (name.place, "client"));
     }
     seen.entry("router".to_owned()).or_insert((Place::default(), "router"));
+    if machines::has_implied_internet(file) {
+        seen.insert(INTERNET_NAME.to_owned(), (Place::default(), "client, which every lab has"));
+    }
     for pod in wanted {
         if let Some((first, what)) = seen.insert(pod.id.to_string(), (pod.place, "pod")) {
             let mut problem =
@@ -287,12 +216,8 @@ fn check_names(wanted: &[Wanted], file: &LabFile, problems: &mut Problems) {
 }
 
 /// The host of each pod: the one it names, the one it had, or the one with the fewest pods.
-fn choose_hosts(
-    wanted: &[Wanted],
-    ground: &Ground,
-    before: Option<&Lab>,
-    problems: &mut Problems,
-) -> Vec<Option<usize>> {
+fn choose_hosts(wanted: &[Wanted], scene: &Scene, problems: &mut Problems) -> Vec<Option<usize>> {
+    let Scene { file, ground, before } = scene;
     let index: HashMap<&str, usize> = ground.hosts.iter().enumerate().map(|(i, h)| (h.name.as_str(), i)).collect();
     let was: HashMap<&PodId, &HostName> = before.iter().flat_map(|l| &l.pods).map(|p| (&p.id, &p.host)).collect();
     let allowed = |pod: &Wanted, i: usize| pod.among.is_empty() || pod.among.contains(&ground.hosts[i].name);
@@ -300,7 +225,9 @@ fn choose_hosts(
     let mut chosen: Vec<Option<usize>> = Vec::new();
     for pod in wanted {
         let fixed = match pod.host {
-            Some(written) => known_host(written, ground, problems).and_then(|h| index.get(h.name.as_str()).copied()),
+            Some(written) => {
+                known_host(written, file, ground, problems).and_then(|h| index.get(h.name.as_str()).copied())
+            }
             None => was.get(&pod.id).and_then(|h| index.get(h.as_str()).copied()).filter(|i| allowed(pod, *i)),
         };
         if let Some(i) = fixed {
@@ -321,13 +248,8 @@ fn choose_hosts(
 }
 
 /// host-local's way: .1 is the bridge's, pods get the next free one from .2 on.
-fn give_addresses(
-    wanted: Vec<Wanted>,
-    hosts: Vec<Option<usize>>,
-    ground: &Ground,
-    before: Option<&Lab>,
-    problems: &mut Problems,
-) -> Vec<Pod> {
+fn give_addresses(wanted: Vec<Wanted>, hosts: Vec<Option<usize>>, scene: &Scene, problems: &mut Problems) -> Vec<Pod> {
+    let Scene { ground, before, .. } = scene;
     let mut pools: Vec<Pool> = ground
         .hosts
         .iter()
@@ -340,8 +262,11 @@ fn give_addresses(
         })
         .collect();
     let was: HashMap<&PodId, IpAddr> = before.iter().flat_map(|l| &l.pods).map(|p| (&p.id, p.ip())).collect();
-    let mut given: Vec<Option<IpAddr>> =
-        wanted.iter().zip(&hosts).map(|(pod, host)| claim_written(pod, &mut pools[(*host)?], problems)).collect();
+    let mut given: Vec<Option<IpAddr>> = wanted
+        .iter()
+        .zip(&hosts)
+        .map(|(pod, host)| claim_written(pod, scene, &mut pools[(*host)?], problems))
+        .collect();
     for ((pod, host), ip) in wanted.iter().zip(&hosts).zip(&mut given) {
         if let (None, None, Some(host), Some(old)) = (*ip, pod.address, host, was.get(&pod.id)) {
             let pool = &mut pools[*host];
@@ -388,13 +313,15 @@ fn host_full(host: &Host, place: Place, count: usize) -> Problem {
         .help("spread the pods over more hosts, or shorten `flannel.subnetLen`")
 }
 
-fn claim_written(pod: &Wanted, pool: &mut Pool, problems: &mut Problems) -> Option<IpAddr> {
+fn claim_written(pod: &Wanted, scene: &Scene, pool: &mut Pool, problems: &mut Problems) -> Option<IpAddr> {
     let written = pod.address?;
     match written.parse::<IpAddr>() {
         Ok(ip) if pool.usable(ip) => match pool.claim(ip, Some(written.place)) {
             Ok(()) => return Some(ip),
-            Err(first) => problems.push(taken(&format!("the address {ip}"), written.place, first)),
+            Err(first) => problems.push(taken(ip, written.place, first, "the bridge cni0")),
         },
+        // Where the host, or its subnet, could not be read, the address may be right.
+        Ok(_) if scene.is_guessed(pod, pool.range()) => {}
         _ => problems.push(outside(written, pool.range(), "the host's subnet")),
     }
     None

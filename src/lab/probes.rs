@@ -1,46 +1,79 @@
-//! From probes as written to probes that can be run: names found, URLs taken apart, expectations
-//! checked against what the kind of probe can tell.
+//! From probes as written to probes that can be run: names found, URLs taken apart. What must come of
+//! them is looked at in [`super::expect`].
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ipnet::IpNet;
-
 use crate::diag::{Place, Problem, Problems, codes, did_you_mean};
 use crate::spec::at::At;
-use crate::spec::probe::{
-    ConnectSpec, DnsSpec, ExecSpec, ExpectLong, ExpectSpec, FailureName, HttpSpec, PingSpec, ProbeSpec,
-};
+use crate::spec::probe::{ConnectSpec, DnsSpec, ExecSpec, HttpSpec, PingSpec, ProbeSpec};
 use crate::spec::types::LabFile;
 
-use super::model::Lab;
-use super::names::NsName;
-use super::probe::{Ask, Expect, HttpAsk, Probe, SourceExpect, Target};
+use super::declared;
+use super::model::{Lab, Pod};
+use super::names::{NsName, PodId};
+use super::probe::{Ask, Expect, HttpAsk, Probe, Target};
 
 /// The most questions one probe may ask.
 const MOST_TRIES: u32 = 100_000;
 
 pub(super) fn resolve(file: &LabFile, lab: &Lab, problems: &mut Problems) -> Vec<Probe> {
+    let names = Names::new(lab);
     let mut all: Vec<Probe> = Vec::new();
     for spec in &file.probes {
-        all.extend(Resolver { lab, problems, place: head(spec.place) }.probe(spec));
+        all.extend(Resolver { file, lab, names: &names, problems, place: head(spec.place) }.probe(spec));
     }
     all
 }
 
+/// Everything that a probe may name, as [`Lab::find`] finds it, for many look-ups.
+pub(super) struct Names<'a> {
+    known: HashMap<String, NsName>,
+    pods: HashMap<&'a PodId, &'a Pod>,
+}
+
+impl<'a> Names<'a> {
+    fn new(lab: &'a Lab) -> Self {
+        let mut known = HashMap::new();
+        for ns in lab.namespaces() {
+            known.entry(ns.to_string()).or_insert_with(|| ns.clone());
+            known.insert(ns.path(), ns);
+        }
+        Names { known, pods: lab.pods.iter().map(|p| (&p.id, p)).collect() }
+    }
+
+    pub fn find(&self, word: &str) -> Option<NsName> {
+        self.known.get(word).cloned()
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &str> {
+        self.known.keys().map(String::as_str)
+    }
+}
+
 /// A probe may be long; its beginning is enough to find it.
-fn head(place: Place) -> Place {
+pub(super) fn head(place: Place) -> Place {
     Place { end: place.end.min(place.start + 60), ..place }
 }
 
-struct Resolver<'a> {
-    lab: &'a Lab,
-    problems: &'a mut Problems,
-    place: Place,
+pub(super) struct Resolver<'a> {
+    pub(super) file: &'a LabFile,
+    pub(super) lab: &'a Lab,
+    pub(super) names: &'a Names<'a>,
+    pub(super) problems: &'a mut Problems,
+    /// The beginning of the probe.
+    pub(super) place: Place,
 }
 
 impl Resolver<'_> {
-    fn fault(&mut self, code: codes::Code, message: impl Into<String>, place: Place, help: impl Into<String>) {
+    pub(super) fn fault(
+        &mut self,
+        code: codes::Code,
+        message: impl Into<String>,
+        place: Place,
+        help: impl Into<String>,
+    ) {
         self.problems.push(Problem::error(code, message).at(place, "here").help(help));
     }
 
@@ -73,19 +106,39 @@ impl Resolver<'_> {
 
     fn from(&mut self, spec: &ProbeSpec) -> Option<NsName> {
         let Some(from) = &spec.from else {
+            if self.lost_a_part() {
+                return None;
+            }
             let help = "add `from:` with a pod, a host or a client";
             self.fault(codes::SPEC_MISSING_FIELD, "the probe does not say who asks", self.place, help);
             return None;
         };
-        let found = self.lab.find(from);
+        let found = self.names.find(from);
         if found.is_none() {
             self.unknown(from, "nothing in the lab is called");
         }
         found
     }
 
-    fn unknown(&mut self, word: &At<String>, what: &str) {
-        let names: Vec<String> = self.lab.namespaces().map(|n| n.to_string()).collect();
+    /// Whether what a probe lacks may have been written, if not so that it could be read.
+    fn lost_a_part(&self) -> bool {
+        self.file.damage.around(self.place)
+    }
+
+    fn pod_lost_a_part(&self, pod: &Pod) -> bool {
+        let (name, owner) = (pod.id.name.as_str(), pod.owner.as_deref());
+        let pods = self.file.pods.iter().filter(|(n, _)| owner.is_none() && n.value == name).map(|(n, _)| n.place);
+        let sets = self.file.deployments.iter().filter(|(n, _)| owner == Some(n.value.as_str())).map(|(n, _)| n.place);
+        pods.chain(sets).any(|place| self.file.damage.around(place))
+    }
+
+    pub(super) fn unknown(&mut self, word: &At<String>, what: &str) {
+        // Of what is declared and not there the fault is told where it stands.
+        let full = self.problems.is_full();
+        if !full && declared::anything(self.file, word) {
+            return;
+        }
+        let names: Vec<String> = if full { Vec::new() } else { self.lab.namespaces().map(|n| n.to_string()).collect() };
         let help = match did_you_mean(word, names.iter().map(String::as_str)) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "name a pod, a host, a client or `router`".to_owned(),
@@ -103,7 +156,11 @@ impl Resolver<'_> {
             spec.dns.is_some(),
             spec.exec.is_some(),
         ];
-        if kinds.iter().filter(|k| **k).count() != 1 {
+        let asked = kinds.iter().filter(|k| **k).count();
+        if asked == 0 && self.lost_a_part() {
+            return None;
+        }
+        if asked != 1 {
             let help = "write one of them; several questions are several probes";
             let message = "a probe asks exactly one of ping, tcp, udp, http, dns and exec";
             self.fault(codes::PROBE_KIND, message, self.place, help);
@@ -137,6 +194,11 @@ impl Resolver<'_> {
             self.fault(codes::PROBE_EXPECT, "a ping's packet has 28 to 65535 bytes", place, "leave it out for 84");
             return None;
         }
+        if ping.ttl == Some(0) {
+            let help = "take 1 to 255; 1 ends at the first router";
+            self.fault(codes::PROBE_EXPECT, "a packet with a time to live of 0 is never sent", spec.place, help);
+            return None;
+        }
         let to = self.target(&ping.to, spec.place)?;
         Some(Ask::Ping { to, size, dont_fragment: ping.dont_fragment, ttl: ping.ttl.unwrap_or(64) })
     }
@@ -148,7 +210,7 @@ impl Resolver<'_> {
         if let Ok(ip) = bare.parse::<IpAddr>() {
             return Some(Target::Address(ip));
         }
-        if let Some(ns) = self.lab.find(bare) {
+        if let Some(ns) = self.names.find(bare) {
             return Some(Target::Machine(ns));
         }
         if bare.contains('.') && !bare.contains('/') {
@@ -178,11 +240,11 @@ impl Resolver<'_> {
             return Some(port);
         }
         let pod = match target {
-            Target::Machine(NsName::Pod(id)) => self.lab.pod(id),
+            Target::Machine(NsName::Pod(id)) => self.names.pods.get(id).copied(),
             _ => None,
         };
         let found = pod.and_then(|p| p.ports().find(|p| p.name.as_deref() == Some(word)).map(|p| p.number));
-        if found.is_none() {
+        if found.is_none() && !pod.is_some_and(|p| self.pod_lost_a_part(p)) {
             let help = "write a number from 1 to 65535, or the name of a port of that pod";
             self.fault(codes::PORT_UNKNOWN, format!("`{word}` is not a port there"), place, help);
         }
@@ -255,74 +317,6 @@ impl Resolver<'_> {
             return None;
         }
         Some(Ask::Exec { command: spec.value.0.command.clone() })
-    }
-
-    fn expect(&mut self, spec: &At<ExpectSpec>, ask: Option<&Ask>) -> Expect {
-        let details = match &spec.value {
-            ExpectSpec::Success => return Expect { tolerance: 0.1, ..Expect::default() },
-            ExpectSpec::Fail => {
-                return Expect { fail: Some(FailureName::Any), tolerance: 0.1, ..Expect::default() };
-            }
-            ExpectSpec::Details(details) => details,
-        };
-        if let Some(ask) = ask {
-            self.check_fits(details, ask, spec.place);
-        }
-        let source = details.source.as_ref().and_then(|s| self.source(s));
-        Expect {
-            fail: details.fail.as_ref().map(|f| f.value),
-            status: details.status.as_ref().map(|s| s.value),
-            body: details.body.clone(),
-            pod: details.pod.as_ref().map(|p| p.value.clone()),
-            source,
-            distribution: details.distribution.as_ref().map(|d| d.value.clone()),
-            tolerance: details.tolerance.unwrap_or(0.1),
-            ttl: details.ttl.as_ref().map(|t| t.value),
-            mtu: details.mtu.as_ref().map(|m| m.value),
-            answers: details.answers.clone(),
-            rcode: details.rcode.as_ref().map(|r| r.to_uppercase()),
-            exit_code: details.exit_code,
-        }
-    }
-
-    fn source(&mut self, written: &At<String>) -> Option<SourceExpect> {
-        let range = written.parse::<IpNet>().ok().or_else(|| written.parse::<IpAddr>().ok().map(IpNet::from));
-        if let Some(range) = range {
-            return Some(SourceExpect::Range(range));
-        }
-        let found = self.lab.find(written).map(SourceExpect::Machine);
-        if found.is_none() {
-            self.unknown(written, "a source is an address, a range or a name of the lab, not");
-        }
-        found
-    }
-
-    /// A detail that a kind of probe cannot tell would never be compared, and so never fail.
-    fn check_fits(&mut self, details: &ExpectLong, ask: &Ask, place: Place) {
-        let (ping, http) = (matches!(ask, Ask::Ping { .. }), matches!(ask, Ask::Http(_)));
-        let (dns, exec) = (matches!(ask, Ask::Dns { .. }), matches!(ask, Ask::Exec { .. }));
-        let talks = http || matches!(ask, Ask::Tcp { .. } | Ask::Udp { .. });
-        let wrong = [
-            ("status", details.status.is_some(), http),
-            ("body", details.body.is_some(), talks || exec),
-            ("pod", details.pod.is_some(), talks),
-            ("source", details.source.is_some(), talks),
-            ("distribution", details.distribution.is_some(), talks),
-            ("ttl", details.ttl.is_some(), ping),
-            ("mtu", details.mtu.is_some(), ping),
-            ("answers", details.answers.is_some(), dns),
-            ("rcode", details.rcode.is_some(), dns),
-            ("exitCode", details.exit_code.is_some(), exec),
-        ];
-        for (field, _, _) in wrong.iter().filter(|(_, written, fits)| *written && !fits) {
-            let message = format!("this kind of probe cannot tell `{field}`");
-            self.fault(codes::PROBE_EXPECT, message, head(place), "take it out, or ask with another kind of probe");
-        }
-        let others = wrong.iter().filter(|(name, written, _)| *written && !matches!(*name, "rcode" | "exitCode"));
-        if details.fail.is_some() && others.count() > 0 {
-            let message = "a probe that must fail has no answer to look at";
-            self.fault(codes::PROBE_EXPECT, message, head(place), "leave `fail` or the other fields out");
-        }
     }
 }
 

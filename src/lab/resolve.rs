@@ -22,7 +22,8 @@ pub fn resolve(loaded: &Loaded, before: Option<&Lab>, problems: &mut Problems) -
     let Ground { cluster, networks, hosts, clients } = ground;
     warn_host_gw(&cluster.backend, file, &hosts, &networks, problems);
     let mut lab = Lab {
-        name: name?,
+        // A lab without a name goes on, so that what is wrong with its probes is found as well.
+        name: name.clone().or_else(|| LabName::try_from("lab".to_owned()).ok())?,
         description: file.description.clone(),
         cluster,
         networks,
@@ -32,7 +33,8 @@ pub fn resolve(loaded: &Loaded, before: Option<&Lab>, problems: &mut Problems) -
         probes: Vec::new(),
     };
     lab.probes = probes::resolve(file, &lab, problems);
-    (!problems.has_errors() && !loaded.problems.has_errors()).then_some(lab)
+    let named = name.is_some();
+    (named && !problems.has_errors() && !loaded.problems.has_errors()).then_some(lab)
 }
 
 fn lab_name(loaded: &Loaded, problems: &mut Problems) -> Option<LabName> {
@@ -40,15 +42,15 @@ fn lab_name(loaded: &Loaded, problems: &mut Problems) -> Option<LabName> {
         return valid(written, "lab", problems);
     }
     // A file's name is not bound to be a label; make the nearest one of it.
-    let near: String = loaded
-        .default_name
-        .to_lowercase()
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-        .take(63)
-        .collect();
-    let near = near.trim_matches('-');
-    LabName::try_from(if near.is_empty() { "lab" } else { near }.to_owned()).ok()
+    let near = nearest_label(&loaded.default_name);
+    LabName::try_from(if near.is_empty() { "lab".to_owned() } else { near }).ok()
+}
+
+/// The text with everything that a label cannot have as a dash; empty where nothing is left.
+fn nearest_label(text: &str) -> String {
+    let good = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let near: String = text.chars().take(63).map(good).collect();
+    near.trim_matches('-').to_owned()
 }
 
 /// Check a written name; a bad one is reported once, with what it is the name of.
@@ -60,12 +62,14 @@ pub(super) fn valid<T: TryFrom<String, Error = NameError>>(
     match T::try_from(name.value.clone()) {
         Ok(name) => Some(name),
         Err(why) => {
-            let near = name.to_lowercase().replace(['_', '.', ' '], "-");
-            problems.push(
-                Problem::error(codes::NAME_INVALID, format!("this cannot be a {what}'s name: {why}"))
-                    .at(name.place, "this name")
-                    .help(format!("for example `{}`", near.trim_matches('-'))),
-            );
+            let near = nearest_label(&name.value);
+            let problem =
+                Problem::error(codes::NAME_INVALID, format!("`{}` cannot be a {what}'s name: {why}", name.value))
+                    .at(name.place, "this name");
+            problems.push(match near.as_str() {
+                "" => problem.help("for example `node1`"),
+                near => problem.help(format!("for example `{near}`")),
+            });
             None
         }
     }

@@ -9,9 +9,10 @@ use crate::lab::{Attachment, Client, Host, INTERNET_NAME, Lab, Network, Port};
 use super::machine::{self, bridge_netfilter, listeners, mac, machine_files};
 use super::types::{Address, Link, LinkKind, NsPlan, Route};
 
-/// Device indices in the router: bridges from 2, ports from 100 on, each by its slot.
+/// Device indices in the router, which has any number of bridges and of ports: bridges have the even
+/// ones and ports the odd ones, each by its slot. Index 1 is the loopback device's.
 const FIRST_BRIDGE: u32 = 2;
-const FIRST_PORT: u32 = 100;
+const FIRST_PORT: u32 = 3;
 /// `eth0`'s index in every machine and pod.
 pub const ETH0: u32 = 2;
 
@@ -27,7 +28,7 @@ pub fn router(lab: &Lab) -> NsPlan {
         ns.links.push(Link {
             mac: Some(mac(&NsName::Router, bridge.as_str())),
             name: bridge,
-            index: FIRST_BRIDGE + network.slot,
+            index: FIRST_BRIDGE + 2 * network.slot,
             mtu: network.mtu,
             master: None,
             hairpin: false,
@@ -69,7 +70,7 @@ fn port(lab: &Lab, ns: NsName, attachment: &Attachment) -> Link {
     Link {
         mac: Some(mac(&NsName::Router, name.as_str())),
         name,
-        index: FIRST_PORT + attachment.slot,
+        index: FIRST_PORT + 2 * attachment.slot,
         mtu: network.mtu,
         master: Some(bridge_name(network)),
         hairpin: false,

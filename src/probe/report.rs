@@ -34,21 +34,24 @@ impl std::fmt::Display for Summary {
     }
 }
 
-/// A table with a line for each probe, for one that differed two more with what was expected and
-/// what was observed, and the summary. Coloured where `colour` says so.
+/// The longest text of a cell; what a differing probe saw stands on lines of its own, uncut.
+const WIDEST_CELL: usize = 64;
+
+/// A table with a line for each probe, for one that differed three more with what was asked, what
+/// was expected and what was observed, and the summary. Coloured where `colour` says so.
 pub fn table(outcomes: &[Outcome], colour: bool) -> String {
     let paint = |text: &str, style: Style| {
         if colour { format!("{style}{text}{style:#}") } else { text.to_owned() }
     };
-    let mut rows = Builder::with_capacity(outcomes.len() + 1, 5);
-    rows.push_record(["RESULT", "PROBE", "FROM", "ASKED", "SEEN"]);
+    let mut rows = Builder::with_capacity(outcomes.len() + 1, 4);
+    rows.push_record(["RESULT", "PROBE", "FROM", "SEEN"]);
     for o in outcomes {
         let result = match o.verdict {
             Verdict::Passed => paint("passed", AnsiColor::Green.on_default()),
             Verdict::Differed => paint("differed", AnsiColor::Red.on_default().bold()),
         };
-        let seen = if o.passed() { one_line(&o.observed) } else { String::new() };
-        rows.push_record([result, one_line(&o.name), o.from.to_string(), what(o), seen]);
+        let seen = if o.passed() { cell(&o.observed) } else { String::new() };
+        rows.push_record([result, cell(&o.name), o.from.to_string(), seen]);
     }
     let drawn = rows.build().with(Lines::blank()).to_string();
     let mut text = String::new();
@@ -64,6 +67,7 @@ pub fn table(outcomes: &[Outcome], colour: bool) -> String {
     for (o, line) in outcomes.iter().zip(lines) {
         push(line);
         if !o.passed() {
+            push(&format!("  {} {}", paint("asked:   ", Style::new().dimmed()), what(o)));
             push(&format!("  {} {}", paint("expected:", Style::new().dimmed()), one_line(&o.expected)));
             push(&format!("  {} {}", paint("observed:", Style::new().dimmed()), one_line(&o.observed)));
         }
@@ -84,6 +88,15 @@ fn what(o: &Outcome) -> String {
 /// Text from servers and programs without what would break a line or steer a terminal.
 fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// One line of at most [`WIDEST_CELL`] letters.
+fn cell(text: &str) -> String {
+    let text = one_line(text);
+    match text.char_indices().nth(WIDEST_CELL) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
 }
 
 /// `{"probes": [...], "summary": {...}}`.
@@ -165,9 +178,10 @@ mod tests {
     #[test]
     fn a_table_shows_what_differed() {
         insta::assert_snapshot!(table(&outcomes(), false), @r"
-        RESULT     PROBE            FROM     ASKED                              SEEN
-        passed     tea answers      laptop   http http://tea/ (10.244.1.2:80)   an answer from tea-1, status 200
-        differed   db is <closed>   laptop   tcp 10.244.1.3:5432
+        RESULT     PROBE            FROM     SEEN
+        passed     tea answers      laptop   an answer from tea-1, status 200
+        differed   db is <closed>   laptop
+          asked:    tcp 10.244.1.3:5432
           expected: the failure `refused`
           observed: an answer from db [2J yes
         2 probes: 1 as expected, 1 differed

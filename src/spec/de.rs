@@ -1,155 +1,51 @@
 //! From a [`Node`] tree to our types, by serde, keeping places and finding every problem.
 //!
-//! Serde stops at the first fault. So [`decode`] takes the faulty part out of the tree, notes the
-//! problem with its place, and tries again with what is left, until the rest is sound. Only a
-//! field that is missing cannot be taken out: there the map around it goes. The number of rounds
-//! is bounded by the number of problems that a person can use.
+//! Serde stops at the first fault. So [`decode`] mends the tree where it can (a misspelt field gets
+//! the name that was meant), or else takes the faulty part out and notes the loss, and tries again
+//! with what is left, until the rest is sound. Only a field that is missing cannot be taken out:
+//! there the map around it goes. The number of rounds is bounded by the number of problems that a
+//! person can use. What a fault looks like in words is in [`super::fault`].
 
-use std::fmt;
+use std::collections::HashSet;
 
 use serde::de::value::{BorrowedStrDeserializer, StrDeserializer};
 use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::at;
+use super::damage::Damage;
+use super::fault::{Fault, Kind};
 use super::node::{Entry, Node, Value};
-use crate::diag::{Place, Problem, Problems, codes, did_you_mean};
+use crate::diag::{Place, Problems};
 
 /// After so many problems of one document the rest is left for the next run.
 const MOST_PROBLEMS: usize = 50;
 
 /// Decode `node`, reporting everything that does not fit. Returns what is left when the faulty
-/// parts are taken out, so that its meaning can be checked in the same run.
-pub fn decode<T: DeserializeOwned + Default>(mut node: Node, problems: &mut Problems) -> T {
+/// parts are taken out, so that its meaning can be checked in the same run, and what was lost.
+pub fn decode<T: DeserializeOwned + Default>(mut node: Node, problems: &mut Problems) -> (T, Damage) {
+    let mut damage = Damage::default();
+    let mut wounded = HashSet::new();
     for _ in 0..MOST_PROBLEMS {
         let fault = match T::deserialize(&node) {
-            Ok(value) => return value,
+            Ok(value) => return (value, damage),
             Err(fault) => fault,
         };
-        let id = fault.node;
-        problems.push(fault.into_problem());
-        if !id.is_some_and(|id| node.prune(id)) {
-            break;
+        let (id, meant) = (fault.node, fault.meant());
+        // What is missing may be what was taken out.
+        let follows = fault.is_missing() && id.is_some_and(|id| wounded.contains(&id));
+        if !follows {
+            problems.push(fault.into_problem());
         }
-    }
-    T::default()
-}
-
-/// Why a node does not fit the type, and which node it is.
-#[derive(Debug)]
-pub struct Fault {
-    node: Option<u32>,
-    place: Option<Place>,
-    kind: Kind,
-}
-
-#[derive(Debug)]
-enum Kind {
-    Unknown { field: String, expected: &'static [&'static str] },
-    Missing(&'static str),
-    Type { found: String, expected: String },
-    Value(String),
-}
-
-impl Fault {
-    fn of(kind: Kind) -> Self {
-        Fault { node: None, place: None, kind }
-    }
-
-    /// The innermost node that a fault passes on its way out is where it happened.
-    fn within(mut self, id: u32, place: Place) -> Self {
-        if self.node.is_none() {
-            self.node = Some(id);
-            self.place = Some(place);
+        let Some(id) = id else { break };
+        if meant.is_some_and(|name| node.rename(id, name)) {
+            continue;
         }
-        self
+        match damage.take_out(&mut node, id) {
+            Some(loser) => wounded.insert(loser),
+            None => break,
+        };
     }
-
-    fn into_problem(self) -> Problem {
-        let place = self.place.unwrap_or_default();
-        match self.kind {
-            Kind::Unknown { field, expected } => {
-                let problem = Problem::error(codes::SPEC_UNKNOWN_FIELD, format!("there is no field `{field}` here"))
-                    .at(place, "not known");
-                match did_you_mean(&field, expected.iter().copied()) {
-                    Some(near) => problem.help(format!("did you mean `{near}`?")),
-                    None if expected.is_empty() => problem.help("no fields are possible here"),
-                    None => problem.help(format!("possible are: {}", expected.join(", "))),
-                }
-            }
-            Kind::Missing(field) => {
-                Problem::error(codes::SPEC_MISSING_FIELD, format!("the field `{field}` is missing"))
-                    .at(first_line(place), "in this one")
-                    .help(format!("add `{field}: …`"))
-            }
-            Kind::Type { found, expected } => {
-                Problem::error(codes::SPEC_WRONG_TYPE, format!("expected {expected}, found {found}"))
-                    .at(place, format!("this is {found}"))
-                    .help(format!("write {expected} here"))
-            }
-            Kind::Value(message) => {
-                let (message, help) = match message.split_once("; ") {
-                    Some((message, help)) => (message.to_owned(), help.to_owned()),
-                    None => (message, "see the field's description in the schema: `labctl schema`".to_owned()),
-                };
-                Problem::error(codes::SPEC_BAD_VALUE, message).at(place, "").help(help)
-            }
-        }
-    }
-}
-
-/// A missing field concerns the whole map; drawing thirty lines of it helps nobody.
-fn first_line(place: Place) -> Place {
-    Place { end: place.end.min(place.start + 40), ..place }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.kind)
-    }
-}
-
-impl std::error::Error for Fault {}
-
-impl de::Error for Fault {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Fault::of(Kind::Value(message.to_string()))
-    }
-
-    fn invalid_type(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Fault::of(Kind::Type { found: describe(found), expected: expected.to_string() })
-    }
-
-    fn invalid_value(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Fault::of(Kind::Value(format!("{} does not fit; expected {expected}", describe(found))))
-    }
-
-    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        Fault::of(Kind::Unknown { field: field.to_owned(), expected })
-    }
-
-    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        let near = did_you_mean(variant, expected.iter().copied());
-        let help = near.map(|n| format!("did you mean `{n}`? ")).unwrap_or_default();
-        Fault::of(Kind::Value(format!("`{variant}` is not known here; {help}possible are: {}", expected.join(", "))))
-    }
-
-    fn missing_field(field: &'static str) -> Self {
-        Fault::of(Kind::Missing(field))
-    }
-}
-
-fn describe(found: de::Unexpected<'_>) -> String {
-    match found {
-        de::Unexpected::Unit | de::Unexpected::Option => "nothing".to_owned(),
-        de::Unexpected::Bool(b) => format!("`{b}`"),
-        de::Unexpected::Unsigned(n) => format!("the number {n}"),
-        de::Unexpected::Signed(n) => format!("the number {n}"),
-        de::Unexpected::Float(n) => format!("the fraction {n}"),
-        de::Unexpected::Str(s) => format!("the text `{}`", s.chars().take(60).collect::<String>()),
-        de::Unexpected::Seq => "a list".to_owned(),
-        de::Unexpected::Map => "a map".to_owned(),
-        other => other.to_string(),
-    }
+    (T::default(), damage)
 }
 
 impl<'de> Deserializer<'de> for &'de Node {
@@ -191,6 +87,11 @@ impl<'de> Deserializer<'de> for &'de Node {
                 .visit_map(Map { entries: [].iter(), value: None })
                 .map_err(|fault| fault.within(self.id, self.place));
         }
+        // Serde would read a list as the fields in their order.
+        if let Value::List(_) = self.value {
+            let fault: Fault = de::Error::invalid_type(de::Unexpected::Seq, &visitor);
+            return Err(fault.within(self.id, self.place));
+        }
         self.deserialize_any(visitor)
     }
 
@@ -213,7 +114,11 @@ impl<'de> Deserializer<'de> for &'de Node {
     ) -> Result<V::Value, Fault> {
         match &self.value {
             Value::Text(word) => visitor.visit_enum(StrDeserializer::new(word)),
-            _ => Err(Fault::of(Kind::Type { found: self.kind().to_owned(), expected: "a word".to_owned() })),
+            _ => Err(Fault::of(Kind::Type {
+                found: self.kind().to_owned(),
+                expected: "a word".to_owned(),
+                instead: None,
+            })),
         }
         .map_err(|fault: Fault| fault.within(self.id, self.place))
     }

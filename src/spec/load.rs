@@ -75,7 +75,8 @@ pub fn decode_text(text: &Text) -> Loaded {
         }
         return loaded;
     }
-    loaded.file = decode(documents.swap_remove(0), &mut loaded.problems);
+    let (file, damage) = decode::<LabFile>(documents.swap_remove(0), &mut loaded.problems);
+    loaded.file = LabFile { damage, ..file };
     loaded
 }
 
@@ -158,21 +159,24 @@ fn bounded(from: &mut dyn Read, name: &str) -> Result<Vec<u8>, Box<Problem>> {
 }
 
 fn text(name: &str, bytes: Vec<u8>, default_name: &str) -> Result<Text, Box<Problem>> {
+    // Of the control characters YAML knows tab and line ends only; others mean a program or archive.
+    let control = bytes.iter().position(|b| *b < b' ' && !matches!(b, b'\t' | b'\n' | b'\r'));
     match String::from_utf8(bytes) {
-        Ok(text) => {
-            let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
-            Ok(Text { name: name.to_owned(), text, default_name: default_name.to_owned() })
-        }
-        Err(e) => {
-            let good = e.utf8_error().valid_up_to();
-            let line = e.as_bytes()[..good].iter().filter(|b| **b == b'\n').count() + 1;
-            Err(Box::new(
-                Problem::error(
-                    codes::FILE_NOT_TEXT,
-                    format!("{name} is not text: byte {good}, on line {line}, is not UTF-8"),
-                )
-                .help("save it as UTF-8, or check that it is the file you meant"),
-            ))
-        }
+        Ok(text) => match control {
+            Some(at) => Err(not_text(name, text.as_bytes(), at, "a control character")),
+            None => {
+                let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
+                Ok(Text { name: name.to_owned(), text, default_name: default_name.to_owned() })
+            }
+        },
+        Err(e) => Err(not_text(name, e.as_bytes(), e.utf8_error().valid_up_to(), "not UTF-8")),
     }
+}
+
+fn not_text(name: &str, bytes: &[u8], at: usize, what: &str) -> Box<Problem> {
+    let line = bytes[..at].iter().filter(|b| **b == b'\n').count() + 1;
+    Box::new(
+        Problem::error(codes::FILE_NOT_TEXT, format!("{name} is not text: byte {}, on line {line}, is {what}", at + 1))
+            .help("save it as UTF-8, or check that it is the file you meant"),
+    )
 }

@@ -5,11 +5,14 @@
 //! refers to something or a range overlaps another is not asked here but in `lab`.
 
 pub mod at;
+pub mod damage;
 mod de;
+mod fault;
 pub mod load;
 pub mod named;
 pub mod node;
 pub mod probe;
+mod scan;
 pub mod schema;
 pub mod types;
 pub mod value;

@@ -66,6 +66,6 @@ impl<T: JsonSchema> JsonSchema for Named<T> {
     }
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let thing = generator.subschema_for::<Option<T>>();
-        schemars::json_schema!({ "type": "object", "additionalProperties": thing })
+        schemars::json_schema!({ "type": ["object", "null"], "additionalProperties": thing })
     }
 }

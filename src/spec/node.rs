@@ -60,19 +60,35 @@ impl Node {
         }
     }
 
-    /// Take out the node or map entry with this id. Returns whether there was one.
-    pub fn prune(&mut self, id: u32) -> bool {
+    /// Take out the node or map entry with this id. Returns the id of the list or map that lost it.
+    pub fn prune(&mut self, id: u32) -> Option<u32> {
         match &mut self.value {
             Value::List(items) => {
                 let before = items.len();
                 items.retain(|n| n.id != id);
-                items.len() != before || items.iter_mut().any(|n| n.prune(id))
+                if items.len() != before { Some(self.id) } else { items.iter_mut().find_map(|n| n.prune(id)) }
             }
             Value::Map(entries) => {
                 let before = entries.len();
                 entries.retain(|e| e.key.id != id && e.value.id != id);
-                entries.len() != before || entries.iter_mut().any(|e| e.value.prune(id))
+                if entries.len() != before { Some(self.id) } else { entries.iter_mut().find_map(|e| e.value.prune(id)) }
             }
+            _ => None,
+        }
+    }
+
+    /// Give the key with this id another text, where its map has no such key yet.
+    pub fn rename(&mut self, id: u32, text: &str) -> bool {
+        match &mut self.value {
+            Value::List(items) => items.iter_mut().any(|n| n.rename(id, text)),
+            Value::Map(entries) => match entries.iter().position(|e| e.key.id == id) {
+                Some(_) if entries.iter().any(|e| e.key.text == text) => false,
+                Some(at) => {
+                    entries[at].key.text = text.to_owned();
+                    true
+                }
+                None => entries.iter_mut().any(|e| e.value.rename(id, text)),
+            },
             _ => false,
         }
     }

@@ -80,8 +80,10 @@ pub struct HttpLong {
     /// Default: GET.
     #[serde(default)]
     pub method: Option<At<String>>,
+    /// Headers besides those that every request has.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
+    /// What to send behind the headers. Default: nothing.
     #[serde(default)]
     pub body: Option<String>,
     /// Send the request to this name or address in place of the URL's, as curl's --connect-to.
@@ -114,6 +116,7 @@ pub struct DnsLong {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExecLong {
+    /// The program and its arguments.
     pub command: Vec<String>,
 }
 

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::at::At;
+use super::damage::Damage;
 use super::named::Named;
 use super::probe::ProbeSpec;
 use super::value::{Labels, Port, PortSpec};
@@ -36,6 +37,9 @@ pub struct LabFile {
     pub deployments: Named<DeploymentSpec>,
     /// What must be true once the lab is up.
     pub probes: Vec<At<ProbeSpec>>,
+    /// What could not be read and is missing in the other fields.
+    #[serde(skip)]
+    pub damage: Damage,
 }
 
 /// Ranges and network plug-in of the cluster.
@@ -204,7 +208,9 @@ pub struct ContainerSpec {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, serde::Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EnvVar {
+    /// Its name.
     pub name: String,
+    /// Its value. Default: empty.
     #[serde(default)]
     pub value: String,
 }
@@ -247,6 +253,7 @@ pub struct HttpGet {
     /// The path. Default: /.
     #[serde(default)]
     pub path: Option<String>,
+    /// The port, by number or by the name that the container gave it.
     pub port: PortRef,
 }
 
@@ -254,6 +261,7 @@ pub struct HttpGet {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TcpSocket {
+    /// The port, by number or by the name that the container gave it.
     pub port: PortRef,
 }
 
@@ -261,6 +269,7 @@ pub struct TcpSocket {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExecAction {
+    /// The program and its arguments.
     pub command: Vec<String>,
 }
 

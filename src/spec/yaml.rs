@@ -10,14 +10,18 @@ use std::collections::{HashMap, HashSet};
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 
 use super::node::{Entry, Key, Node, Value};
+use super::scan::{Offsets, in_plain_words, scalar};
 use crate::diag::{Place, Problem, Problems, codes};
 
 /// The largest text that is read, in bytes. A lab of a thousand pods needs a hundredth of it.
 pub const LARGEST_FILE: usize = 32 << 20;
 /// How deep lists and maps may be nested.
 const DEEPEST: usize = 64;
-/// How many values a document may have once its aliases are followed: the "billion laughs" bound.
-const MOST_VALUES: usize = 2_000_000;
+/// How many values a text may have once its aliases are followed: the "billion laughs" bound. The
+/// largest lab that makes sense has a tenth of them.
+const MOST_VALUES: usize = 1_000_000;
+/// After so many problems of one text the rest is left for the next run.
+const MOST_PROBLEMS: usize = 50;
 
 /// Read all documents of `text`, which is source number `source`. Documents before a fault of
 /// grammar are returned, the fault is reported.
@@ -32,6 +36,9 @@ pub fn read(text: &str, source: u16, problems: &mut Problems) -> Vec<Node> {
         };
         if let Err(problem) = outcome {
             builder.problems.push(*problem);
+            break;
+        }
+        if builder.problems.iter().count() >= MOST_PROBLEMS {
             break;
         }
     }
@@ -129,15 +136,16 @@ impl<'t> Builder<'t> {
 
     fn begin(&mut self, anchor: usize, place: Place, items: Items) -> Outcome {
         if self.open.len() >= DEEPEST {
-            let what = format!("lists and maps are nested more than {DEEPEST} deep");
-            return Err(Box::new(
-                Problem::error(codes::YAML_TOO_DEEP, what)
-                    .at(self.place(place.start, place.start + 1), "one level too many")
-                    .help("a lab file needs a dozen levels at most; look for brackets that are never closed"),
-            ));
+            return Err(Box::new(self.too_deep(place)));
         }
         self.open.push(Open { anchor, start: place.start, items });
         Ok(())
+    }
+
+    fn too_deep(&self, place: Place) -> Problem {
+        Problem::error(codes::YAML_TOO_DEEP, format!("lists and maps are nested more than {DEEPEST} deep"))
+            .at(self.place(place.start, place.start + 1), "one level too many")
+            .help("a lab file needs a dozen levels at most; look for brackets that are never closed")
     }
 
     fn end(&mut self, open: Open, end: Place, documents: &mut Vec<Node>) -> Outcome {
@@ -159,6 +167,9 @@ impl<'t> Builder<'t> {
             ));
         };
         self.values += count(target);
+        if self.open.len() + depth(target) > DEEPEST {
+            return Err(Box::new(self.too_deep(place)));
+        }
         let mut copy = target.clone();
         copy.place = place;
         self.renumber(&mut copy);
@@ -184,7 +195,7 @@ impl<'t> Builder<'t> {
         self.values += 1;
         if self.values > MOST_VALUES {
             return Err(Box::new(
-                Problem::error(codes::YAML_TOO_MANY_VALUES, format!("more than {MOST_VALUES} values"))
+                Problem::error(codes::YAML_TOO_MANY_VALUES, format!("the file has more than {MOST_VALUES} values"))
                     .at(node.place, "the bound is passed here")
                     .help("aliases that repeat aliases grow without measure; write the values out"),
             ));
@@ -203,7 +214,10 @@ impl<'t> Builder<'t> {
                 None => *key = Some(into_key(node)?),
                 Some(key) if key.text == "<<" => merged.push(node),
                 Some(key) => match seen.get(&key.text) {
-                    Some(first) => self.problems.push(duplicate(*first, &key)),
+                    Some(first) => {
+                        self.problems.push(duplicate(*first, &key));
+                        join(entries, key, node);
+                    }
                     None => {
                         seen.insert(key.text.clone(), key.place);
                         entries.push(Entry { key, value: node });
@@ -226,10 +240,14 @@ impl<'t> Builder<'t> {
                 .at(self.place(at, at + 1), "here is the tab")
                 .help("YAML wants spaces: two for each level");
         }
+        if fault.info().starts_with("recursion limit") {
+            return self.too_deep(self.place(start, start));
+        }
         let end = (start + 1).min(u32::try_from(self.text.len()).unwrap_or(u32::MAX));
-        Problem::error(codes::YAML_SYNTAX, format!("this is not YAML: {}", fault.info()))
+        let (message, help) = in_plain_words(fault.info());
+        Problem::error(codes::YAML_SYNTAX, message)
             .at(self.place(start.min(end), end), "reading stopped here")
-            .help("look at the indentation, quotes and brackets on this line and the one before")
+            .help(help)
     }
 }
 
@@ -238,6 +256,16 @@ fn duplicate(first: Place, second: &Key) -> Problem {
         .at(second.place, "again here")
         .at(first, "first here")
         .help("keep one of them")
+}
+
+/// Where both values of a key are maps, what the second one adds is kept for the checks to come,
+/// so that a host in a second `hosts:` is not found missing as well.
+fn join(entries: &mut [Entry], key: Key, second: Node) {
+    let first = entries.iter_mut().find(|e| e.key.text == key.text).map(|e| &mut e.value.value);
+    if let (Some(Value::Map(first)), Value::Map(more)) = (first, second.value) {
+        let have: HashSet<String> = first.iter().map(|e| e.key.text.clone()).collect();
+        first.extend(more.into_iter().filter(|e| !have.contains(&e.key.text)));
+    }
 }
 
 fn into_key(node: Node) -> Result<Key, Box<Problem>> {
@@ -275,67 +303,19 @@ fn merge(mut entries: Vec<Entry>, merged: Vec<Node>) -> Vec<Entry> {
     entries
 }
 
+fn depth(node: &Node) -> usize {
+    match &node.value {
+        Value::List(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Map(entries) => 1 + entries.iter().map(|e| depth(&e.value)).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
 fn count(node: &Node) -> usize {
     1 + match &node.value {
         Value::List(items) => items.iter().map(count).sum(),
         Value::Map(entries) => entries.iter().map(|e| count(&e.value)).sum(),
         _ => 0,
-    }
-}
-
-/// The core schema of YAML 1.2.2, chapter 10.3.2.
-fn scalar(text: &str) -> Value {
-    match text {
-        "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
-        "true" | "True" | "TRUE" => return Value::Bool(true),
-        "false" | "False" | "FALSE" => return Value::Bool(false),
-        _ => {}
-    }
-    let number = text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.'));
-    if !number {
-        return Value::Text(text.to_owned());
-    }
-    let radix = |prefix, base| text.strip_prefix(prefix).and_then(|d| i64::from_str_radix(d, base).ok());
-    if let Some(n) = text.parse().ok().or_else(|| radix("0x", 16)).or_else(|| radix("0o", 8)) {
-        return Value::Int(n);
-    }
-    match text.parse::<f64>() {
-        Ok(n) if text.contains(|c: char| c.is_ascii_digit()) => Value::Float(n),
-        _ => Value::Text(text.to_owned()),
-    }
-}
-
-/// Turns the parser's character indices into byte offsets. Indices mostly grow, so each look-up
-/// walks on from the last one; a text of ASCII needs no walk at all.
-struct Offsets {
-    ascii: bool,
-    character: usize,
-    byte: usize,
-}
-
-impl Offsets {
-    fn new(text: &str) -> Self {
-        Offsets { ascii: text.is_ascii(), character: 0, byte: 0 }
-    }
-
-    fn byte(&mut self, text: &str, index: usize) -> u32 {
-        if self.ascii {
-            return u32::try_from(index.min(text.len())).unwrap_or(u32::MAX);
-        }
-        while self.character > index {
-            self.byte -= 1;
-            while !text.is_char_boundary(self.byte) {
-                self.byte -= 1;
-            }
-            self.character -= 1;
-        }
-        while self.character < index
-            && let Some(c) = text[self.byte..].chars().next()
-        {
-            self.byte += c.len_utf8();
-            self.character += 1;
-        }
-        u32::try_from(self.byte).unwrap_or(u32::MAX)
     }
 }
 
