@@ -44,7 +44,8 @@ impl RuntimeDir {
         Ok(RuntimeDir(path))
     }
 
-    fn path() -> PathBuf {
+    /// Where the directory is, or would be.
+    pub fn path() -> PathBuf {
         if let Some(path) = std::env::var_os(VARIABLE).filter(|p| !p.is_empty()) {
             return PathBuf::from(path);
         }
@@ -59,6 +60,14 @@ impl RuntimeDir {
 
     pub fn as_path(&self) -> &Path {
         &self.0
+    }
+
+    /// Whether a file can be made here, as a lab does it; it is removed at once.
+    pub fn try_room(&self) -> Result<(), Box<Problem>> {
+        let path = self.0.join(format!(".try-{}", std::process::id()));
+        let made = std::fs::write(&path, "room").map_err(|e| unusable(&self.0, &e.to_string()));
+        let _ = std::fs::remove_file(&path);
+        made
     }
 
     pub fn socket(&self, lab: &LabName) -> PathBuf {

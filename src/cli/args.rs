@@ -26,8 +26,12 @@ pub enum Verb {
     Probe(ProbeArgs),
     /// Build labs, run their probes, end them: for CI
     Test(TestArgs),
-    /// Show pods or hosts of a running lab
+    /// Show pods, hosts, clients or networks of a running lab
     Get(GetArgs),
+    /// Show one pod, host or client with all that is known of it
+    Describe(DescribeArgs),
+    /// Look into the kernel: a network stack, a bridge, flannel
+    Inspect(InspectArgs),
     /// Run a program on a pod, host or client
     Exec(ExecArgs),
     /// Open a shell on a pod, host or client
@@ -44,6 +48,12 @@ pub enum Verb {
     Explain(ExplainArgs),
     /// Print the JSON Schema of lab files
     Schema,
+    /// Try what the machine allows, and say what to do where it does not
+    Doctor(OutputArgs),
+    /// Print the completions of a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write all of them into a directory
+    Man(ManArgs),
 }
 
 /// How an answer is written.
@@ -143,6 +153,10 @@ pub enum Kind {
     Pods,
     #[value(alias = "host", alias = "nodes", alias = "node", alias = "no")]
     Hosts,
+    #[value(alias = "client")]
+    Clients,
+    #[value(alias = "network", alias = "net")]
+    Networks,
 }
 
 #[derive(Debug, Args)]
@@ -157,6 +171,96 @@ pub struct GetArgs {
     pub lab: Option<String>,
     #[command(flatten)]
     pub format: OutputArgs,
+}
+
+/// What `describe` shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Thing {
+    #[value(alias = "pods", alias = "po")]
+    Pod,
+    #[value(alias = "hosts", alias = "node", alias = "nodes", alias = "no")]
+    Host,
+    #[value(alias = "clients")]
+    Client,
+}
+
+#[derive(Debug, Args)]
+pub struct DescribeArgs {
+    /// What it is
+    #[arg(value_enum)]
+    pub kind: Thing,
+    /// Its name
+    pub name: String,
+    /// The lab; may be left out where only one runs
+    #[arg(short, long)]
+    pub lab: Option<String>,
+    #[command(flatten)]
+    pub format: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    #[command(subcommand)]
+    pub what: Inspect,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Inspect {
+    /// Interfaces, loopback, routing table and iptables rules of one network stack
+    Stack(StackArgs),
+    /// The forwarding table of a bridge, with who is behind each address
+    Bridge(BridgeArgs),
+    /// Each host's subnet and lease, and how it reaches each peer
+    Flannel(FlannelArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct StackArgs {
+    /// A pod, host, client, or `router`
+    pub target: String,
+    /// The lab; may be left out where only one runs
+    #[arg(short, long)]
+    pub lab: Option<String>,
+    #[command(flatten)]
+    pub format: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct BridgeArgs {
+    /// A host (its cni0), a network (its switch), or MACHINE:BRIDGE such as `router:br-rack1`
+    pub bridge: String,
+    /// Go on and print what it learns and forgets, until Ctrl-C
+    #[arg(short, long)]
+    pub watch: bool,
+    /// The lab; may be left out where only one runs
+    #[arg(short, long)]
+    pub lab: Option<String>,
+    #[command(flatten)]
+    pub format: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct FlannelArgs {
+    /// Only this host
+    pub host: Option<String>,
+    /// The lab; may be left out where only one runs
+    #[arg(short, long)]
+    pub lab: Option<String>,
+    #[command(flatten)]
+    pub format: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Write a page for each verb into this directory
+    pub dir: Option<std::path::PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -1,4 +1,4 @@
-//! `get`: pods and hosts of a running lab, in tables like kubectl's or as Kubernetes objects.
+//! `get`: pods, hosts, clients and networks of a running lab, in tables like kubectl's or as Kubernetes objects.
 
 use std::process::ExitCode;
 
@@ -15,6 +15,9 @@ pub fn run(args: &GetArgs) -> Done {
     let path = match args.kind {
         Kind::Pods => "/api/v1/pods",
         Kind::Hosts => "/api/v1/nodes",
+        // Kubernetes has no such kinds; they are labctl's own.
+        Kind::Clients => "/labctl/v1/clients",
+        Kind::Networks => "/labctl/v1/networks",
     };
     let mut list: Value = client.get(path)?;
     let mut items = match list["items"].take() {
@@ -34,12 +37,14 @@ pub fn run(args: &GetArgs) -> Done {
     output::print(args.format.output, &value, |wide| match args.kind {
         Kind::Pods => pods(&items, wide),
         Kind::Hosts => hosts(&items, wide),
+        Kind::Clients => clients(&items),
+        Kind::Networks => networks(&items, wide),
     });
     Ok(ExitCode::SUCCESS)
 }
 
 /// An object's name as it is typed: with its namespace where that is not `default`.
-fn name_of(item: &Value) -> String {
+pub fn name_of(item: &Value) -> String {
     match text(item, "/metadata/namespace") {
         "" | "default" => text(item, "/metadata/name").to_owned(),
         namespace => format!("{namespace}/{}", text(item, "/metadata/name")),
@@ -59,7 +64,7 @@ fn pick(items: Vec<Value>, name: &str) -> Result<Value, Box<Problem>> {
 }
 
 /// Waiting and ended containers say more than the phase, as in kubectl's STATUS column.
-fn status(pod: &Value) -> String {
+pub fn status(pod: &Value) -> String {
     let states = pod.pointer("/status/containerStatuses").and_then(Value::as_array);
     let reason = states.into_iter().flatten().find_map(|c| {
         let reason = c.pointer("/state/waiting/reason").or(c.pointer("/state/terminated/reason"));
@@ -68,7 +73,7 @@ fn status(pod: &Value) -> String {
     reason.unwrap_or(text(pod, "/status/phase")).to_owned()
 }
 
-fn pods(items: &[Value], wide: bool) -> String {
+pub fn pods(items: &[Value], wide: bool) -> String {
     if items.is_empty() {
         return "the lab has no pods\n".to_owned();
     }
@@ -97,14 +102,14 @@ fn pods(items: &[Value], wide: bool) -> String {
     table.text()
 }
 
-fn ports(pod: &Value) -> String {
+pub fn ports(pod: &Value) -> String {
     let containers = pod.pointer("/spec/containers").and_then(Value::as_array);
     let ports = containers.into_iter().flatten().filter_map(|c| c["ports"].as_array()).flatten();
     let all: Vec<String> = ports.map(|p| format!("{}/{}", p["containerPort"], text(p, "/protocol"))).collect();
     or_none(all.join(","))
 }
 
-fn labels(item: &Value) -> String {
+pub fn labels(item: &Value) -> String {
     let labels = item.pointer("/metadata/labels").and_then(Value::as_object);
     let all: Vec<String> =
         labels.into_iter().flatten().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
@@ -133,6 +138,48 @@ fn hosts(items: &[Value], wide: bool) -> String {
         ];
         if wide {
             row.push(labels(host));
+        }
+        table.row(row);
+    }
+    table.text()
+}
+
+fn clients(items: &[Value]) -> String {
+    if items.is_empty() {
+        return "the lab has no clients\n".to_owned();
+    }
+    let mut table = Table::new(&["NAME", "ADDRESS", "NETWORK", "PORTS"]);
+    for client in items {
+        let ports = client.pointer("/spec/ports").and_then(Value::as_array).into_iter().flatten();
+        let ports: Vec<String> = ports.map(|p| format!("{}/{}", p["port"], text(p, "/protocol"))).collect();
+        table.row([
+            name_of(client),
+            text(client, "/status/addresses/0/address").to_owned(),
+            text(client, "/spec/network").to_owned(),
+            or_none(ports.join(",")),
+        ]);
+    }
+    table.text()
+}
+
+fn networks(items: &[Value], wide: bool) -> String {
+    let mut headings = vec!["NAME", "RANGE", "ROUTER", "MTU", "MACHINES"];
+    if wide {
+        headings.push("BRIDGE");
+    }
+    let mut table = Table::new(&headings);
+    for network in items {
+        let machines = network.pointer("/status/machines").and_then(Value::as_array).into_iter().flatten();
+        let machines: Vec<&str> = machines.filter_map(Value::as_str).collect();
+        let mut row = vec![
+            name_of(network),
+            text(network, "/spec/cidr").to_owned(),
+            text(network, "/spec/gateway").to_owned(),
+            network.pointer("/spec/mtu").map(ToString::to_string).unwrap_or_default(),
+            or_none(machines.join(",")),
+        ];
+        if wide {
+            row.push(text(network, "/status/bridge").to_owned());
         }
         table.row(row);
     }

@@ -10,6 +10,7 @@ use std::process::{Command, ExitCode};
 use crate::daemon::launch;
 use crate::daemon::programs::{ENTER_VERB, NETNS_FD};
 use crate::daemon::workloads::FLANNELD_VERB;
+use crate::doctor::tryout;
 use crate::kernel::birth;
 use crate::kernel::enter::Entry;
 use crate::workload::flanneld;
@@ -22,6 +23,7 @@ pub fn run() -> Option<ExitCode> {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     match args.first()?.to_str()? {
         launch::VERB => Some(crate::daemon::main::run()),
+        tryout::VERB => Some(tryout::run()),
         ENTER_VERB => Some(enter(&args[1..])),
         FLANNELD_VERB => Some(flanneld(&args[1..])),
         _ => None,

@@ -2,17 +2,23 @@
 //! in [`output`] (tables, JSON and YAML, colour).
 
 mod args;
+mod completions;
+mod describe;
 mod diff;
+mod doctor;
 mod down;
 mod exec;
 mod explain;
 mod get;
 mod hidden;
+mod inspect;
 mod list;
 mod logs;
+mod man;
 mod output;
 mod plan;
 mod probe;
+mod process;
 mod schema;
 mod status;
 mod test;
@@ -113,6 +119,8 @@ fn run(verb: Verb) -> Done {
         Verb::Probe(args) => probe::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Get(args) => get::run(&args),
+        Verb::Describe(args) => describe::run(&args),
+        Verb::Inspect(args) => inspect::run(&args.what),
         Verb::Exec(args) => exec::exec(&args),
         Verb::Shell(args) => exec::shell(&args),
         Verb::Logs(args) => logs::run(&args),
@@ -121,6 +129,9 @@ fn run(verb: Verb) -> Done {
         Verb::Validate(args) => validate::run(&args),
         Verb::Explain(args) => explain::run(&args),
         Verb::Schema => schema::run(),
+        Verb::Doctor(args) => doctor::run(&args),
+        Verb::Completions(args) => completions::run(&args),
+        Verb::Man(args) => man::run(&args),
     }
 }
 

@@ -1,12 +1,13 @@
 //! Asking a lab's daemon on its control socket.
 
+use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::PathBuf;
 
 use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
-use hyper::{Method, Request, StatusCode};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::Serialize;
@@ -101,6 +102,41 @@ impl Client {
     }
 
     fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Raw), Box<Problem>> {
+        self.exchange(method, path, body, |mut answer| async move {
+            let (status, position) = (answer.status(), position(answer.headers()));
+            let bytes = answer.body_mut().collect().await.map_err(|e| e.to_string())?.to_bytes().to_vec();
+            Ok((status, Raw { bytes, position }))
+        })
+    }
+
+    /// Follow an answer that comes in lines, until it ends or `hear` says that it is enough.
+    pub fn follow(&self, path: &str, mut hear: impl FnMut(&[u8]) -> ControlFlow<()>) -> Result<(), Box<Problem>> {
+        let (status, raw) = self.exchange(Method::GET, path, Vec::new(), |mut answer| async move {
+            let (status, mut bytes) = (answer.status(), Vec::new());
+            while let Some(frame) = answer.body_mut().frame().await {
+                bytes.extend(frame.map_err(|e| e.to_string())?.into_data().unwrap_or_default());
+                while status == StatusCode::OK
+                    && let Some(end) = bytes.iter().position(|b| *b == b'\n')
+                {
+                    let line: Vec<u8> = bytes.drain(..=end).collect();
+                    if hear(&line).is_break() {
+                        return Ok((status, Raw { bytes: Vec::new(), position: 0 }));
+                    }
+                }
+            }
+            Ok((status, Raw { bytes, position: 0 }))
+        })?;
+        if status == StatusCode::OK { Ok(()) } else { self.read::<()>((status, raw)) }
+    }
+
+    /// Send a request and let `take` have the answer while the connection is kept going.
+    fn exchange<T, F: Future<Output = Result<T, String>>>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+        take: impl FnOnce(Response<Incoming>) -> F,
+    ) -> Result<T, Box<Problem>> {
         let stream = self.connect()?;
         let exchange = async {
             stream.set_nonblocking(true).map_err(|e| e.to_string())?;
@@ -117,9 +153,7 @@ impl Client {
                 .map_err(|e| e.to_string())?;
             let answer = async {
                 let answer = sender.send_request(request).await.map_err(|e| e.to_string())?;
-                let (status, position) = (answer.status(), position(answer.headers()));
-                let bytes = answer.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes().to_vec();
-                Ok::<_, String>((status, Raw { bytes, position }))
+                take(answer).await
             };
             let driven = async {
                 // The connection must be driven until the answer is there; its own end is no news.

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use nix::sys::stat::{Mode, umask};
 
 use crate::diag::{Problem, Problems, codes};
+use crate::doctor::remedy;
 use crate::kernel::birth;
 use crate::lab::{self, Lab};
 use crate::runtime::{Held, RuntimeDir};
@@ -90,7 +91,7 @@ fn no_socket(e: &io::Error) -> Box<Problem> {
 fn no_namespaces(failed: birth::Failed) -> Box<Problem> {
     Box::new(
         Problem::error(codes::MACHINE_NAMESPACES, format!("the machine gives no namespaces: {failed}"))
-            .help("`labctl doctor` tells which setting forbids it and how to change it"),
+            .help(format!("{}; `labctl doctor` tries everything that a lab needs", remedy::namespaces())),
     )
 }
 

@@ -4,10 +4,11 @@
 //! [`launch`] is the caller's side of the beginning and [`main`] the other. [`state`] holds the
 //! lab and changes it; [`workloads`], [`programs`] and [`readiness`] are about who lives there;
 //! [`server`] answers on the socket and [`client`] asks, in the words of [`api`] and, for what
-//! Kubernetes has, of [`objects`].
+//! Kubernetes has, of [`objects`]; what is read from the kernel for people is [`inspect`]'s.
 
 pub mod api;
 pub mod client;
+pub mod inspect;
 pub mod launch;
 pub mod main;
 pub mod objects;

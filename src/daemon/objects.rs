@@ -4,7 +4,8 @@
 use serde_json::{Value, json};
 
 use crate::lab::names::NsName;
-use crate::lab::{Container, Host, Lab, Pod, Run};
+use crate::lab::{Client, Container, Host, Lab, Network, Pod, Run};
+use crate::plan::underlay;
 
 use super::programs::State;
 use super::state::Daemon;
@@ -158,6 +159,37 @@ pub fn node(host: &Host) -> Value {
                 { "type": "Hostname", "address": host.name },
             ],
             "conditions": [{ "type": "Ready", "status": "True" }],
+        },
+    })
+}
+
+/// A machine outside the cluster, which Kubernetes has no kind for.
+pub fn client(lab: &Lab, client: &Client) -> Value {
+    let ports: Vec<_> = client.ports.iter().map(|p| json!({ "port": p.number, "protocol": p.protocol })).collect();
+    json!({
+        "apiVersion": "labctl/v1",
+        "kind": "Client",
+        "metadata": { "name": client.name },
+        "spec": { "network": lab.network_of(&client.attachment).name, "ports": ports },
+        "status": { "addresses": [{ "type": "InternalIP", "address": client.ip() }] },
+    })
+}
+
+/// A network with who is plugged into it.
+pub fn network(lab: &Lab, network: &Network) -> Value {
+    let hosts = lab.hosts.iter().map(|h| (h.name.as_str(), &h.attachment));
+    let clients = lab.clients.iter().map(|c| (c.name.as_str(), &c.attachment));
+    let here = |(name, at): (&str, &crate::lab::Attachment)| {
+        (lab.network_of(at).name == network.name).then(|| name.to_owned())
+    };
+    json!({
+        "apiVersion": "labctl/v1",
+        "kind": "Network",
+        "metadata": { "name": network.name },
+        "spec": { "cidr": network.gateway.trunc(), "gateway": network.gateway.addr(), "mtu": network.mtu },
+        "status": {
+            "bridge": underlay::bridge_name(network),
+            "machines": hosts.chain(clients).filter_map(here).collect::<Vec<_>>(),
         },
     })
 }

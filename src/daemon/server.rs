@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
@@ -20,8 +21,8 @@ use crate::lab::names::NsName;
 use crate::probe;
 
 use super::api::{Change, Door, Event, LabStatus, Refusal, StepText, Steps};
-use super::objects;
 use super::state::Daemon;
+use super::{inspect, objects};
 
 /// The longest request body: a lab file of the largest size, escaped.
 const LONGEST_BODY: usize = 256 << 20;
@@ -29,8 +30,8 @@ const LONGEST_BODY: usize = 256 << 20;
 /// Probes run side by side, but a thousand at once would measure themselves.
 const PROBES_AT_ONCE: usize = 32;
 
-type Answer = Response<Full<Bytes>>;
-type Outcome = Result<Answer, Box<Problem>>;
+pub type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+pub type Outcome = Result<Answer, Box<Problem>>;
 
 /// Answer until the lab ends.
 pub async fn run(daemon: Rc<Daemon>, listener: UnixListener) {
@@ -67,13 +68,13 @@ async fn answer(daemon: &Rc<Daemon>, request: Request<Incoming>) -> Answer {
 
 fn json(status: StatusCode, value: &impl Serialize) -> Answer {
     let bytes = serde_json::to_vec(value).unwrap_or_default();
-    let mut answer = Response::new(Full::new(Bytes::from(bytes)));
+    let mut answer = Response::new(Full::new(Bytes::from(bytes)).boxed_unsync());
     *answer.status_mut() = status;
     answer.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static("application/json"));
     answer
 }
 
-fn ok(value: &impl Serialize) -> Outcome {
+pub fn ok(value: &impl Serialize) -> Outcome {
     Ok(json(StatusCode::OK, value))
 }
 
@@ -86,6 +87,13 @@ async fn route(daemon: &Rc<Daemon>, request: Request<Incoming>) -> Outcome {
             ok(&objects::list(lab.pods.iter().map(|p| objects::pod(daemon, &lab, p)).collect()))
         }
         (&Method::GET, "/api/v1/nodes") => ok(&objects::list(lab.hosts.iter().map(objects::node).collect())),
+        (&Method::GET, "/labctl/v1/clients") => {
+            ok(&objects::list(lab.clients.iter().map(|c| objects::client(&lab, c)).collect()))
+        }
+        (&Method::GET, "/labctl/v1/networks") => {
+            ok(&objects::list(lab.networks.iter().map(|n| objects::network(&lab, n)).collect()))
+        }
+        (&Method::GET, asked) if asked.starts_with(inspect::PATH) => inspect::answer(daemon, asked, &query).await,
         (&Method::GET, "/labctl/v1/status") => ok(&status(daemon)),
         (&Method::GET, "/labctl/v1/text") => ok(&daemon.text()),
         (&Method::GET, "/labctl/v1/flannelds") => ok(&flannelds(daemon)),
@@ -171,11 +179,11 @@ fn flannelds(daemon: &Daemon) -> Vec<(String, Option<u32>)> {
 }
 
 /// The value of `name` in a query string; names and values here need no escaping.
-fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
+pub fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
     query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
-fn target(daemon: &Daemon, query: &str) -> Result<NsName, Box<Problem>> {
+pub fn target(daemon: &Daemon, query: &str) -> Result<NsName, Box<Problem>> {
     let word = parameter(query, "target").unwrap_or_default();
     let lab = daemon.lab();
     lab.find(word).ok_or_else(|| {
@@ -229,7 +237,7 @@ async fn logs(daemon: &Daemon, query: &str) -> Outcome {
         let _ = tokio::time::timeout(std::time::Duration::from_secs(20), bell.changed()).await;
         (bytes, position) = log.since(from);
     }
-    let mut answer = Response::new(Full::new(Bytes::from(bytes)));
+    let mut answer = Response::new(Full::new(Bytes::from(bytes)).boxed_unsync());
     answer.headers_mut().insert("x-labctl-position", position.into());
     Ok(answer)
 }

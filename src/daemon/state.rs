@@ -13,7 +13,9 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use crate::diag::{Problem, codes};
+use crate::doctor::remedy;
 use crate::kernel::enter::Entry;
+use crate::kernel::iptables::Iptables;
 use crate::kernel::ns::NetNs;
 use crate::kernel::world::{Failed, Why, World};
 use crate::kernel::{process, read};
@@ -111,6 +113,11 @@ impl Daemon {
 
     pub fn netns(&self, ns: &NsName) -> Option<NetNs> {
         self.world().netns(ns)
+    }
+
+    /// The iptables that the lab's rules were written with.
+    pub fn iptables(&self) -> Option<Iptables> {
+        self.world().iptables().cloned()
     }
 
     /// Build the lab from nothing.
@@ -308,13 +315,11 @@ impl From<Lost> for String {
 /// A step that failed, as it is told to a person.
 fn problem(failed: &Failed) -> Box<Problem> {
     let (code, help) = match &failed.why {
-        Why::Iptables(_) => (codes::MACHINE_IPTABLES, "install Debian's package `iptables`, or see `labctl doctor`"),
-        Why::Tun(_) => (
-            codes::MACHINE_TUN,
-            "open it for your user (`sudo chmod 666 /dev/net/tun`), run as root, or take `backend: vxlan`",
-        ),
-        Why::Namespace(_) => (codes::MACHINE_NAMESPACES, "`labctl doctor` tells which limit is reached"),
-        _ => (codes::KERNEL_REFUSED, "`labctl doctor` tells what the kernel lacks"),
+        Why::Iptables(_) => (codes::MACHINE_IPTABLES, remedy::IPTABLES.to_owned()),
+        Why::Tun(_) => (codes::MACHINE_TUN, remedy::TUN.to_owned()),
+        Why::Namespace(_) => (codes::MACHINE_NAMESPACES, remedy::namespaces()),
+        _ => (codes::KERNEL_REFUSED, remedy::DEVICES.to_owned()),
     };
+    let help = format!("{help}; `labctl doctor` tries everything that a lab needs");
     Box::new(Problem::error(code, failed.to_string()).help(help))
 }

@@ -9,6 +9,8 @@ pub mod ns;
 pub mod process;
 pub mod read;
 pub mod rtnl;
+pub mod stack;
 pub mod sysctl;
 pub mod tun;
+pub mod watch;
 pub mod world;

@@ -180,7 +180,7 @@ impl Rtnl {
 }
 
 /// The messages of a datagram, each with its header.
-fn split(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn split(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let length = number(bytes.get(0..4)?) as usize;
         let message = bytes.get(..length).filter(|m| m.len() >= HEADER)?;

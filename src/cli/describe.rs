@@ -1,0 +1,228 @@
+//! `describe`: one pod, host or client with all that is known of it, in the way of kubectl.
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use crate::daemon::inspect::Seen;
+use crate::diag::{Problem, codes};
+
+use super::args::{DescribeArgs, Thing};
+use super::inspect::machine;
+use super::output::{print, text};
+use super::process::outer_pid;
+use super::{Done, find_lab, get};
+
+pub fn run(args: &DescribeArgs) -> Done {
+    let client = find_lab(args.lab.as_deref())?;
+    let kind = match args.kind {
+        Thing::Pod => "pod",
+        Thing::Host => "host",
+        Thing::Client => "client",
+    };
+    let mut all: Value = client.get(&format!("/labctl/v1/inspect/describe?target={}", args.name))?;
+    let found = text(&all, "/kind").to_owned();
+    if found != kind {
+        let message = format!("`{}` is not a {kind} but a {found}", args.name);
+        let help = format!("`labctl describe {found} {}` shows it", args.name);
+        return Err(Box::new(Problem::error(codes::TARGET_UNKNOWN, message).help(help)).into());
+    }
+    number_processes(&mut all, client.pid()?);
+    print(args.format.output, &all, |_| match args.kind {
+        Thing::Pod => pod(&all),
+        Thing::Host => host(&all),
+        Thing::Client => machine_text(&all),
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Processes as the caller counts them, where that can be found out.
+fn number_processes(all: &mut Value, daemon: i32) {
+    let number = |value: &mut Value| {
+        let inner = value.as_u64().and_then(|n| u32::try_from(n).ok());
+        if let Some(outer) = inner.and_then(|pid| outer_pid(daemon, pid)) {
+            *value = outer.into();
+        }
+    };
+    number(&mut all["flanneldProcess"]);
+    for container in all["containers"].as_array_mut().into_iter().flatten() {
+        number(&mut container["process"]);
+    }
+}
+
+/// Lines of a name and a value.
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    fn line(&mut self, name: &str, value: impl std::fmt::Display) {
+        self.0.push_str(&format!("{:<14} {value}\n", format!("{name}:")));
+    }
+
+    fn list<'v>(&mut self, name: &str, values: impl IntoIterator<Item = &'v str>) {
+        let mut name = format!("{name}:");
+        for value in values {
+            self.0.push_str(&format!("{name:<14} {value}\n"));
+            name.clear();
+        }
+        if !name.is_empty() {
+            self.0.push_str(&format!("{name:<14} <none>\n"));
+        }
+    }
+
+    fn block(&mut self, name: &str, block: &str) {
+        self.0.push_str(&format!("{name}:\n"));
+        self.0.extend(block.lines().map(|l| format!("  {l}\n")));
+    }
+}
+
+fn labels(object: &Value) -> Vec<String> {
+    let labels = object.pointer("/metadata/labels").and_then(Value::as_object);
+    labels.into_iter().flatten().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect()
+}
+
+fn items<'v>(value: &'v Value, key: &str) -> &'v [Value] {
+    value[key].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn seen(value: &Value) -> Option<Seen> {
+    serde_json::from_value(value.clone()).ok()
+}
+
+fn pod(all: &Value) -> String {
+    let object = &all["object"];
+    let mut out = Lines::default();
+    out.line("Name", text(object, "/metadata/name"));
+    out.line("Namespace", text(object, "/metadata/namespace"));
+    out.line("Host", format!("{}/{}", text(object, "/spec/nodeName"), text(object, "/status/hostIP")));
+    out.list("Labels", labels(object).iter().map(String::as_str));
+    out.line("Status", get::status(object));
+    let condition = object.pointer("/status/conditions/0").cloned().unwrap_or_default();
+    match text(&condition, "/message") {
+        "" => out.line("Ready", text(&condition, "/status")),
+        why => out.line("Ready", format!("{} ({why})", text(&condition, "/status"))),
+    }
+    out.line("IP", text(object, "/status/podIP"));
+    if let Some(owner) = object.pointer("/metadata/ownerReferences/0") {
+        out.line("Controlled by", format!("{}/{}", text(owner, "/kind"), text(owner, "/name")));
+    }
+    out.line("Restarts", text(object, "/spec/restartPolicy"));
+    out.block("Network", &cable(all));
+    out.block("Interfaces", &interfaces(all));
+    for (index, container) in items(all, "containers").iter().enumerate() {
+        let at = |path: &str| object.pointer(&format!("{path}/{index}")).cloned().unwrap_or_default();
+        let lines = container_text(container, &at("/spec/containers"), &at("/status/containerStatuses"));
+        out.block(&format!("Container {}", text(container, "/name")), &lines);
+    }
+    out.0
+}
+
+/// The veth pair, both ends with their indices.
+fn cable(all: &Value) -> String {
+    let eth0 = items(all, "interfaces").iter().filter_map(seen).find(|s| s.interface.far_index.is_some());
+    let Some(eth0) = eth0 else { return "no veth pair".to_owned() };
+    let far = seen(&all["hostEnd"]);
+    let end = |s: &Seen| {
+        let i = &s.interface;
+        format!("{} (index {}, {}, {})", i.name, i.index, i.mac.as_deref().unwrap_or("no MAC"), i.state)
+    };
+    let there = match (&far, &eth0.other_end) {
+        (Some(far), Some(place)) => {
+            let port = far.interface.master.as_ref().map(|m| format!(", port of {m}")).unwrap_or_default();
+            format!("{} on {}{port}", end(far), machine(&place.kind, &place.name))
+        }
+        (None, Some(place)) => {
+            let index = eth0.interface.far_index.unwrap_or_default();
+            format!("{} (index {index}) on {}", place.device, machine(&place.kind, &place.name))
+        }
+        _ => "MISSING".to_owned(),
+    };
+    format!("veth pair: {}\n      and: {there}", end(&eth0))
+}
+
+fn interfaces(all: &Value) -> String {
+    let seen: Vec<Seen> = items(all, "interfaces").iter().filter_map(seen).collect();
+    super::inspect::stack::interfaces(&seen.iter().collect::<Vec<_>>())
+}
+
+fn container_text(more: &Value, spec: &Value, status: &Value) -> String {
+    let mut out = Lines::default();
+    out.line("Runs", text(more, "/runs"));
+    if let Some(process) = more["process"].as_u64() {
+        out.line("Process", process);
+    }
+    let ports: Vec<String> = items(spec, "ports")
+        .iter()
+        .map(|p| match text(p, "/name") {
+            "" => format!("{}/{}", p["containerPort"], text(p, "/protocol")),
+            name => format!("{}/{} ({name})", p["containerPort"], text(p, "/protocol")),
+        })
+        .collect();
+    out.list("Ports", ports.iter().map(String::as_str));
+    out.line("State", state(status));
+    out.line("Ready", status["ready"] == true);
+    out.line("Restarts", &status["restartCount"]);
+    if let Some(readiness) = more["readiness"].as_object() {
+        out.line("Readiness", readiness["probe"].as_str().unwrap_or_default());
+        if let Some(failure) = readiness["lastFailure"].as_str() {
+            out.line("Last failure", failure);
+        }
+    }
+    let log: Vec<&str> = items(more, "log").iter().filter_map(Value::as_str).collect();
+    if !log.is_empty() {
+        out.block("Last output", &log.join("\n"));
+    }
+    out.0
+}
+
+fn state(status: &Value) -> String {
+    let Some((word, more)) = status["state"].as_object().and_then(|s| s.iter().next()) else {
+        return "unknown".to_owned();
+    };
+    let code = more["exitCode"].as_i64().map(|c| format!(", exit code {c}")).unwrap_or_default();
+    let message = match text(more, "/message") {
+        "" => String::new(),
+        message => format!(", {message}"),
+    };
+    match text(more, "/reason") {
+        "" => word.clone(),
+        reason => format!("{word}: {reason}{message}{code}"),
+    }
+}
+
+fn host(all: &Value) -> String {
+    let object = &all["object"];
+    let mut out = Lines::default();
+    out.line("Name", text(object, "/metadata/name"));
+    out.list("Labels", labels(object).iter().map(String::as_str));
+    network(all, object, &mut out);
+    out.list("Ports", items(all, "ports").iter().filter_map(Value::as_str));
+    out.line("Pod subnet", text(object, "/spec/podCIDR"));
+    out.line("flannel", text(all, "/backend/type"));
+    out.line("Lease", &all["lease"]);
+    if let Some(process) = all["flanneldProcess"].as_u64() {
+        out.line("flanneld", format!("process {process}"));
+    }
+    out.block("Network", &cable(all));
+    out.block("Interfaces", &interfaces(all));
+    out.block("Pods", &get::pods(items(all, "pods"), false));
+    out.0
+}
+
+fn network(all: &Value, object: &Value, out: &mut Lines) {
+    out.line("Address", text(object, "/status/addresses/0/address"));
+    out.line("In network", format!("{}, router {}", text(all, "/network/name"), text(all, "/network/router")));
+}
+
+fn machine_text(all: &Value) -> String {
+    let object = &all["object"];
+    let mut out = Lines::default();
+    out.line("Name", text(object, "/metadata/name"));
+    network(all, object, &mut out);
+    let ports = items(&object["spec"], "ports").iter();
+    let ports: Vec<String> = ports.map(|p| format!("{}/{}", p["port"], text(p, "/protocol"))).collect();
+    out.list("Ports", ports.iter().map(String::as_str));
+    out.block("Network", &cable(all));
+    out.block("Interfaces", &interfaces(all));
+    out.0
+}
