@@ -17,6 +17,11 @@ use crate::spec::load::{Input, Text, decode_text, read};
 use super::args::UpArgs;
 use super::{DIFFERED, Done, Failure, is_watched, output, show};
 
+/// How long a lab that another `up` starts may neither be there nor be gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks at it.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// A lab that was read and is valid, with the text that it came from.
 pub struct Ready {
     pub text: Text,
@@ -59,9 +64,9 @@ pub fn raise(ready: &Ready, lifeline: bool) -> Result<Raised, Failure> {
     let dir = RuntimeDir::open()?;
     let client = Client::new(&dir, ready.lab.name.clone());
     let bundle = Bundle { text: ready.text.clone(), runtime_dir: dir.as_path().to_owned(), lifeline };
-    // Another `up` may be at it in this very moment; then its lab is the one to change. Where
-    // that one fails and goes away, it is our turn again.
-    for _ in 0..5 {
+    // Another `up` may be at it in this very moment; then its lab is the one to change. Its daemon
+    // may not have opened its socket yet, and where it fails and goes away, it is our turn again.
+    loop {
         let mut launched = launch(&bundle)?;
         match follow(&mut launched, &ready.sources)? {
             Some(summary) => {
@@ -77,13 +82,13 @@ pub fn raise(ready: &Ready, lifeline: bool) -> Result<Raised, Failure> {
                         return Ok(Raised { client, summary, changed: true, launched: None, took: started.elapsed() });
                     }
                     Ok(Event::Failed(problems)) => return Err(failed(problems, &ready.sources)),
-                    Ok(_) | Err(_) => {}
+                    Err(problem) if started.elapsed() > PATIENCE => return Err(problem.into()),
+                    // Nothing tells when a socket begins to answer.
+                    Ok(_) | Err(_) => std::thread::sleep(PAUSE),
                 }
             }
         }
     }
-    let problem = Problem::error(codes::LAB_GONE, format!("the lab {} neither starts nor answers", ready.lab.name));
-    Err(Failure::from(Box::new(problem.help("`labctl down` ends what is left of it"))))
 }
 
 fn keep(launched: Launched, lifeline: bool) -> Option<Launched> {

@@ -240,9 +240,9 @@ impl World {
                 message::change_link(from, &to, &|_| master)
             }
             Op::RemoveLink(link) => {
-                let removed = message::remove_link(index(link.name.as_str()));
+                // Its own index as it was read: one that is not ours has none in our book.
                 space.indices.remove(link.name.as_str());
-                vec![removed]
+                vec![message::remove_link(link.index)]
             }
             Op::AddAddress(a) => vec![message::add_address(a, index(a.dev.as_str()))],
             Op::RemoveAddress(a) => vec![message::remove_address(a, index(a.dev.as_str()))],

@@ -1,0 +1,17 @@
+//! Labs from the outside: the real program, real namespaces, as root and as an ordinary user. Each
+//! test has a bench of its own, so all can run side by side.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod backends;
+mod drift;
+mod ending;
+mod enter;
+mod live;
+mod programs;
+mod readiness;
+mod sample;
+mod testing;
+mod together;
+mod untouched;

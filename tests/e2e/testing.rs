@@ -1,0 +1,131 @@
+//! `labctl test`, for CI: exit codes, reports, and nothing else in a pipe; and every lab of the
+//! project passes it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use quick_junit::Report;
+
+use crate::harness::{Bench, Ran};
+use crate::sample::FOUR_PODS;
+use crate::{as_root, as_root_and_ordinary_user};
+
+as_root_and_ordinary_user![
+    a_lab_that_is_as_expected_gives_0_and_leaves_nothing,
+    a_probe_that_differs_gives_1_and_shows_both_sides,
+    a_bad_file_gives_2_and_the_others_are_tested_all_the_same,
+    a_lab_that_runs_already_is_refused_and_left_alone,
+    the_junit_report_has_every_probe,
+    a_pipe_gets_the_answer_and_nothing_else,
+    the_projects_labs_pass,
+];
+as_root![a_machine_that_cannot_gives_3];
+
+fn a_lab_that_is_as_expected_gives_0_and_leaves_nothing(bench: &Bench) {
+    let said = bench.ok(&["test", &bench.write(FOUR_PODS)]);
+    assert!(said.contains("3 probes: 3 as expected"), "{said}");
+    assert_eq!(bench.leftovers(), Vec::<String>::new());
+    bench.nothing_lives();
+}
+
+fn wrong() -> String {
+    FOUR_PODS.replace("pod: b1, source: a1", "pod: b1, source: a2")
+}
+
+fn a_probe_that_differs_gives_1_and_shows_both_sides(bench: &Bench) {
+    let ran = bench.run(&["test", &bench.write(&wrong())]).ends_with(1);
+    assert!(ran.stdout.contains("expected:") && ran.stdout.contains("10.244.1.3"), "{ran}");
+    assert!(ran.stdout.contains("observed:") && ran.stdout.contains("10.244.1.2"), "{ran}");
+    assert!(ran.stdout.contains("3 probes: 2 as expected, 1 differed"), "{ran}");
+}
+
+fn a_bad_file_gives_2_and_the_others_are_tested_all_the_same(bench: &Bench) {
+    let bad = bench.write_as(&format!("{}-bad", bench.lab), "hosts: { node1: {}, node1: {} }\n");
+    let good = bench.write(FOUR_PODS);
+    let ran = bench.run(&["test", &bad, &good]).ends_with(2).says("yaml-duplicate-key");
+    assert!(ran.stdout.contains("3 probes: 3 as expected"), "{ran}");
+    bench.run(&["test", "no-such-file.yaml"]).ends_with(2).says("file-unreadable");
+}
+
+fn a_machine_that_cannot_gives_3(bench: &Bench) {
+    // A namespace limit of none, in a user namespace of its own, so that the machine's stays.
+    let test = bench.labctl(&["test", &bench.write(FOUR_PODS)]);
+    let arguments: Vec<String> = test.get_args().map(|a| a.to_string_lossy().into_owned()).collect();
+    let line = format!(
+        "echo 0 > /proc/sys/user/max_net_namespaces; exec '{}' {}",
+        test.get_program().display(),
+        arguments.join(" ")
+    );
+    let mut command = bench.command("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &line]);
+    Ran::of(command, &["test"]).ends_with(3).says("machine-namespaces");
+    bench.nothing_lives();
+}
+
+fn a_lab_that_runs_already_is_refused_and_left_alone(bench: &Bench) {
+    let file = bench.write(FOUR_PODS);
+    bench.up(&file);
+    bench.run(&["test", &file]).ends_with(2).says("lab-running");
+    bench.probes_pass();
+}
+
+fn the_junit_report_has_every_probe(bench: &Bench) {
+    let path = bench.path("run/report.xml");
+    let target = path.to_string_lossy().into_owned();
+    bench.run(&["test", &bench.write(&wrong()), "--junit", &target]).ends_with(1);
+    let written = fs::read_to_string(&path).expect("the report");
+    fs::remove_file(&path).expect("the report");
+    let report = Report::deserialize_from_str(&written).unwrap_or_else(|e| panic!("{e}: {written}"));
+    assert_eq!((report.tests, report.failures), (3, 1));
+    assert_eq!(report.test_suites[0].name.as_str(), bench.lab);
+    let ran = bench.run(&["test", &bench.write(FOUR_PODS), "-o", "junit"]).ends_with(0);
+    let report = Report::deserialize_from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {ran}"));
+    assert_eq!((report.tests, report.failures), (3, 0));
+}
+
+fn a_pipe_gets_the_answer_and_nothing_else(bench: &Bench) {
+    let file = bench.write(FOUR_PODS);
+    let ran = bench.run(&["test", &file, "-o", "json"]).ends_with(0);
+    assert_eq!(ran.stderr, "");
+    let answer = ran.json();
+    assert_eq!(answer[0]["lab"], bench.lab.as_str());
+    assert_eq!(answer[0]["probes"].as_array().map(Vec::len), Some(3));
+    for arguments in [&["up", &file][..], &["status"], &["get", "pods"], &["probe"], &["diff"], &["plan", &file]] {
+        let ran = bench.run(arguments).ends_with(0);
+        assert_eq!(ran.stderr, "", "{arguments:?} says something else, too");
+        assert!(!ran.stdout.contains('\u{1b}'), "colour in a pipe: {ran}");
+    }
+    let mut command = bench.labctl(&["validate", "no-such-file.yaml"]);
+    command.env("NO_COLOR", "1").env("CLICOLOR_FORCE", "1");
+    let ran = Ran::of(command, &["validate"]).ends_with(2);
+    assert!(!ran.stderr.contains('\u{1b}'), "NO_COLOR is honoured: {ran}");
+}
+
+/// The project's labs; a folder of several files is one lab.
+fn labs() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("labs");
+    let Ok(entries) = fs::read_dir(&folder) else {
+        eprintln!("NOT RUN: {} is not there", folder.display());
+        return Vec::new();
+    };
+    let paths = entries.map(|e| e.expect("an entry").path());
+    let mut labs: Vec<PathBuf> = paths.filter(|p| p.is_dir() || p.extension().is_some_and(|e| e == "yaml")).collect();
+    labs.sort();
+    labs
+}
+
+fn the_projects_labs_pass(bench: &Bench) {
+    for lab in labs() {
+        let file = bench.path(lab.file_name().and_then(|n| n.to_str()).expect("a name"));
+        // The project may lie where the bench's user cannot go.
+        let copied = std::process::Command::new("cp").arg("-r").args([&lab, &file]).status();
+        assert!(copied.expect("cp").success(), "{} can be copied", lab.display());
+        let file = file.to_string_lossy().into_owned();
+        let plan = bench.json(&["plan", &file]);
+        if plan["lab"]["cluster"]["backend"]["type"] == "udp" && !bench.is_root() {
+            eprintln!("NOT RUN as an ordinary user: {} needs /dev/net/tun", lab.display());
+            continue;
+        }
+        bench.ok(&["test", &file]);
+    }
+}
