@@ -68,12 +68,16 @@ fn every_bad_file_is_answered_as_recorded() {
     assert!(wrong.is_empty(), "{} texts differ (UPDATE_GOLDEN=1 records them)\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// The name of a golden file begins with a code that it is about, and the first problem has it.
+/// Where a golden file is called after a code, it gives that code.
 #[test]
 fn every_code_of_a_file_has_a_bad_file_that_gives_it() {
     let mut shown: BTreeSet<&'static str> = BTreeSet::new();
     for path in yaml_files("tests/golden") {
-        shown.extend(codes_of(&problems(&golden(&path))));
+        let codes = codes_of(&problems(&golden(&path)));
+        let stem = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        let named = codes::ALL.iter().map(|(c, _)| c.as_str()).find(|c| stem.starts_with(c));
+        assert!(named.is_none_or(|code| codes.contains(&code)), "{stem} gives {codes:?}");
+        shown.extend(codes);
     }
     // These have no file that could lie here: it is not there, or too large.
     shown.extend(["file-unreadable", "file-too-large"]);

@@ -284,11 +284,13 @@ impl<'a> Differ<'a> {
     fn configuration(&mut self, old: &NsPlan, new: &NsPlan) {
         let there = |dev: &IfName| !self.is_gone(&new.ns, dev);
         let addresses: Vec<_> = old.addresses.iter().filter(|a| there(&a.dev)).collect();
-        // The kernel drops routes with the addresses that they stand on, so where a device's
-        // addresses change all its routes are written again.
-        let moved: HashSet<&IfName> = addresses.iter().filter(|a| !new.addresses.contains(a)).map(|a| &a.dev).collect();
-        let routes: Vec<_> = old.routes.iter().filter(|r| there(&r.dev) && !moved.contains(&r.dev)).collect();
-        let neighbours: Vec<_> = old.neighbours.iter().filter(|n| there(&n.dev)).collect();
+        // With a device's last address the kernel drops all its routes and neighbour entries, the
+        // permanent ones too (`fib_disable_ip`); they must be written again.
+        let keeps = |dev: &IfName| addresses.iter().any(|a| a.dev == *dev && new.addresses.contains(a));
+        let bare: HashSet<&IfName> = addresses.iter().map(|a| &a.dev).filter(|dev| !keeps(dev)).collect();
+        let stays = |dev: &IfName| there(dev) && !bare.contains(dev);
+        let routes: Vec<_> = old.routes.iter().filter(|r| stays(&r.dev)).collect();
+        let neighbours: Vec<_> = old.neighbours.iter().filter(|n| stays(&n.dev)).collect();
         let fdb: Vec<_> = old.fdb.iter().filter(|f| there(&f.dev)).collect();
         let mut ops = Vec::new();
         changes(&addresses, &new.addresses, Op::AddAddress, Op::RemoveAddress, &mut ops);

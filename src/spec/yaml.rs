@@ -166,8 +166,8 @@ impl<'t> Builder<'t> {
                     .help("write the value out, or move the anchor"),
             ));
         };
-        self.values += count(target);
-        if self.open.len() + depth(target) > DEEPEST {
+        self.values += target.count();
+        if self.open.len() + target.depth() > DEEPEST {
             return Err(Box::new(self.too_deep(place)));
         }
         let mut copy = target.clone();
@@ -202,7 +202,7 @@ impl<'t> Builder<'t> {
         }
         if anchor != 0 {
             self.anchors.insert(anchor, node.clone());
-            self.values += count(&node);
+            self.values += node.count();
         }
         let Some(open) = self.open.last_mut() else {
             documents.push(node);
@@ -301,22 +301,6 @@ fn merge(mut entries: Vec<Entry>, merged: Vec<Node>) -> Vec<Entry> {
         }
     }
     entries
-}
-
-fn depth(node: &Node) -> usize {
-    match &node.value {
-        Value::List(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        Value::Map(entries) => 1 + entries.iter().map(|e| depth(&e.value)).max().unwrap_or(0),
-        _ => 0,
-    }
-}
-
-fn count(node: &Node) -> usize {
-    1 + match &node.value {
-        Value::List(items) => items.iter().map(count).sum(),
-        Value::Map(entries) => entries.iter().map(|e| count(&e.value)).sum(),
-        _ => 0,
-    }
 }
 
 #[cfg(test)]
