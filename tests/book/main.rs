@@ -5,6 +5,9 @@
 //! own. In the output `[..]` stands for any text in a line and a line `...` for any lines. With
 //! `UPDATE_BOOK=1` what is printed now is written into the page. Reading and writing pages is
 //! `page`'s, comparing `pattern`'s, running `reader`'s.
+//!
+//! The pages of error codes are checked for their links only: their examples show broken files and
+//! broken machines, and have tests of their own.
 
 mod page;
 mod pattern;
@@ -23,15 +26,15 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 fn main() {
     let arguments = Arguments::from_args();
-    let mut trials = vec![
-        Trial::test("patterns", pattern::holds),
-        Trial::test("every_page_is_listed", every_page_is_listed),
-        Trial::test("every_error_has_a_page", every_error_has_a_page),
-    ];
+    let mut trials =
+        vec![Trial::test("patterns", pattern::holds), Trial::test("every_page_is_listed", every_page_is_listed)];
     for path in pages() {
         let name = path.strip_prefix(ROOT).unwrap_or(&path).with_extension("").display().to_string();
         let path_too = path.clone();
         trials.push(Trial::test(format!("links::{name}"), move || links_lead_somewhere(&path_too)));
+        if path.starts_with(book().join("errors")) {
+            continue;
+        }
         let page = Page::read(&path);
         if page.has_yaml() {
             let page = page.clone();
@@ -132,11 +135,4 @@ fn every_page_is_listed() -> Result<(), Failed> {
         .filter(|p| !fs::canonicalize(p).is_ok_and(|p| listed.contains(&p)))
         .collect();
     if missing.is_empty() { Ok(()) } else { Err(format!("not in SUMMARY.md: {missing:?}").into()) }
-}
-
-fn every_error_has_a_page() -> Result<(), Failed> {
-    let list = fs::read_to_string(book().join("errors.md"))?;
-    let codes = labctl::diag::codes::ALL.iter().map(|(code, _)| code.as_str());
-    let missing: Vec<_> = codes.filter(|code| !list.contains(&format!("[`{code}`](errors/{code}.md)"))).collect();
-    if missing.is_empty() { Ok(()) } else { Err(format!("not in errors.md: {missing:?}").into()) }
 }

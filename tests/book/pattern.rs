@@ -15,9 +15,9 @@ pub fn matches(written: &[String], printed: &[String]) -> bool {
 fn same(written: &str, printed: &str) -> bool {
     match written.split_once("[..]") {
         None => written == printed,
-        Some((before, after)) => printed
-            .strip_prefix(before)
-            .is_some_and(|left| left.char_indices().map(|(n, _)| n).chain([left.len()]).any(|n| same(after, &left[n..]))),
+        Some((before, after)) => printed.strip_prefix(before).is_some_and(|left| {
+            left.char_indices().map(|(n, _)| n).chain([left.len()]).any(|n| same(after, &left[n..]))
+        }),
     }
 }
 
