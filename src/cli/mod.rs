@@ -1,5 +1,5 @@
 //! The command line: one verb, one file. What verbs share is here (exit codes, finding a lab) and
-//! in [`output`] (tables, JSON and YAML, colour).
+//! in `output` (tables, JSON and YAML, colour).
 
 mod args;
 mod completions;

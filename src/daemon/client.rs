@@ -146,7 +146,7 @@ impl Client {
                 hyper::client::conn::http1::handshake(io).await.map_err(|e| e.to_string())?;
             let request = Request::builder()
                 .method(method)
-                .uri(path)
+                .uri(written(path))
                 .header("host", "labctl")
                 .header("content-type", "application/json")
                 .body(Full::new(Bytes::from(body)))
@@ -173,4 +173,10 @@ impl Client {
 
 fn position(headers: &hyper::HeaderMap) -> u64 {
     headers.get("x-labctl-position").and_then(|v| v.to_str().ok()?.parse().ok()).unwrap_or(0)
+}
+
+/// A path as a URI may hold it: what was typed may have blanks or letters of any language.
+fn written(path: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/?&=:.-_,".contains(&b);
+    path.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }

@@ -89,9 +89,10 @@ fn no_socket(e: &io::Error) -> Box<Problem> {
 }
 
 fn no_namespaces(failed: birth::Failed) -> Box<Problem> {
+    let help = remedy::namespaces(Some(&failed.error));
     Box::new(
         Problem::error(codes::MACHINE_NAMESPACES, format!("the machine gives no namespaces: {failed}"))
-            .help(format!("{}; `labctl doctor` tries everything that a lab needs", remedy::namespaces())),
+            .help(format!("{help}; `labctl doctor` tries everything that a lab needs")),
     )
 }
 

@@ -80,7 +80,7 @@ pub fn ok(value: &impl Serialize) -> Outcome {
 
 async fn route(daemon: &Rc<Daemon>, request: Request<Incoming>) -> Outcome {
     let path = request.uri().path().to_owned();
-    let query = request.uri().query().unwrap_or_default().to_owned();
+    let query = read_back(request.uri().query().unwrap_or_default());
     let lab = daemon.lab();
     match (request.method(), path.as_str()) {
         (&Method::GET, "/api/v1/pods") => {
@@ -178,7 +178,19 @@ fn flannelds(daemon: &Daemon) -> Vec<(String, Option<u32>)> {
     with.map(|n| (n.ns.to_string(), daemon.workloads.flanneld_pid(&n.ns))).collect()
 }
 
-/// The value of `name` in a query string; names and values here need no escaping.
+/// A query as it was typed, before the client wrote some of its bytes as `%` and two digits.
+fn read_back(query: &str) -> String {
+    let mut parts = query.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let digits = part.get(..2).and_then(|d| u8::from_str_radix(d, 16).ok());
+        bytes.extend(digits);
+        bytes.extend_from_slice(if digits.is_some() { &part.as_bytes()[2..] } else { part.as_bytes() });
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The value of `name` in a query string.
 pub fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
     query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }

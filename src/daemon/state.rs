@@ -317,7 +317,7 @@ fn problem(failed: &Failed) -> Box<Problem> {
     let (code, help) = match &failed.why {
         Why::Iptables(_) => (codes::MACHINE_IPTABLES, remedy::IPTABLES.to_owned()),
         Why::Tun(_) => (codes::MACHINE_TUN, remedy::TUN.to_owned()),
-        Why::Namespace(_) => (codes::MACHINE_NAMESPACES, remedy::namespaces()),
+        Why::Namespace(e) => (codes::MACHINE_NAMESPACES, remedy::namespaces(Some(e))),
         _ => (codes::KERNEL_REFUSED, remedy::DEVICES.to_owned()),
     };
     let help = format!("{help}; `labctl doctor` tries everything that a lab needs");

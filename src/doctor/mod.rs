@@ -1,7 +1,7 @@
 //! What the machine allows: one finding for each thing that a lab needs, with a remedy where it is
 //! not given.
 //!
-//! [`examine`] gathers them. What can be read without harm is read by [`machine`]; everything else
+//! [`examine`] gathers them. What can be read without harm is read by the module `machine`; everything else
 //! is done for real by [`tryout`], in a child process with namespaces of its own, which the kernel
 //! takes away with it. [`remedy`] has the words that `up` uses, too, where the same thing fails
 //! there. How findings look is `cli::doctor`'s.

@@ -1,6 +1,7 @@
 //! What to do about a machine that refuses something: the same words for `doctor` and for `up`.
 
 use std::fs;
+use std::io;
 
 use nix::unistd::geteuid;
 
@@ -17,8 +18,9 @@ pub const TUN: &str = "open it for your user (`sudo chmod 666 /dev/net/tun`, whi
 pub const DEVICES: &str = "load the kernel's modules: `sudo modprobe veth bridge vxlan`; a kernel built without them \
                            needs another one, such as Debian's `linux-image-amd64`";
 
-/// Which setting forbids namespaces on this machine, and how to change it.
-pub fn namespaces() -> String {
+/// Which setting forbids namespaces on this machine, and how to change it. `why` is what the kernel
+/// said, where it said something.
+pub fn namespaces(why: Option<&io::Error>) -> String {
     let root = geteuid().is_root();
     let zero = |key: &str| value(key).as_deref() == Some("0");
     let one = |key: &str| value(key).as_deref() == Some("1");
@@ -26,6 +28,12 @@ pub fn namespaces() -> String {
         if zero(&format!("user/max_{limit}_namespaces")) {
             return format!("they are forbidden: `sudo sysctl user.max_{limit}_namespaces=10000` allows them");
         }
+    }
+    // namespaces(7): a limit that is not zero has been reached, here or in a user namespace around.
+    if why.and_then(io::Error::raw_os_error) == Some(libc::ENOSPC) {
+        return "a limit on their number is reached: end labs (`labctl down --all`), or raise \
+                `user.max_net_namespaces` and its like with sysctl"
+            .to_owned();
     }
     if !root && zero("kernel/unprivileged_userns_clone") {
         return "ordinary users may make none: `sudo sysctl kernel.unprivileged_userns_clone=1` allows it, or run \

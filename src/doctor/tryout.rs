@@ -59,7 +59,7 @@ pub fn run() -> ExitCode {
         Ok(()) => tell(&Finding::ok("namespaces", format!("network, mount, PID, UTS and IPC, {way}"))),
         Err(failed) => {
             let said = format!("{way}: {failed}");
-            tell(&Finding::new("namespaces", Verdict::Fails, said).remedy(remedy::namespaces()));
+            tell(&Finding::new("namespaces", Verdict::Fails, said).remedy(remedy::namespaces(Some(&failed.error))));
             return ExitCode::FAILURE;
         }
     }
@@ -101,7 +101,7 @@ fn veth() -> Finding {
     let other = std::thread::spawn(NetNs::create_and_enter).join();
     let Ok(Ok(other)) = other else {
         return Finding::new("veth", Verdict::Fails, "a second network namespace cannot be made")
-            .remedy(remedy::namespaces());
+            .remedy(remedy::namespaces(None));
     };
     let far = pair(FAR, VETH.1);
     let far = Far { link: &far, netns: other.as_raw_fd() };

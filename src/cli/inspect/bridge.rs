@@ -66,7 +66,7 @@ fn who(entry: &Entry) -> String {
 fn watch(client: &Client, args: &BridgeArgs) -> Done {
     let machine_readable = matches!(args.format.output, Format::Json | Format::Yaml);
     let mut first = true;
-    client.follow(&format!("/labctl/v1/inspect/watch?bridge={}", args.bridge), |line| {
+    let followed = client.follow(&format!("/labctl/v1/inspect/watch?bridge={}", args.bridge), |line| {
         let text = match (machine_readable, first) {
             (true, _) => read::<Value>(line).map(|v| format!("{v}\n")),
             (false, true) => read::<BridgeAnswer>(line).map(|b| table(&b) + "\nwatching; Ctrl-C ends it\n"),
@@ -77,8 +77,12 @@ fn watch(client: &Client, args: &BridgeArgs) -> Done {
         let mut out = anstream::stdout().lock();
         let written = out.write_all(text.unwrap_or_default().as_bytes()).and_then(|()| out.flush());
         if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    })?;
-    Ok(ExitCode::SUCCESS)
+    });
+    match followed {
+        // Followed to its end: the lab is gone.
+        Err(problem) if first => Err(problem.into()),
+        _ => Ok(ExitCode::SUCCESS),
+    }
 }
 
 fn read<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
