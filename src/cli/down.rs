@@ -11,6 +11,7 @@ use crate::diag::{Problem, codes};
 use crate::runtime::RuntimeDir;
 
 use super::args::DownArgs;
+use super::output;
 use super::{Done, find_lab};
 
 /// How long a daemon may take to end by itself.
@@ -24,11 +25,11 @@ pub fn run(args: &DownArgs) -> Done {
         vec![find_lab(args.lab.as_deref())?]
     };
     if labs.is_empty() {
-        anstream::println!("no lab runs");
+        output::line(format_args!("no lab runs"));
     }
     for client in labs {
         end(&client)?;
-        anstream::println!("lab {} is down", client.lab());
+        output::line(format_args!("lab {} is down", client.lab()));
     }
     Ok(ExitCode::SUCCESS)
 }

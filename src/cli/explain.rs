@@ -6,12 +6,13 @@ use crate::diag::{Problem, codes, did_you_mean};
 
 use super::Done;
 use super::args::ExplainArgs;
+use super::output;
 
 pub fn run(args: &ExplainArgs) -> Done {
     let names = || codes::ALL.iter().map(|(code, _)| code.as_str());
     let Some(word) = &args.code else {
         for name in names() {
-            anstream::println!("{name}");
+            output::line(format_args!("{name}"));
         }
         return Ok(ExitCode::SUCCESS);
     };
@@ -22,6 +23,6 @@ pub fn run(args: &ExplainArgs) -> Done {
             None => problem.help("`labctl explain` lists all"),
         })
     })?;
-    anstream::print!("{}", code.explanation());
+    output::write(format_args!("{}", code.explanation()));
     Ok(ExitCode::SUCCESS)
 }

@@ -10,6 +10,7 @@ use crate::diag::{Problem, codes};
 
 use super::Done;
 use super::args::{Cli, ManArgs};
+use super::output;
 
 pub fn run(args: &ManArgs) -> Done {
     let written = match &args.dir {
@@ -25,7 +26,7 @@ pub fn run(args: &ManArgs) -> Done {
 fn main_page() -> io::Result<()> {
     let mut page = Vec::new();
     clap_mangen::Man::new(Cli::command()).render(&mut page)?;
-    anstream::print!("{}", String::from_utf8_lossy(&page));
+    output::write(format_args!("{}", String::from_utf8_lossy(&page)));
     Ok(())
 }
 

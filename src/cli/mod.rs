@@ -69,12 +69,13 @@ impl Failure {
 }
 
 fn is_machine(code: Code) -> bool {
-    const MACHINE: [Code; 5] = [
+    const MACHINE: [Code; 6] = [
         codes::MACHINE_NAMESPACES,
         codes::MACHINE_IPTABLES,
         codes::MACHINE_TUN,
         codes::KERNEL_REFUSED,
         codes::RUNTIME_DIR,
+        codes::LAB_GONE,
     ];
     MACHINE.contains(&code)
 }
@@ -92,10 +93,6 @@ pub type Done = Result<ExitCode, Failure>;
 
 /// Read the arguments, do what they say, and tell what went wrong.
 pub fn main() -> ExitCode {
-    // A reader that goes away, such as `head`, ends us as it ends other programs.
-    // SAFETY: set before any thread is started, to the system's own default.
-    let _ =
-        unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) };
     if let Some(code) = hidden::run() {
         return code;
     }

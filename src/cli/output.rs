@@ -1,6 +1,7 @@
 //! How answers look: tables for people, JSON and YAML for programs, colour where it is wanted.
 
-use std::io::IsTerminal;
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
 
 use serde_json::Value;
 use tabled::builder::Builder;
@@ -41,23 +42,39 @@ impl Table {
     }
 }
 
+/// Write to standard output. A reader that goes away, such as `head`, ends the program quietly.
+pub fn write(text: fmt::Arguments<'_>) {
+    let mut out = anstream::stdout().lock();
+    if let Err(e) = out.write_fmt(text).and_then(|()| out.flush()) {
+        // What a shell shows for a program that SIGPIPE ended. The signal itself stays ignored: it
+        // would end us when a lab's daemon hangs up, too.
+        let code = if e.kind() == io::ErrorKind::BrokenPipe { 141 } else { i32::from(super::MACHINE) };
+        std::process::exit(code);
+    }
+}
+
+/// Write a line to standard output.
+pub fn line(text: fmt::Arguments<'_>) {
+    write(format_args!("{text}\n"));
+}
+
 /// Print `value` for programs, or the table that `draw` makes of it (`true`: the wide one).
 pub fn print(format: Format, value: &Value, draw: impl FnOnce(bool) -> String) {
     match format {
-        Format::Table => anstream::print!("{}", draw(false)),
-        Format::Wide => anstream::print!("{}", draw(true)),
+        Format::Table => write(format_args!("{}", draw(false))),
+        Format::Wide => write(format_args!("{}", draw(true))),
         Format::Json => print_json(value),
         Format::Yaml => print_yaml(value),
     }
 }
 
 pub fn print_json(value: &Value) {
-    anstream::println!("{value:#}");
+    line(format_args!("{value:#}"));
 }
 
 pub fn print_yaml(value: &Value) {
     // A JSON value has nothing that YAML could not write.
-    anstream::print!("{}", serde_saphyr::to_string(value).unwrap_or_default());
+    write(format_args!("{}", serde_saphyr::to_string(value).unwrap_or_default()));
 }
 
 /// A duration as people say it: `34s`, `5m12s`, `3h7m`.

@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use super::Done;
+use super::output;
 
 pub fn run() -> Done {
-    anstream::print!("{}", crate::spec::schema::text());
+    output::write(format_args!("{}", crate::spec::schema::text()));
     Ok(ExitCode::SUCCESS)
 }

@@ -8,7 +8,7 @@ use crate::diag::{Problem, Problems, codes};
 use crate::probe::{Outcome, report};
 
 use super::args::{ReportFormat, TestArgs};
-use super::output::{colour, print_json, print_yaml};
+use super::output::{self, colour, print_json, print_yaml};
 use super::{DIFFERED, Done, Failure, down, show, up};
 
 /// What came of one lab.
@@ -57,12 +57,12 @@ fn one(args: &TestArgs, file: &str) -> Result<Tested, Failure> {
 }
 
 fn tell(tested: &Tested) {
-    anstream::println!("lab {} ({})", tested.lab, tested.file);
+    output::line(format_args!("lab {} ({})", tested.lab, tested.file));
     match tested.outcomes.as_slice() {
-        [] => anstream::println!("it has no probes"),
-        outcomes => anstream::print!("{}", report::table(outcomes, colour(&std::io::stdout()))),
+        [] => output::line(format_args!("it has no probes")),
+        outcomes => output::write(format_args!("{}", report::table(outcomes, colour(&std::io::stdout())))),
     }
-    anstream::println!();
+    output::line(format_args!(""));
 }
 
 fn write_reports(args: &TestArgs, all: &[Tested]) -> Result<(), Failure> {
@@ -76,7 +76,7 @@ fn write_reports(args: &TestArgs, all: &[Tested]) -> Result<(), Failure> {
         ReportFormat::Table => {}
         ReportFormat::Json => print_json(&value()),
         ReportFormat::Yaml => print_yaml(&value()),
-        ReportFormat::Junit => anstream::print!("{}", junit()),
+        ReportFormat::Junit => output::write(format_args!("{}", junit())),
     }
     let Some(path) = &args.junit else { return Ok(()) };
     std::fs::write(path, junit()).map_err(|e| {

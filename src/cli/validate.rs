@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::diag::{Problems, Sources, render};
 
 use super::args::{Format, ValidateArgs};
-use super::output::{count, print_json, print_yaml};
+use super::output::{self, count, print_json, print_yaml};
 use super::{BAD_INPUT, Done, Failure, show, up};
 
 pub fn run(args: &ValidateArgs) -> Done {
@@ -46,6 +46,6 @@ fn report(format: Format, problems: &Problems, sources: &Sources, said: &str, fi
         all.push(json!({ "file": file, "valid": valid, "problems": render::to_json(problems, sources) }));
     } else {
         show(problems, sources);
-        anstream::print!("{said}");
+        output::write(format_args!("{said}"));
     }
 }
