@@ -113,7 +113,8 @@ fn node(bench: &Bench, name: &str, recorded: &Recording) {
     look("ip route", "ip route");
     look("fdb", "bridge fdb show | grep flannel || true");
     look("iptables-save", "iptables-save");
-    let permanent = |text: &str| text.lines().filter(|l| l.contains("PERMANENT")).map(|l| format!("{l}\n")).collect::<String>();
+    let permanent =
+        |text: &str| text.lines().filter(|l| l.contains("PERMANENT")).map(|l| format!("{l}\n")).collect::<String>();
     same(&format!("neighbours of {name}"), &permanent(recorded.part("neigh")), &permanent(&bench.sh(name, "ip neigh")));
     vteps(bench, name);
 }
@@ -154,7 +155,8 @@ fn pings(bench: &Bench, recorded: &Recording, mtu: u32) {
     bench.sh("pod2", "ping -c 1 -W 2 192.168.0.11");
     // The recording's last two pings: one that fits into every back end's packets, and one that
     // only those fit that wrap less than vxlan does.
-    let sized = |bytes: u32| bench.exec("pod1", &["ping", "-c", "1", "-W", "2", "-M", "do", "-s", &bytes.to_string(), &to]);
+    let sized =
+        |bytes: u32| bench.exec("pod1", &["ping", "-c", "1", "-W", "2", "-M", "do", "-s", &bytes.to_string(), &to]);
     sized(mtu - 28).ends_with(0);
     assert_ne!(sized(mtu - 27).code, 0, "a packet larger than the MTU went through");
 }
@@ -174,7 +176,8 @@ fn same(what: &str, recorded: &str, seen: &str) {
 }
 
 fn normal(text: &str) -> Vec<String> {
-    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#') && !l.contains("valid_lft"));
+    let lines =
+        text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#') && !l.contains("valid_lft"));
     lines.map(line).collect()
 }
 
@@ -184,7 +187,8 @@ fn line(line: &str) -> String {
     let mut before = "";
     for word in line.split_whitespace() {
         let index = words.is_empty() && word.strip_suffix(':').is_some_and(|n| n.parse::<u32>().is_ok());
-        let put_aside = before.ends_with("_timer") || before.starts_with("link-netns") || word.starts_with("link-netns");
+        let put_aside =
+            before.ends_with("_timer") || before.starts_with("link-netns") || word.starts_with("link-netns");
         // An address is tentative for a second, until nobody else claims it.
         if !index && !put_aside && word != "tentative" {
             words.push(self::word(word));
@@ -210,7 +214,20 @@ fn word(word: &str) -> String {
     }
     let mac = word.rsplit_once('.').map_or(word, |(_, mac)| mac);
     let octets: Vec<&str> = mac.split(':').collect();
-    let is_mac = octets.len() == 6 && octets.iter().all(|o| (1..=2).contains(&o.len()) && u8::from_str_radix(o, 16).is_ok());
+    let is_mac =
+        octets.len() == 6 && octets.iter().all(|o| (1..=2).contains(&o.len()) && u8::from_str_radix(o, 16).is_ok());
     let fixed = ["ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00", "01:80:c2:00:00:00"].contains(&mac);
     if is_mac && !fixed { word.replace(mac, "MAC") } else { word.to_owned() }
+}
+
+#[test]
+#[should_panic(expected = "+ labctl:  eth0: mtu 1500")]
+fn another_value_is_a_difference() {
+    same("a device", "2: eth0@if3: mtu 1450\n", "7: eth0@if9: mtu 1500\n");
+}
+
+#[test]
+#[should_panic(expected = "the order differs")]
+fn another_order_is_a_difference() {
+    same("rules", "-A one\n-A two\n", "-A two\n-A one\n");
 }

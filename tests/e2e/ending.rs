@@ -24,7 +24,8 @@ as_root_and_ordinary_user![
 
 /// A lab with programs of every kind, so that there is much to end.
 fn lab(bench: &Bench) -> (String, Tree) {
-    let stubborn = "  stubborn: { host: node1, command: [sh, -c, 'trap \"\" TERM INT HUP; while :; do sleep 1; done'] }";
+    let stubborn =
+        "  stubborn: { host: node1, command: [sh, -c, 'trap \"\" TERM INT HUP; while :; do sleep 1; done'] }";
     let file = bench.write(&FOUR_PODS.replace("pods:\n", &format!("pods:\n{stubborn}\n")));
     bench.up(&file);
     let tree = Tree::of(bench.daemon());

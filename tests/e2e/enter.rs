@@ -69,7 +69,8 @@ fn each_machine_has_a_run_directory_of_its_own(bench: &Bench) {
 
 fn standard_input_and_output_are_the_callers(bench: &Bench) {
     up(bench);
-    let mut cat = Background::start(bench.labctl(&["exec", "a1", "--", "sh", "-c", "read -r x; echo got $x; echo err >&2"]));
+    let mut cat =
+        Background::start(bench.labctl(&["exec", "a1", "--", "sh", "-c", "read -r x; echo got $x; echo err >&2"]));
     cat.tell("hello");
     cat.end();
     let text = |mut from: Box<dyn std::io::Read>| {

@@ -20,7 +20,9 @@ const GROUND: &str = "hosts: { node1: {} }\npods:\n  good: {}\n";
 /// Add a pod with a shell line as its program.
 fn with(name: &str, fields: &str, line: &str) -> String {
     let line = line.replace('\'', "''");
-    format!("{GROUND}  {name}: {{ {fields} command: [sh, -c, '{line}'] }}\nprobes:\n  - {{ from: node1, ping: good }}\n")
+    format!(
+        "{GROUND}  {name}: {{ {fields} command: [sh, -c, '{line}'] }}\nprobes:\n  - {{ from: node1, ping: good }}\n"
+    )
 }
 
 fn what_a_program_writes_is_in_its_log(bench: &Bench) {

@@ -21,7 +21,10 @@ impl Tree {
 
     /// The processes of the tree that live.
     pub fn processes(&self) -> Vec<i32> {
-        all().into_iter().filter(|pid| fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok_and(|ns| ns == self.0)).collect()
+        all()
+            .into_iter()
+            .filter(|pid| fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok_and(|ns| ns == self.0))
+            .collect()
     }
 
     /// The tree's first process.
