@@ -219,3 +219,15 @@ fn word(word: &str) -> String {
     let fixed = ["ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00", "01:80:c2:00:00:00"].contains(&mac);
     if is_mac && !fixed { word.replace(mac, "MAC") } else { word.to_owned() }
 }
+
+#[test]
+#[should_panic(expected = "+ labctl:  eth0: mtu 1500")]
+fn another_value_is_a_difference() {
+    same("a device", "2: eth0@if3: mtu 1450\n", "7: eth0@if9: mtu 1500\n");
+}
+
+#[test]
+#[should_panic(expected = "the order differs")]
+fn another_order_is_a_difference() {
+    same("rules", "-A one\n-A two\n", "-A two\n-A one\n");
+}

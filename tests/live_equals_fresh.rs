@@ -126,13 +126,24 @@ fn looks(bench: &Bench, name: &str) -> BTreeMap<&'static str, Vec<String>> {
     for (what, _) in LOOKS {
         let part = parts.next().unwrap_or_default().trim();
         let value: Value = if part.is_empty() { Value::Null } else { serde_json::from_str(part).expect("JSON") };
-        let mut entries: Vec<String> = value.as_array().into_iter().flatten().map(settled).collect();
+        // What a bridge has learnt, and what the kernel listens to by itself, leads nowhere else.
+        let written = |entry: &&Value| *what != "forwarding" || entry.get("dst").is_some();
+        let mut entries: Vec<String> = value.as_array().into_iter().flatten().filter(written).map(settled).collect();
         entries.sort();
         all.insert(*what, entries);
     }
-    let rules = parts.next().unwrap_or_default().lines();
-    all.insert("rules", rules.map(|l| l.split(" [").next().unwrap_or_default().to_owned()).collect());
+    all.insert("rules", rules(parts.next().unwrap_or_default()));
     all
+}
+
+/// What iptables-save printed, without counters. A table that was used once stays, and does
+/// nothing while its chains are empty; iptables cannot remove it.
+fn rules(saved: &str) -> Vec<String> {
+    let tables = saved.split_inclusive("COMMIT\n");
+    let does_something =
+        |table: &&str| table.lines().any(|l| l.starts_with("-A") || (l.starts_with(':') && !l.contains(" ACCEPT ")));
+    let lines = tables.filter(does_something).flat_map(str::lines);
+    lines.map(|l| l.split(" [").next().unwrap_or_default().to_owned()).collect()
 }
 
 /// An entry without what runs on by itself, such as timers, and without the numbers of devices
@@ -152,14 +163,15 @@ fn settled(entry: &Value) -> String {
         "config_pending",
         "ifindex",
         "link_index",
-        "id",
-        "no",
-        "designated_port",
+        // A bridge takes it from its ports and keeps it when the last one has gone.
+        "tso_max_size",
     ];
+    const PORT: &[&str] = &["id", "no", "designated_port"];
     fn strip(value: &mut Value) {
         match value {
             Value::Object(map) => {
-                map.retain(|key, _| !MOVING.contains(&key.as_str()));
+                let port = map.contains_key("designated_port");
+                map.retain(|key, _| !(MOVING.contains(&key.as_str()) || port && PORT.contains(&key.as_str())));
                 map.values_mut().for_each(strip);
             }
             Value::Array(all) => all.iter_mut().for_each(strip),

@@ -105,11 +105,25 @@ pub fn add_link(link: &Link, far: Option<&Far>, index_of: &dyn Fn(&str) -> u32) 
     if let Some(master) = &link.master {
         message.attributes.push(LinkAttribute::Controller(index_of(master.as_str())));
     }
+    let bridge = link.kind == LinkKind::Bridge;
+    message.attributes.retain(|a| !(bridge && matches!(a, LinkAttribute::Mtu(_))));
     let mut all = vec![request(Message::NewLink(message), CREATE)];
+    if bridge {
+        all.push(bridge_mtu(link));
+    }
     if link.hairpin {
         all.push(hairpin(link.index, true));
     }
     all
+}
+
+/// Give a new bridge its MTU. One that it is born with follows its ports' and is lost with the last
+/// of them; only one that is set later counts as the user's own (`br_change_mtu`).
+fn bridge_mtu(link: &Link) -> Request {
+    let mut message = LinkMessage::default();
+    message.header.index = link.index;
+    message.attributes.push(LinkAttribute::Mtu(link.mtu));
+    request(Message::SetLink(message), 0)
 }
 
 /// Let a bridge send frames back out of the port that they came in by, or not.

@@ -183,7 +183,7 @@ impl World {
             // Which step each request belongs to, for the kernel's refusals.
             let mut of_step = vec![0; requests.len()];
             for (i, step) in group.iter().enumerate() {
-                if self.make_tun(step)? {
+                if self.make_tun(step)? || self.remove_stranger(step)? {
                     continue;
                 }
                 for request in self.requests(step)? {
@@ -219,6 +219,20 @@ impl World {
         rtnl.batch(message::change_link(&was, link, &|_| 0)).map_err(|e| Failed::new(step, e))?;
         self.tuns.insert(step.ns.clone(), fd);
         Ok(true)
+    }
+
+    /// A device that is not the lab's goes on its own, because it may have gone already: with the
+    /// other end of its pair, or with the device below it. Returns whether it was one.
+    fn remove_stranger(&mut self, step: &Step) -> Result<bool, Failed> {
+        let Op::RemoveLink(link) = &step.op else { return Ok(false) };
+        if !matches!(link.kind, LinkKind::Other { .. }) {
+            return Ok(false);
+        }
+        let rtnl = self.space(step)?.rtnl().map_err(|e| Failed::new(step, e))?;
+        match rtnl.batch(vec![message::remove_link(link.index)]) {
+            Err(rtnl::Fault::Refused { refusal, .. }) if refusal.errno == nix::errno::Errno::ENODEV => Ok(true),
+            other => other.map(|()| true).map_err(|e| Failed::new(step, e)),
+        }
     }
 
     fn requests(&mut self, step: &Step) -> Result<Vec<Request>, Failed> {

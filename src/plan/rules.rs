@@ -30,7 +30,8 @@ pub struct Chain {
 /// The built-in chains of a table, which the kernel always has.
 fn builtin(table: &str) -> &'static [&'static str] {
     match table {
-        "filter" => &["INPUT", "FORWARD", "OUTPUT"],
+        "filter" | "security" => &["INPUT", "FORWARD", "OUTPUT"],
+        "raw" => &["PREROUTING", "OUTPUT"],
         "nat" => &["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"],
         _ => &["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"],
     }

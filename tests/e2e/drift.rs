@@ -21,6 +21,8 @@ as_root_and_ordinary_user![
     a_missing_bridge_is_named_and_repaired,
     a_missing_cable_is_named_and_repaired,
     a_device_too_many_is_named_and_removed,
+    a_pair_of_devices_too_many_is_named_and_removed,
+    rules_in_a_table_of_nobodys_are_named_and_removed,
     another_mtu_is_named_and_repaired,
     a_cable_pulled_out_of_the_bridge_is_named_and_repaired,
     a_changed_sysctl_is_named_and_repaired,
@@ -99,6 +101,14 @@ fn a_missing_cable_is_named_and_repaired(bench: &Bench) {
 
 fn a_device_too_many_is_named_and_removed(bench: &Bench) {
     repairs(bench, "node1", "ip link add stray type bridge", "link delete stray");
+}
+
+fn a_pair_of_devices_too_many_is_named_and_removed(bench: &Bench) {
+    repairs(bench, "node1", "ip link add stray type veth peer name other", "link delete stray");
+}
+
+fn rules_in_a_table_of_nobodys_are_named_and_removed(bench: &Bench) {
+    repairs(bench, "node1", "iptables -w -t raw -A PREROUTING -p icmp -j DROP", "iptables-restore");
 }
 
 fn another_mtu_is_named_and_repaired(bench: &Bench) {

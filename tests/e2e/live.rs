@@ -12,6 +12,8 @@ as_root_and_ordinary_user![
     a_connection_between_untouched_pods_survives_changes,
     pods_come_and_go_and_the_others_keep_their_addresses,
     hosts_and_clients_come_and_go,
+    a_pod_moves_to_another_host,
+    a_network_keeps_its_mtu_when_its_last_machine_goes,
     labels_ports_and_replicas_change,
     another_back_end_rebuilds_the_network_between_the_hosts,
     a_file_with_faults_leaves_the_lab_as_it_was,
@@ -120,6 +122,25 @@ fn hosts_and_clients_come_and_go(bench: &Bench) {
     bench.probes_pass();
     assert!(!bench.sh("node1", "ip route; bridge fdb; ip neigh").contains("10.244.3."), "the host's routes are gone");
     bench.exec("node3", &["true"]).ends_with(2).says("target-unknown");
+}
+
+fn a_pod_moves_to_another_host(bench: &Bench) {
+    change_first(bench, FOUR_PODS);
+    change(bench, &FOUR_PODS.replace("a2: { host: node1 }", "a2: { host: node2 }"));
+    assert!(bench.ip("a2").starts_with("10.244.2."), "it has an address of its new host");
+    bench.probes_pass();
+}
+
+fn a_network_keeps_its_mtu_when_its_last_machine_goes(bench: &Bench) {
+    let text = |clients: &str| {
+        format!(
+            "networks: {{ near: {{}}, far: {{ mtu: 1400 }} }}\nhosts: {{ node1: {{ network: near }} }}\n\
+             clients: {{ {clients} }}\n"
+        )
+    };
+    change_first(bench, &text("laptop: { network: far }"));
+    change(bench, &text(""));
+    assert!(bench.sh("router", "ip link show dev br-far").contains("mtu 1400"));
 }
 
 fn labels_ports_and_replicas_change(bench: &Bench) {

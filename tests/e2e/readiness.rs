@@ -48,7 +48,7 @@ fn what_is_not_ready_in_time_is_named_with_its_reason(bench: &Bench) {
     let ran = bench.run(&["up", &file, "--timeout", "1"]).ends_with(1);
     let ran = ran.says("lab-not-ready").says("pod tea").says("exit status: 7");
     assert_eq!(ran.stdout, "");
-    assert_eq!(bench.labs(), [bench.lab.clone()], "the lab runs on, to be looked at");
+    assert_eq!(bench.labs(), [bench.lab.as_str()], "the lab runs on, to be looked at");
     let condition = &bench.pod("tea")["status"]["conditions"][0];
     assert_eq!(condition["status"], "False");
 }

@@ -27,7 +27,7 @@ fn two_labs_with_the_same_addresses_do_not_see_each_other(bench: &Bench) {
     bench.ok(&["probe", "--lab", &red]);
     bench.ok(&["probe", "--lab", &blue]);
     bench.ok(&["down", &red]);
-    assert_eq!(bench.labs(), [blue.clone()]);
+    assert_eq!(bench.labs(), [blue.as_str()]);
     bench.ok(&["probe", "--lab", &blue]);
 }
 
@@ -40,7 +40,7 @@ fn many_ups_at_once_make_one_lab(bench: &Bench) {
         std::io::Read::read_to_string(up.0.stderr.as_mut().expect("a pipe"), &mut said).expect("text");
         assert!(up.end().success(), "an up failed: {said}");
     }
-    assert_eq!(bench.labs(), [bench.lab.clone()]);
+    assert_eq!(bench.labs(), [bench.lab.as_str()]);
     let daemon = Tree::of(bench.daemon());
     until("only the lab's own processes are left", || {
         let ours = daemon.processes();
