@@ -3,7 +3,7 @@
 //! `lab` checks what is left of a faulty file, so that all its problems are found in one run. What
 //! is missing there because it was taken out is not missing for the user, who wrote it, if wrongly.
 //! So before `lab` complains that something is absent it asks here. What is lost is decided in
-//! [`super::de`].
+//! `super::de`.
 
 use std::collections::HashSet;
 

@@ -1,6 +1,6 @@
 //! The lab file: what was written, every value with its place.
 //!
-//! Text becomes a tree ([`yaml`], [`node`]), the tree becomes types ([`de`], [`types`],
+//! Text becomes a tree ([`yaml`], [`node`]), the tree becomes types (`de`, [`types`],
 //! [`probe`]), and every problem on the way is collected, not only the first. Whether a name
 //! refers to something or a range overlaps another is not asked here but in `lab`.
 

@@ -1,7 +1,7 @@
 //! A YAML document as a tree in which every key and value knows its place.
 //!
 //! This is YAML only: what the values mean is decided by the types in [`super::types`] and the
-//! deserializer in [`super::de`]. Reading the text is in [`super::yaml`].
+//! deserializer in `super::de`. Reading the text is in [`super::yaml`].
 
 use crate::diag::Place;
 

@@ -6,7 +6,8 @@
 //! `UPDATE_BOOK=1` what is printed now is written into the page. Reading and writing pages is
 //! `page`'s, comparing `pattern`'s, running `reader`'s.
 //!
-//! The pages of error codes are checked for their links only: their examples show broken files and
+//! A page that says of itself that it needs root is reported as ignored where anyone else runs the
+//! tests. The pages of error codes are checked for their links only: their examples show broken files and
 //! broken machines, and have tests of their own.
 
 mod page;
@@ -41,7 +42,9 @@ fn main() {
             trials.push(Trial::test(format!("yaml::{name}"), move || yaml_is_valid(&page)));
         }
         if page.has_commands() {
-            trials.push(Trial::test(format!("commands::{name}"), move || commands_print_what_stands_there(page)));
+            let ignored = page.needs_root() && !nix::unistd::geteuid().is_root();
+            let trial = Trial::test(format!("commands::{name}"), move || commands_print_what_stands_there(page));
+            trials.push(trial.with_ignored_flag(ignored).with_kind(if ignored { "needs root" } else { "" }));
         }
     }
     libtest_mimic::run(&arguments, trials).exit();

@@ -51,6 +51,11 @@ impl Page {
         self.parts.iter().any(|p| matches!(p, Part::Console(_)))
     }
 
+    /// Whether the page tells its readers that they must be root.
+    pub fn needs_root(&self) -> bool {
+        self.parts.iter().any(|p| matches!(p, Part::Text(lines) if lines.iter().any(|l| l.starts_with("*Needs root"))))
+    }
+
     pub fn has_yaml(&self) -> bool {
         self.yaml().next().is_some()
     }
