@@ -12,6 +12,9 @@ use nix::unistd::{getegid, geteuid};
 
 use crate::wire::{Batch, Socket};
 
+/// How many seconds the kernel may be silent before the wait is given up.
+const DRAIN_LIMIT: i64 = 60;
+
 /// Leave the caller's namespaces, as root or, in a user namespace, as anyone.
 pub fn leave(flags: CloneFlags) -> io::Result<()> {
     let (uid, gid) = (geteuid(), getegid());
@@ -57,13 +60,14 @@ pub fn drained() -> io::Result<()> {
     const RTM_NEWLINK: u16 = 16;
     const RTM_DELLINK: u16 = 17;
     const GROUP_LINK: u32 = 1;
+    // The kernel heeds a peer's index only where the pair's first end is given one, too.
     const INDEX: u32 = 77;
     leave(CloneFlags::CLONE_NEWNET)?;
     let ours = own_netns()?;
     let listener = Socket::open(GROUP_LINK)?;
     unshare(CloneFlags::CLONE_NEWNET)?;
     let mut batch = Batch::default();
-    batch.message(RTM_NEWLINK, libc::NLM_F_CREATE | libc::NLM_F_EXCL, &link(0, false)).nest(18, |info| {
+    batch.message(RTM_NEWLINK, libc::NLM_F_CREATE | libc::NLM_F_EXCL, &link(INDEX + 1, false)).nest(18, |info| {
         info.attribute(1, b"veth").nest(2, |data| {
             data.nest(1, |peer| {
                 peer.raw(&link(INDEX, false));
@@ -73,7 +77,7 @@ pub fn drained() -> io::Result<()> {
     });
     Socket::open(0)?.send(&mut batch)?;
     setns(&ours, CloneFlags::CLONE_NEWNET)?;
-    listener.await_link(RTM_DELLINK, INDEX)
+    listener.await_link(RTM_DELLINK, INDEX, DRAIN_LIMIT)
 }
 
 /// `ifinfomsg` of a device, by index, and whether to bring it up.

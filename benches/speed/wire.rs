@@ -129,8 +129,14 @@ impl Socket {
         }
     }
 
-    /// Wait until the kernel tells of a message of this type about this device.
-    pub fn await_link(&self, wanted: u16, index: u32) -> io::Result<()> {
+    /// Wait until the kernel sends a message of this type about this device. It may be silent for
+    /// some `seconds`, no longer.
+    pub fn await_link(&self, wanted: u16, index: u32, seconds: i64) -> io::Result<()> {
+        let limit = libc::timeval { tv_sec: seconds, tv_usec: 0 };
+        let length = size_of::<libc::timeval>() as u32;
+        let (level, name) = (libc::SOL_SOCKET, libc::SO_RCVTIMEO);
+        // SAFETY: the value lives through the call, and the length is its own.
+        checked(unsafe { libc::setsockopt(self.0.as_raw_fd(), level, name, (&raw const limit).cast(), length) })?;
         let mut buffer = [0u8; 16 * 1024];
         loop {
             let length = self.receive(&mut buffer)?;
