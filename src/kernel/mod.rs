@@ -7,6 +7,7 @@ pub mod iptables;
 pub mod message;
 pub mod ns;
 pub mod read;
+pub mod restore;
 pub mod rtnl;
 pub mod sysctl;
 pub mod tun;
