@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -13,6 +14,8 @@ use crate::timed;
 /// A directory of labs and a runtime directory of the benchmark's own.
 pub struct Labs {
     dir: tempfile::TempDir,
+    /// Ends what still runs when our end of its standard input closes, also when we are killed.
+    _sweeper: Child,
 }
 
 /// A lab that runs. It ends with this value, however the benchmark ends.
@@ -40,7 +43,11 @@ pub fn text(backend: &str, hosts: u32, pods: u32) -> String {
 
 impl Labs {
     pub fn new() -> io::Result<Labs> {
-        Ok(Labs { dir: tempfile::tempdir()? })
+        let dir = tempfile::tempdir()?;
+        let mut sweeper = crate::others::helper(&["sweep", path(&dir.path().join("run"))?])?;
+        // A group of its own: Ctrl-C is for the benchmark.
+        let sweeper = sweeper.stdin(Stdio::piped()).process_group(0).spawn()?;
+        Ok(Labs { dir, _sweeper: sweeper })
     }
 
     pub fn command(&self, words: &[&str]) -> Command {
@@ -63,6 +70,17 @@ impl Labs {
         answer?;
         Ok(Running { labs: self, name: "bench", up, ended: false })
     }
+}
+
+/// `sweep DIRECTORY`: when standard input ends, end the labs of this runtime directory.
+pub fn sweep(dir: &str) -> io::Result<()> {
+    io::copy(&mut io::stdin().lock(), &mut io::sink())?;
+    if !Path::new(dir).is_dir() {
+        return Ok(());
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_labctl"));
+    command.args(["down", "--all"]).env("LABCTL_RUNTIME_DIR", dir).stdout(Stdio::null()).status()?;
+    Ok(())
 }
 
 impl Running<'_> {

@@ -61,6 +61,7 @@ fn helper(words: &[String]) -> Option<io::Result<()>> {
     match words.first()?.as_str() {
         "floor" => Some(floor::run(number(1).max(1), number(2))),
         "inside" => Some(inside::run(&words[1..])),
+        "sweep" => Some(labs::sweep(words.get(1)?)),
         "drained" => Some(inside::drained()),
         "receive" => Some(traffic::receive(port(1))),
         "send" => Some(traffic::send(words.get(1)?, port(2), u64::from(number(3)))),
