@@ -117,7 +117,8 @@ impl Workloads {
         };
         let mut command = Command::new("/proc/self/exe");
         command.arg0("flanneld").arg(FLANNELD_VERB).arg(serde_json::to_string(&options).map_err(io::Error::other)?);
-        command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+        // Standard error is still the caller's: whoever reads it to its end would wait for flanneld's.
+        command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
         // SAFETY: dup2 is async-signal-safe, and the descriptor lives as long as the closure.
         unsafe {
             command.pre_exec(move || hand_over(tun.as_raw_fd(), NETNS_FD));
