@@ -8,6 +8,7 @@ pub mod message;
 pub mod ns;
 pub mod process;
 pub mod read;
+pub mod restore;
 pub mod rtnl;
 pub mod stack;
 pub mod sysctl;

@@ -15,6 +15,7 @@ use crate::plan::{Link, LinkKind, Sysctl};
 use super::iptables::{self, Iptables};
 use super::message::{self, Far};
 use super::ns::NetNs;
+use super::restore::{self, Wanted};
 use super::rtnl::{self, Request, Rtnl};
 use super::{sysctl, tun};
 
@@ -46,8 +47,13 @@ pub enum Why {
 }
 
 impl Failed {
-    fn new(step: &Step, why: impl Into<Why>) -> Failed {
+    pub fn new(step: &Step, why: impl Into<Why>) -> Failed {
         Failed { step: step.to_string(), why: why.into() }
+    }
+
+    /// What a thread was doing when it ended without an answer.
+    pub fn panicked(doing: &str) -> Failed {
+        Failed { step: doing.to_owned(), why: Why::Socket(io::Error::other("its thread panicked")) }
     }
 }
 
@@ -102,24 +108,44 @@ impl World {
     /// Do the steps that concern the kernel. Steps of [`Stage::Stop`] and [`Stage::Workloads`] are
     /// not this module's and are passed over. The first step that fails ends the work.
     pub fn apply(&mut self, steps: &[Step]) -> Result<(), Failed> {
+        let (namespaces, contents) = steps.split_at(steps.partition_point(|s| s.stage() <= Stage::AddNs));
+        self.stages(namespaces)?;
+        let rules = contents.iter().filter(|s| s.stage() == Stage::Rules);
+        let wanted: Vec<_> = rules.map(|s| self.wanted(s)).collect::<Result<_, _>>()?;
+        let known = self.iptables.clone();
+        let (netlink, written) = std::thread::scope(|scope| {
+            let writing = scope.spawn(|| restore::write_all(known, &wanted));
+            (self.stages(contents), writing.join())
+        });
+        netlink?;
+        self.iptables = written.unwrap_or_else(|_| Err(Failed::panicked("rules")))?;
+        self.spaces.iter_mut().try_for_each(|(ns, space)| space.settle(ns))
+    }
+
+    /// Do all steps but those that set rules, stage by stage.
+    fn stages(&mut self, steps: &[Step]) -> Result<(), Failed> {
         let mut rest = steps;
         while let Some(first) = rest.first() {
             let stage = first.stage();
             let length = rest.iter().take_while(|s| s.stage() == stage).count();
             let (now, later) = rest.split_at(length);
             match stage {
-                Stage::Stop | Stage::Workloads => {}
+                Stage::Stop | Stage::Rules | Stage::Workloads => {}
                 Stage::RemoveNs => now.iter().for_each(|s| {
                     self.spaces.remove(&s.ns);
                     self.tuns.remove(&s.ns);
                 }),
                 Stage::AddNs => self.add_namespaces(now)?,
                 Stage::Remove | Stage::Links | Stage::Configure => self.by_namespace(now)?,
-                Stage::Rules => self.rules(now)?,
             }
             rest = later;
         }
-        self.spaces.iter_mut().try_for_each(|(ns, space)| space.settle(ns))
+        Ok(())
+    }
+
+    fn wanted<'s>(&self, step: &'s Step) -> Result<Wanted<'s>, Failed> {
+        let space = self.spaces.get(&step.ns).ok_or_else(|| Failed::new(step, Why::Unknown(step.ns.clone())))?;
+        Ok(Wanted { step, netns: space.netns.clone() })
     }
 
     fn space(&mut self, step: &Step) -> Result<&mut Space, Failed> {
@@ -278,45 +304,6 @@ impl World {
         let far = peer.zip(far_netns).map(|(link, netns)| Far { link, netns });
         let indices = &space.indices;
         Ok(message::add_link(link, far.as_ref(), &|dev| indices.get(dev).copied().unwrap_or_default()))
-    }
-
-    /// One `iptables-restore` per namespace, as many at once as there are processors.
-    fn rules(&mut self, steps: &[Step]) -> Result<(), Failed> {
-        let Some((first, rest)) = steps.split_first() else { return Ok(()) };
-        let (iptables, rest) = match &self.iptables {
-            Some(known) => (known.clone(), steps),
-            None => (self.choose_iptables(first)?, rest),
-        };
-        let workers = std::thread::available_parallelism().map_or(2, usize::from);
-        let this = &*self;
-        std::thread::scope(|scope| {
-            let parts = rest.chunks(rest.len().div_ceil(workers).max(1));
-            let one = |part: &[Step]| part.iter().try_for_each(|s| this.restore(&iptables, s));
-            let threads: Vec<_> = parts.map(|part| scope.spawn(move || one(part))).collect();
-            let panicked = || Err(Failed::new(first, iptables::Fault::Missing));
-            threads.into_iter().try_for_each(|t| t.join().unwrap_or_else(|_| panicked()))
-        })?;
-        self.iptables = Some(iptables);
-        Ok(())
-    }
-
-    /// Do the first step with each iptables of the machine until one can. Its refusal is told
-    /// where none can.
-    fn choose_iptables(&self, step: &Step) -> Result<Iptables, Failed> {
-        let mut refused = None;
-        for candidate in Iptables::candidates() {
-            match self.restore(&candidate, step) {
-                Ok(()) => return Ok(candidate),
-                Err(failed) => refused = refused.or(Some(failed)),
-            }
-        }
-        Err(refused.unwrap_or_else(|| Failed::new(step, iptables::Fault::Missing)))
-    }
-
-    fn restore(&self, iptables: &Iptables, step: &Step) -> Result<(), Failed> {
-        let Op::SetRules { from, to } = &step.op else { return Ok(()) };
-        let space = self.spaces.get(&step.ns).ok_or_else(|| Failed::new(step, Why::Unknown(step.ns.clone())))?;
-        iptables.restore(&space.netns, &iptables::replacing(from, to)).map_err(|e| Failed::new(step, e))
     }
 }
 
