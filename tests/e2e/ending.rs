@@ -29,7 +29,7 @@ fn lab(bench: &Bench) -> (String, Tree) {
     let file = bench.write(&FOUR_PODS.replace("pods:\n", &format!("pods:\n{stubborn}\n")));
     bench.up(&file);
     let tree = Tree::of(bench.daemon());
-    assert!(tree.processes().len() >= 4, "init, the daemon, a shell and its sleep");
+    until("init, the daemon, a shell and its sleep live", || tree.processes().len() >= 4);
     (file, tree)
 }
 
