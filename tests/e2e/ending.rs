@@ -20,6 +20,7 @@ as_root_and_ordinary_user![
     up_in_the_foreground_ends_with_ctrl_c,
     up_in_the_foreground_ends_with_its_caller,
     a_client_that_hangs_does_not_stop_down,
+    a_caller_that_hangs_up_ends_nothing,
 ];
 
 /// A lab with programs of every kind, so that there is much to end.
@@ -138,4 +139,29 @@ fn a_client_that_hangs_does_not_stop_down(bench: &Bench) {
     bench.ok(&["down"]);
     tree.must_end();
     drop(silent);
+}
+
+fn a_caller_that_hangs_up_ends_nothing(bench: &Bench) {
+    lab(bench);
+    let daemon = bench.daemon();
+    // Many times more than any buffer holds is on its way when the reader goes.
+    let program = "import socket,struct,sys\ns=socket.create_connection((sys.argv[1],8080))\n\
+                   s.sendall(b'GET /bytes/100000000 HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n')\ns.recv(100)\n\
+                   s.setsockopt(socket.SOL_SOCKET,socket.SO_LINGER,struct.pack('ii',1,0))\ns.close()";
+    let pods = bench.ok(&["get", "pods", "-o", "json"]);
+    let pods: serde_json::Value = serde_json::from_str(&pods).expect("JSON");
+    let ips = pods["items"].as_array().into_iter().flatten().filter_map(|p| p["status"]["podIP"].as_str());
+    for ip in ips {
+        let _ = bench.run(&["exec", "node1", "--", "python3", "-c", program, ip]);
+    }
+    // Somebody who asks on the control socket and does not wait for the answer.
+    for _ in 0..20 {
+        use std::io::Write;
+        let socket = bench.runtime_dir().join(format!("{}.sock", bench.lab));
+        let mut caller = std::os::unix::net::UnixStream::connect(socket).expect("the control socket");
+        let _ = caller
+            .write_all(b"GET /api/v1/pods HTTP/1.1\r\nHost: x\r\n\r\nGET /api/v1/pods HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    bench.probes_pass();
+    assert_eq!(bench.daemon(), daemon, "the same daemon lives");
 }

@@ -21,6 +21,8 @@ networks:
   right: { cidr: 10.9.1.0/24, mtu: 1400 }
 hosts:
   node1: { network: left }
+deployments:
+  tea: { replicas: 2 }
 clients:
   asker: { network: left, address: 10.9.0.1 }
   server: { network: right, address: 10.9.1.2 }
