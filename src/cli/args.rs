@@ -286,7 +286,7 @@ pub struct ShellArgs {
 
 #[derive(Debug, Args)]
 pub struct LogsArgs {
-    /// The pod
+    /// The pod, or a host for what its flanneld wrote
     pub pod: String,
     /// The container; the first one where this is left out
     #[arg(short, long)]

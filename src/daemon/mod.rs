@@ -10,6 +10,7 @@ pub mod api;
 pub mod client;
 pub mod inspect;
 pub mod launch;
+mod logs;
 pub mod main;
 pub mod objects;
 pub mod programs;

@@ -270,7 +270,8 @@ fn signal(group: Option<Pid>, signal: Signal) {
     }
 }
 
-async fn keep(mut output: impl tokio::io::AsyncRead + Unpin, log: Rc<Log>) {
+/// Take what a program writes until it writes no more.
+pub async fn keep(mut output: impl tokio::io::AsyncRead + Unpin, log: Rc<Log>) {
     let mut buffer = [0u8; 8192];
     while let Ok(n) = output.read(&mut buffer).await {
         if n == 0 {

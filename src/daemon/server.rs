@@ -99,7 +99,7 @@ async fn route(daemon: &Rc<Daemon>, request: Request<Incoming>) -> Outcome {
         (&Method::GET, "/labctl/v1/flannelds") => ok(&flannelds(daemon)),
         (&Method::GET, "/labctl/v1/drift") => ok(&texts(&daemon.drift().await?)),
         (&Method::GET, "/labctl/v1/door") => ok(&door(daemon, &query)?),
-        (&Method::GET, "/labctl/v1/logs") => logs(daemon, &query).await,
+        (&Method::GET, "/labctl/v1/logs") => super::logs::answer(daemon, &query).await,
         (&Method::GET, "/labctl/v1/wait") => ok(&wait(daemon, &query).await),
         (&Method::POST, "/labctl/v1/probe") => probe(daemon, body(request).await?).await,
         (&Method::POST, "/labctl/v1/plan") => {
@@ -220,38 +220,6 @@ fn door(daemon: &Daemon, query: &str) -> Result<Door, Box<Problem>> {
     let netns = daemon.netns(&ns).ok_or_else(|| closed("it is being changed".to_owned()))?;
     let entry = daemon.entry(&ns, None).map_err(|e| closed(e.to_string()))?;
     Ok(Door { netns_fd: netns.as_raw_fd(), entry })
-}
-
-/// A container's output from byte `from` on; with `follow`, once there is more.
-async fn logs(daemon: &Daemon, query: &str) -> Outcome {
-    let ns = target(daemon, query)?;
-    let lab = daemon.lab();
-    let NsName::Pod(id) = &ns else {
-        return Err(Box::new(
-            Problem::error(codes::TARGET_UNKNOWN, format!("{ns} is no pod")).help("only pods have logs"),
-        ));
-    };
-    let containers = lab.pod(id).map(|p| p.containers.as_slice()).unwrap_or_default();
-    let names: Vec<&str> = containers.iter().map(|c| c.name.as_str()).collect();
-    let name = parameter(query, "container").or(names.first().copied()).unwrap_or_default();
-    let Some(log) = daemon.workloads.program(&ns, name, |s| Rc::clone(&s.log)) else {
-        let help = match names.contains(&name) {
-            true => "its container is the built-in echo server, which writes nothing".to_owned(),
-            false => format!("its containers are: {}", names.join(", ")),
-        };
-        return Err(Box::new(Problem::error(codes::TARGET_UNKNOWN, format!("`{name}` of {ns} has no log")).help(help)));
-    };
-    let from = parameter(query, "from").and_then(|f| f.parse().ok()).unwrap_or(0);
-    let mut bell = log.bell();
-    let (mut bytes, mut position) = log.since(from);
-    if bytes.is_empty() && parameter(query, "follow").is_some() {
-        // A caller that follows asks again and again; it is let wait for some seconds at a time.
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(20), bell.changed()).await;
-        (bytes, position) = log.since(from);
-    }
-    let mut answer = Response::new(Full::new(Bytes::from(bytes)).boxed_unsync());
-    answer.headers_mut().insert("x-labctl-position", position.into());
-    Ok(answer)
 }
 
 /// Wait until every pod is ready, for at most `seconds`. Returns what is still in trouble.

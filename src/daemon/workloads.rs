@@ -23,7 +23,7 @@ use crate::spec::value::Protocol;
 use crate::workload::echo::{self, Identity};
 use crate::workload::flanneld;
 
-use super::programs::{NETNS_FD, Place, Supervised, hand_over};
+use super::programs::{Log, NETNS_FD, Place, Supervised, hand_over, keep};
 
 /// The hidden verb that is flanneld.
 pub const FLANNELD_VERB: &str = "lab-flanneld";
@@ -45,6 +45,7 @@ struct Daemonised {
     config: Flanneld,
     child: Child,
     control: ChildStdin,
+    log: Rc<Log>,
 }
 
 /// A listener and where it is to be.
@@ -117,8 +118,8 @@ impl Workloads {
         };
         let mut command = Command::new("/proc/self/exe");
         command.arg0("flanneld").arg(FLANNELD_VERB).arg(serde_json::to_string(&options).map_err(io::Error::other)?);
-        // Ours is the caller's until the lab is ready: a pipe there would stay open with flanneld.
-        command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
+        // Our standard error is the caller's until the lab is ready; flanneld must not hold it open.
+        command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         // SAFETY: dup2 is async-signal-safe, and the descriptor lives as long as the closure.
         unsafe {
             command.pre_exec(move || hand_over(tun.as_raw_fd(), NETNS_FD));
@@ -135,10 +136,16 @@ impl Workloads {
         }
         if said.trim() != "ready" {
             let _ = child.kill();
-            let status = child.wait()?;
-            return Err(io::Error::other(format!("flanneld ended at once ({status})")));
+            let ended = child.wait_with_output()?;
+            let why = String::from_utf8_lossy(&ended.stderr).trim().to_owned();
+            return Err(io::Error::other(format!("flanneld ended at once ({}): {why}", ended.status)));
         }
-        self.flannelds.borrow_mut().insert(ns.clone(), Daemonised { config: config.clone(), child, control });
+        let log = Rc::new(Log::default());
+        if let Some(stderr) = child.stderr.take() {
+            let output = tokio::net::unix::pipe::Receiver::from_owned_fd(OwnedFd::from(stderr))?;
+            tokio::task::spawn_local(keep(output, Rc::clone(&log)));
+        }
+        self.flannelds.borrow_mut().insert(ns.clone(), Daemonised { config: config.clone(), child, control, log });
         Ok(())
     }
 
@@ -155,6 +162,11 @@ impl Workloads {
         let Some(flanneld) = all.get_mut(ns) else { return Ok(()) };
         flanneld.config.peers = peers.to_vec();
         tell(&mut flanneld.control, peers)
+    }
+
+    /// What a host's flanneld complained about, where there is one or was.
+    pub fn flanneld_log(&self, ns: &NsName) -> Option<Rc<Log>> {
+        self.flannelds.borrow().get(ns).map(|f| Rc::clone(&f.log))
     }
 
     /// The process of a host's flanneld, where it lives.
