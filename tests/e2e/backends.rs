@@ -56,6 +56,8 @@ fn udp_joins_hosts_of_two_networks_through_a_process(bench: &Bench) {
     passes(bench, &two_networks("{ backend: udp }", 60, 1472));
     let flannelds = Tree::of(bench.daemon()).named("flanneld");
     assert_eq!(flannelds.len(), 3, "one flanneld a host");
+    let log = bench.ok(&["logs", "node1"]);
+    assert!(log.contains("flanneld: 10.244.2.0/24 is behind 192.168."), "{log}");
 }
 
 fn udp_works_or_says_that_the_machine_does_not_allow_it(bench: &Bench) {

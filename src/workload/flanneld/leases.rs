@@ -5,6 +5,8 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
+use ipnet::Ipv4Net;
+
 use crate::plan::PeerLease;
 
 use super::ipv4;
@@ -40,6 +42,18 @@ impl Leases {
         }
         leases.by_length.sort_by_key(|prefixes| std::cmp::Reverse(prefixes.mask));
         Ok(leases)
+    }
+
+    /// Every subnet with its host, in the order of their addresses.
+    pub fn iter(&self) -> impl Iterator<Item = (Ipv4Net, Ipv4Addr)> {
+        let of = |prefixes: &Prefixes| {
+            let length = prefixes.mask.leading_ones();
+            let net = |network: u32| Ipv4Net::new(network.into(), u8::try_from(length).unwrap_or(32));
+            prefixes.hosts.iter().filter_map(|(network, host)| Some((net(*network).ok()?, *host))).collect::<Vec<_>>()
+        };
+        let mut all: Vec<_> = self.by_length.iter().flat_map(of).collect();
+        all.sort();
+        all.into_iter()
     }
 
     fn insert(&mut self, mask: u32, network: u32, host: Ipv4Addr) {

@@ -69,7 +69,7 @@ pub fn run_then(
     let mut control = Control::new(control);
     let mut leases = loop {
         match control.hear()? {
-            Heard::Leases(first) => break first?,
+            Heard::Leases(first) => break told(first?),
             Heard::Nothing => {}
             Heard::End => return Ok(()),
         }
@@ -92,14 +92,22 @@ pub fn run_then(
 
 fn replace(leases: &mut leases::Leases, newer: io::Result<leases::Leases>) {
     match newer {
-        Ok(newer) => *leases = newer,
-        Err(problem) => complain(&problem),
+        Ok(newer) => *leases = told(newer),
+        Err(problem) => log(format_args!("a list of leases was refused: {problem}")),
     }
 }
 
+/// Write into the log what is known from now on.
+fn told(leases: leases::Leases) -> leases::Leases {
+    for (subnet, host) in leases.iter() {
+        log(format_args!("{subnet} is behind {host}"));
+    }
+    leases
+}
+
 /// Standard error may be closed, and that is no reason to stop moving packets.
-fn complain(problem: &io::Error) {
-    let _ = writeln!(io::stderr(), "flanneld: a list of leases was refused: {problem}");
+fn log(what: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "flanneld: {what}");
 }
 
 fn ipv4(address: IpAddr, what: &str) -> io::Result<Ipv4Addr> {
