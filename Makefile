@@ -15,7 +15,7 @@ help:
 demo:
 	@scripts/need iptables ip ping
 	cargo build --locked --bin labctl
-	@scripts/demo target/debug/labctl
+	@scripts/demo $${CARGO_TARGET_DIR:-target}/debug/labctl
 
 test:
 	@scripts/need iptables ip bridge ping curl tcpdump openssl python3 ps unshare useradd su tc

@@ -77,9 +77,19 @@ pub struct OutputArgs {
 #[derive(Debug, Args)]
 pub struct LabArgs {
     /// The lab; may be left out where only one runs
-    pub lab: Option<String>,
+    lab: Option<String>,
+    /// The lab, as other verbs take it
+    #[arg(short, long = "lab", value_name = "LAB", conflicts_with = "lab")]
+    named: Option<String>,
     #[command(flatten)]
     pub format: OutputArgs,
+}
+
+impl LabArgs {
+    /// The lab that was named, in either way.
+    pub fn lab(&self) -> Option<&str> {
+        self.lab.as_deref().or(self.named.as_deref())
+    }
 }
 
 #[derive(Debug, Args)]
@@ -102,10 +112,20 @@ pub struct UpArgs {
 #[derive(Debug, Args)]
 pub struct DownArgs {
     /// The lab; may be left out where only one runs
-    pub lab: Option<String>,
+    lab: Option<String>,
+    /// The lab, as other verbs take it
+    #[arg(short, long = "lab", value_name = "LAB", conflicts_with = "lab")]
+    named: Option<String>,
     /// All labs
-    #[arg(long, conflicts_with = "lab")]
+    #[arg(long, conflicts_with_all = ["lab", "named"])]
     pub all: bool,
+}
+
+impl DownArgs {
+    /// The lab that was named, in either way.
+    pub fn lab(&self) -> Option<&str> {
+        self.lab.as_deref().or(self.named.as_deref())
+    }
 }
 
 #[derive(Debug, Args)]

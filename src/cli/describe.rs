@@ -106,7 +106,7 @@ fn pod(all: &Value) -> String {
     if let Some(owner) = object.pointer("/metadata/ownerReferences/0") {
         out.line("Controlled by", format!("{}/{}", text(owner, "/kind"), text(owner, "/name")));
     }
-    out.line("Restarts", text(object, "/spec/restartPolicy"));
+    out.line("Restart policy", text(object, "/spec/restartPolicy"));
     out.block("Network", &cable(all));
     out.block("Interfaces", &interfaces(all));
     for (index, container) in items(all, "containers").iter().enumerate() {

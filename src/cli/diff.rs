@@ -14,7 +14,7 @@ use super::{DIFFERED, Done, find_lab, plan};
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
 
 pub fn run(args: &LabArgs) -> Done {
-    let client = find_lab(args.lab.as_deref())?;
+    let client = find_lab(args.lab())?;
     let steps: Vec<StepText> = client.get_within("/labctl/v1/drift", PATIENCE)?;
     print(args.format.output, &json!({ "lab": client.lab(), "repair": steps }), |_| {
         if steps.is_empty() {

@@ -22,7 +22,7 @@ pub fn run(args: &DownArgs) -> Done {
         let dir = RuntimeDir::open()?;
         dir.labs()?.into_iter().map(|name| Client::new(&dir, name)).collect()
     } else {
-        vec![find_lab(args.lab.as_deref())?]
+        vec![find_lab(args.lab())?]
     };
     if labs.is_empty() {
         output::line(format_args!("no lab runs"));

@@ -46,8 +46,9 @@ fn run(lab: Option<&str>, target: &str, command: &[OsString]) -> Done {
     let rooms = Rooms::open(pid, door.netns_fd).map_err(|e| failed("the lab cannot be entered", &e))?;
     rooms.enter().map_err(|e| failed("the lab cannot be entered", &e))?;
     let (program, rest) = command.split_first().ok_or_else(|| failed("no program", &"nothing to run"))?;
-    let mut child = Command::new(program);
-    child.args(rest).env("HOSTNAME", &door.entry.hostname);
+    // Found by the PATH that the program will have, not by ours.
+    let mut child = Command::new(found(program));
+    child.args(rest).env("HOSTNAME", &door.entry.hostname).env("PATH", path());
     let (entry, netns) = (door.entry, rooms.net);
     // SAFETY: between fork and exec of a process with one thread; nothing else can hold a lock.
     unsafe {
@@ -71,6 +72,24 @@ fn run(lab: Option<&str>, target: &str, command: &[OsString]) -> Done {
     };
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
+}
+
+/// The caller's PATH, with the directories of system programs behind it: in the lab everyone is
+/// root, and `iptables` and `bridge` are not on every user's PATH.
+fn path() -> OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin");
+    path
+}
+
+/// The program's file, where its name alone was given and the PATH leads to one.
+fn found(program: &OsString) -> OsString {
+    if std::path::Path::new(program).components().count() > 1 {
+        return program.clone();
+    }
+    let path = path();
+    let file = std::env::split_paths(&path).map(|dir| dir.join(program)).find(|f| f.is_file());
+    file.map_or_else(|| program.clone(), std::path::PathBuf::into_os_string)
 }
 
 /// The daemon's namespaces by descriptor.

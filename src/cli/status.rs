@@ -9,7 +9,7 @@ use super::output::{age, count, print};
 use super::{Done, find_lab, list};
 
 pub fn run(args: &LabArgs) -> Done {
-    let client = find_lab(args.lab.as_deref())?;
+    let client = find_lab(args.lab())?;
     let status: LabStatus = client.get("/labctl/v1/status")?;
     let pid = client.pid()?;
     print(args.format.output, &list::with_pid(pid, &status), |_| text(pid, &status));

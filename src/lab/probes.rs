@@ -213,6 +213,11 @@ impl Resolver<'_> {
         if let Some(ns) = self.names.find(bare) {
             return Some(Target::Machine(ns));
         }
+        if bare.chars().all(|c| c.is_ascii_digit() || c == '.') {
+            let help = "an IPv4 address has four numbers from 0 to 255";
+            self.fault(codes::PROBE_TARGET, format!("`{bare}` is no address"), word.place, help);
+            return None;
+        }
         if bare.contains('.') && !bare.contains('/') {
             return Some(Target::Name(bare.to_owned()));
         }
@@ -330,7 +335,10 @@ fn describe(ask: &Ask) -> String {
         Ask::Ping { to, .. } => format!("ping {}", shown(to)),
         Ask::Tcp { to, port, .. } => format!("tcp {}:{port}", shown(to)),
         Ask::Udp { to, port, .. } => format!("udp {}:{port}", shown(to)),
-        Ask::Http(http) => format!("{} {}{}", http.method, http.host, http.path),
+        Ask::Http(http) if http.port == if http.tls { 443 } else { 80 } => {
+            format!("{} {}{}", http.method, http.host, http.path)
+        }
+        Ask::Http(http) => format!("{} {}:{}{}", http.method, http.host, http.port, http.path),
         Ask::Dns { name, record, .. } => format!("dns {name} {record}"),
         Ask::Exec { command } => format!("exec {}", command.join(" ")),
     }
