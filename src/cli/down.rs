@@ -12,7 +12,7 @@ use crate::runtime::RuntimeDir;
 
 use super::args::DownArgs;
 use super::output;
-use super::{Done, find_lab};
+use super::{Done, Failure, find_lab};
 
 /// How long a daemon may take to end by itself.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -27,11 +27,15 @@ pub fn run(args: &DownArgs) -> Done {
     if labs.is_empty() {
         output::line(format_args!("no lab runs"));
     }
+    // One that does not end must not keep the others from it.
+    let mut failure = Failure::default();
     for client in labs {
-        end(&client)?;
-        output::line(format_args!("lab {} is down", client.lab()));
+        match end(&client) {
+            Ok(()) => output::line(format_args!("lab {} is down", client.lab())),
+            Err(problem) => failure.problems.push(*problem),
+        }
     }
-    Ok(ExitCode::SUCCESS)
+    if failure.problems.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(failure) }
 }
 
 /// Ask the daemon to end and wait until its process has. One that does not answer is killed; the

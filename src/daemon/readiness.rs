@@ -4,15 +4,17 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Stdio;
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use tokio::task::JoinHandle;
 
 use crate::kernel::ns::NetNs;
-use crate::lab::names::NsName;
+use crate::lab::names::{HostName, NsName};
 use crate::lab::{self, Lab, ReadinessCheck};
 
 use super::programs::{Place, enter_command};
@@ -27,9 +29,18 @@ pub struct Readiness {
 }
 
 struct Followed {
-    spec: lab::Readiness,
+    /// What is asked of whom, from where; where any of it changes, asking begins anew.
+    question: Question,
     verdict: Rc<RefCell<Verdict>>,
     task: JoinHandle<()>,
+}
+
+type Question = (lab::Readiness, IpAddr, HostName);
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// Ready or not, and why not.
@@ -48,13 +59,11 @@ impl Readiness {
             for container in &pod.containers {
                 let Some(spec) = &container.readiness else { continue };
                 let key = (pod.ns(), container.name.clone());
-                let same = before.remove(&key).filter(|f| f.spec == *spec);
+                let question = (spec.clone(), pod.ip(), pod.host.clone());
+                let same = before.remove(&key).filter(|f| f.question == question);
                 let followed = same.or_else(|| start(daemon, lab, pod, spec));
                 probes.extend(followed.map(|f| (key, f)));
             }
-        }
-        for (_, old) in before {
-            old.task.abort();
         }
     }
 
@@ -76,14 +85,15 @@ fn start(daemon: &Daemon, lab: &Lab, pod: &lab::Pod, spec: &lab::Readiness) -> O
         verdict: Rc::clone(&verdict),
         changed: Rc::clone(&daemon.workloads.changed),
     };
-    Some(Followed { spec: spec.clone(), verdict, task: tokio::task::spawn_local(asker.run()) })
+    let question = (spec.clone(), pod.ip(), pod.host.clone());
+    Some(Followed { question, verdict, task: tokio::task::spawn_local(asker.run()) })
 }
 
 struct Asker {
     /// The host's namespace, where kubelet would be.
     from: NetNs,
     place: Place,
-    pod: std::net::IpAddr,
+    pod: IpAddr,
     spec: lab::Readiness,
     verdict: Rc<RefCell<Verdict>>,
     changed: Rc<tokio::sync::Notify>,
@@ -144,7 +154,15 @@ impl Asker {
         let Place { netns, entry } = &self.place;
         let mut command = tokio::process::Command::from(enter_command(Some(entry), Some(netns), words));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-        match tokio::time::timeout(self.spec.timeout, command.status()).await {
+        command.process_group(0);
+        let mut child = command.spawn().map_err(|e| e.to_string())?;
+        let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+        let ended = tokio::time::timeout(self.spec.timeout, child.wait()).await;
+        // What it started must not outlive it: the next try starts it again.
+        if let Some(group) = group {
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+        match ended {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => Err(format!("`{}` ended with {status}", words.join(" "))),
             Ok(Err(e)) => Err(e.to_string()),

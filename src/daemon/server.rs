@@ -36,7 +36,11 @@ pub type Outcome = Result<Answer, Box<Problem>>;
 /// Answer until the lab ends.
 pub async fn run(daemon: Rc<Daemon>, listener: UnixListener) {
     loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
+        let Ok((stream, _)) = listener.accept().await else {
+            // Out of descriptors, most likely: there will be some again, and asking at once is no help.
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            continue;
+        };
         if !is_ours(&stream) {
             continue;
         }
@@ -111,9 +115,15 @@ async fn route(daemon: &Rc<Daemon>, request: Request<Incoming>) -> Outcome {
         }
         (&Method::POST, "/labctl/v1/change") => {
             let change: Change = body(request).await?;
-            ok(&match daemon.change(&change.text).await {
-                Ok(summary) => Event::Done(summary),
-                Err(problems) => Event::Failed(problems),
+            let changing = Rc::clone(daemon);
+            // A task of its own: a caller that goes away must not leave the change half done.
+            let changed = tokio::task::spawn_local(async move { changing.change(&change.text).await });
+            ok(&match changed.await {
+                Ok(Ok(summary)) => Event::Done(summary),
+                Ok(Err(problems)) => Event::Failed(problems),
+                Err(e) => {
+                    Event::Failed(vec![Problem::error(codes::KERNEL_REFUSED, format!("the change broke off: {e}"))])
+                }
             })
         }
         (&Method::POST, "/labctl/v1/down") => {

@@ -5,6 +5,7 @@
 //! back is again the difference, to the plan from before.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,6 +36,8 @@ pub struct Daemon {
     plan: RefCell<Arc<Plan>>,
     text: RefCell<Text>,
     world: Arc<Mutex<World>>,
+    /// Every namespace by name; asked for while the world may be held by a thread at work.
+    handles: RefCell<HashMap<NsName, NetNs>>,
     pub workloads: Workloads,
     pub readiness: Readiness,
     started: Instant,
@@ -54,6 +57,7 @@ impl Daemon {
             plan: RefCell::new(Arc::new(plan)),
             text: RefCell::new(text),
             world: Arc::new(Mutex::new(World::new(NetNs::current()?))),
+            handles: RefCell::default(),
             workloads: Workloads::default(),
             readiness: Readiness::default(),
             started: Instant::now(),
@@ -111,8 +115,9 @@ impl Daemon {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A namespace of the lab, as of the last change. The world itself may be busy on another thread.
     pub fn netns(&self, ns: &NsName) -> Option<NetNs> {
-        self.world().netns(ns)
+        self.handles.borrow().get(ns).cloned()
     }
 
     /// The iptables that the lab's rules were written with.
@@ -195,8 +200,8 @@ impl Daemon {
             Box::new(Problem::error(codes::KERNEL_REFUSED, format!("the lab cannot be read back: {e}")))
         })?;
         for observed in &mut there.namespaces {
+            self.workloads.observe(observed);
             if let Some(wanted) = plan.get(&observed.ns) {
-                self.workloads.observe(observed, wanted);
                 // Files are written when something enters; until then they are as planned.
                 observed.files.clone_from(&wanted.files);
             }
@@ -206,24 +211,43 @@ impl Daemon {
 
     /// Do steps: who lives there stops first, then the kernel's part, then who lives there starts.
     async fn run(&self, steps: &[Step]) -> Result<(), Failed> {
+        self.stop(steps).await;
+        let kernel: Vec<Step> =
+            steps.iter().filter(|s| !matches!(s.stage(), Stage::Stop | Stage::Workloads)).cloned().collect();
+        let world = Arc::clone(&self.world);
+        let applied = on_thread(move || world.lock().unwrap_or_else(PoisonError::into_inner).apply(&kernel)).await;
+        self.learn_handles();
+        applied?;
+        self.start(steps)
+    }
+
+    /// End who is to end. Programs have some time to do so, all of them at once.
+    async fn stop(&self, steps: &[Step]) {
+        let mut ending = Vec::new();
         for step in steps.iter().filter(|s| s.stage() == Stage::Stop) {
             match &step.op {
                 Op::StopListener(listener) => self.workloads.close(&step.ns, listener),
-                Op::StopProgram(program) => self.workloads.stop(&step.ns, program).await,
+                Op::StopProgram(program) => ending.extend(self.workloads.take(&step.ns, program)),
                 Op::StopFlanneld => self.workloads.stop_flanneld(&step.ns),
                 _ => {}
             }
         }
-        let removed: Vec<NetNs> =
-            steps.iter().filter(|s| s.op == Op::RemoveNs).filter_map(|s| self.netns(&s.ns)).collect();
-        if !removed.is_empty() {
-            process::kill_in(&removed);
+        let ending: Vec<_> = ending.into_iter().map(|p| tokio::task::spawn_local(p.stop())).collect();
+        for ended in ending {
+            let _ = ended.await;
         }
-        let kernel: Vec<Step> =
-            steps.iter().filter(|s| !matches!(s.stage(), Stage::Stop | Stage::Workloads)).cloned().collect();
-        let world = Arc::clone(&self.world);
-        on_thread(move || world.lock().unwrap_or_else(PoisonError::into_inner).apply(&kernel)).await?;
-        self.start(steps)
+        let removed: Vec<&NsName> = steps.iter().filter(|s| s.op == Op::RemoveNs).map(|s| &s.ns).collect();
+        if !removed.is_empty() {
+            let namespaces: Vec<NetNs> = removed.iter().filter_map(|ns| self.netns(ns)).collect();
+            process::kill_in(&namespaces);
+            removed.iter().for_each(|ns| Entry::forget(&ns.path()));
+        }
+    }
+
+    /// Note which namespaces there are now.
+    fn learn_handles(&self) {
+        let handles = self.world().namespaces().map(|(ns, netns)| (ns.clone(), netns.clone())).collect();
+        *self.handles.borrow_mut() = handles;
     }
 
     fn start(&self, steps: &[Step]) -> Result<(), Failed> {

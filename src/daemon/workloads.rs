@@ -70,15 +70,21 @@ impl Workloads {
             let walk = || wanted.iter().map(open_socket).collect::<Vec<_>>();
             scope.spawn(walk).join().unwrap_or_default()
         });
+        // All or none: what is open without being planned would be in the way for ever.
+        let what = |wanted: &Wanted| format!("{}: listen on {}", wanted.ns, wanted.listener);
+        let sockets: Vec<Socket> = wanted
+            .iter()
+            .zip(sockets)
+            .map(|(wanted, socket)| socket.map_err(|e| (what(wanted), e)))
+            .collect::<Result<_, _>>()?;
         for (wanted, socket) in wanted.into_iter().zip(sockets) {
             let identity = Arc::new(identity(&wanted.ns, &wanted.listener));
-            let what = || format!("{}: listen on {}", wanted.ns, wanted.listener);
-            let task = match socket.map_err(|e| (what(), e))? {
+            let task = match socket {
                 Socket::Tcp(socket) => echo::serve_tcp(socket, identity),
                 Socket::Udp(socket) => echo::serve_udp(socket, identity),
             };
             let key = (wanted.ns, wanted.listener.protocol, wanted.listener.port);
-            self.listeners.borrow_mut().insert(key, (wanted.listener, task.map_err(|e| (String::new(), e))?));
+            self.listeners.borrow_mut().insert(key, (wanted.listener, task.map_err(|e| ("echo".to_owned(), e))?));
         }
         Ok(())
     }
@@ -96,11 +102,9 @@ impl Workloads {
         self.programs.borrow_mut().insert((ns.clone(), program.name.clone()), supervised);
     }
 
-    pub async fn stop(&self, ns: &NsName, program: &Program) {
-        let found = self.programs.borrow_mut().remove(&(ns.clone(), program.name.clone()));
-        if let Some(found) = found {
-            found.stop().await;
-        }
+    /// Take a program out, for the caller to stop.
+    pub fn take(&self, ns: &NsName, program: &Program) -> Option<Supervised> {
+        self.programs.borrow_mut().remove(&(ns.clone(), program.name.clone()))
     }
 
     /// Look at one program, by container name.
@@ -176,19 +180,17 @@ impl Workloads {
         matches!(flanneld.child.try_wait(), Ok(None)).then(|| flanneld.child.id())
     }
 
-    /// Put into `observed` who really lives in this namespace.
-    pub fn observe(&self, observed: &mut NsPlan, wanted: &NsPlan) {
+    /// Put into `observed` who really lives in this namespace, planned or not.
+    pub fn observe(&self, observed: &mut NsPlan) {
         let alive = self.flanneld_pid(&observed.ns).is_some();
         observed.flanneld = self.flannelds.borrow().get(&observed.ns).filter(|_| alive).map(|f| f.config.clone());
+        let here = |ns: &NsName| *ns == observed.ns;
         let listeners = self.listeners.borrow();
-        let key = |l: &Listener| (observed.ns.clone(), l.protocol, l.port);
-        let lives =
-            |l: &&Listener| listeners.get(&key(l)).is_some_and(|(there, task)| there == *l && !task.is_finished());
-        observed.listeners = wanted.listeners.iter().filter(lives).cloned().collect();
+        let open = listeners.iter().filter(|((ns, ..), (_, task))| here(ns) && !task.is_finished());
+        observed.listeners = open.map(|(_, (listener, _))| listener.clone()).collect();
         let programs = self.programs.borrow();
-        let kept =
-            |p: &&Program| programs.get(&(observed.ns.clone(), p.name.clone())).is_some_and(|s| s.program == **p);
-        observed.programs = wanted.programs.iter().filter(kept).cloned().collect();
+        observed.programs =
+            programs.iter().filter(|((ns, _), _)| here(ns)).map(|(_, kept)| kept.program.clone()).collect();
     }
 }
 

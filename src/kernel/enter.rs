@@ -49,6 +49,12 @@ impl Entry {
         Ok(Entry { hostname: hostname.to_owned(), dir, files })
     }
 
+    /// Forget a machine's files, and what its programs left in /run.
+    pub fn forget(path: &str) {
+        // Most machines have none: they are written when something enters.
+        let _ = fs::remove_dir_all(Path::new(FILES).join(path));
+    }
+
     /// Whether a machine's files have been written before.
     pub fn exists(path: &str) -> bool {
         Path::new(FILES).join(path).is_dir()

@@ -209,7 +209,7 @@ impl World {
             // Which step each request belongs to, for the kernel's refusals.
             let mut of_step = vec![0; requests.len()];
             for (i, step) in group.iter().enumerate() {
-                if self.make_tun(step)? || self.remove_stranger(step)? {
+                if self.make_tun(step)? || self.drop_tun(step)? || self.remove_stranger(step)? {
                     continue;
                 }
                 for request in self.requests(step)? {
@@ -228,6 +228,25 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// A TUN device goes with the flanneld that holds it, or with our own descriptor where none was
+    /// started yet; only one that somebody else holds is still there to be removed. Returns whether
+    /// the step was about one.
+    fn drop_tun(&mut self, step: &Step) -> Result<bool, Failed> {
+        let Op::RemoveLink(link) = &step.op else { return Ok(false) };
+        if link.kind != LinkKind::Tun {
+            return Ok(false);
+        }
+        self.tuns.remove(&step.ns);
+        let space = self.space(step)?;
+        space.indices.remove(link.name.as_str());
+        let index = space.netns.run(|| nix::net::if_::if_nametoindex(link.name.as_str()));
+        if let Ok(index) = index.map_err(|e| Failed::new(step, e))? {
+            let rtnl = space.rtnl().map_err(|e| Failed::new(step, e))?;
+            rtnl.batch(vec![message::remove_link(index)]).map_err(|e| Failed::new(step, e))?;
+        }
+        Ok(true)
     }
 
     /// A TUN device is made by opening a file, not by a message. Returns whether it was one.

@@ -205,10 +205,7 @@ impl<'a> Differ<'a> {
         if let LinkKind::Veth { peer_ns, peer } = &link.kind {
             self.gone.insert((peer_ns.clone(), peer.clone()));
         }
-        // A TUN device goes with the flanneld that holds it.
-        if link.kind != LinkKind::Tun {
-            self.push(&ns.ns, Op::RemoveLink(Box::new(link.clone())));
-        }
+        self.push(&ns.ns, Op::RemoveLink(Box::new(link.clone())));
     }
 
     fn stop_workloads(&mut self, old: &NsPlan, new: Option<&NsPlan>) {
