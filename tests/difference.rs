@@ -97,6 +97,8 @@ impl World {
                 assert_eq!(link, &**from, "{ns}: what is changed is what was there");
                 *link = (**to).clone();
             }
+            // A TUN device has gone with its flanneld already.
+            Op::RemoveLink(link) if link.kind == LinkKind::Tun && self.ns(ns).link(&link.name).is_none() => {}
             Op::RemoveLink(link) => self.remove_device(ns, &link.name),
             Op::AddAddress(address) => {
                 self.needs(ns, &address.dev);

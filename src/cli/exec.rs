@@ -48,6 +48,7 @@ fn run(lab: Option<&str>, target: &str, command: &[OsString]) -> Done {
     let (program, rest) = command.split_first().ok_or_else(|| failed("no program", &"nothing to run"))?;
     // Found by the PATH that the program will have, not by ours.
     let mut child = Command::new(found(program));
+    child.arg0(program);
     child.args(rest).env("HOSTNAME", &door.entry.hostname).env("PATH", path());
     let (entry, netns) = (door.entry, rooms.net);
     // SAFETY: between fork and exec of a process with one thread; nothing else can hold a lock.

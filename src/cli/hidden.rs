@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 use crate::daemon::launch;
-use crate::daemon::programs::{ENTER_VERB, NETNS_FD};
+use crate::daemon::programs::{ENTER_VERB, NETNS_FD, STARTED_FD};
 use crate::daemon::workloads::FLANNELD_VERB;
 use crate::doctor::tryout;
 use crate::kernel::birth;
@@ -48,7 +48,12 @@ fn enter(args: &[OsString]) -> ExitCode {
     }
     // The program must not keep the namespace open beyond its own life in it.
     let _ = nix::unistd::close(NETNS_FD);
+    // Closed by a successful start; whoever does not ask about it has not opened it.
+    // SAFETY: plain system call on a number; nothing happens where it is no descriptor.
+    unsafe { libc::fcntl(STARTED_FD, libc::F_SETFD, libc::FD_CLOEXEC) };
     let error = Command::new(program).args(rest).exec();
+    // SAFETY: one byte of a constant, as above.
+    unsafe { libc::write(STARTED_FD, b"!".as_ptr().cast(), 1) };
     complain(&program.to_string_lossy(), &error)
 }
 

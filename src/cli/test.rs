@@ -16,6 +16,8 @@ struct Tested {
     lab: String,
     file: String,
     outcomes: Vec<Outcome>,
+    /// Whether a pod was not well at the end.
+    trouble: bool,
 }
 
 pub fn run(args: &TestArgs) -> Done {
@@ -24,7 +26,7 @@ pub fn run(args: &TestArgs) -> Done {
     for file in &args.files {
         match one(args, file) {
             Ok(tested) => {
-                if !tested.outcomes.iter().all(Outcome::passed) {
+                if tested.trouble || !tested.outcomes.iter().all(Outcome::passed) {
                     worst = worst.max(DIFFERED);
                 }
                 if args.output == ReportFormat::Table {
@@ -49,11 +51,12 @@ fn one(args: &TestArgs, file: &str) -> Result<Tested, Failure> {
     let none: [&str; 0] = [];
     let asked = up::await_ready(&raised.client, args.timeout)
         .and_then(|()| raised.client.post::<Vec<Outcome>>("/labctl/v1/probe", &none));
+    let trouble = up::trouble(&raised.client);
     let ended = down::end(&raised.client);
     drop(raised.launched);
-    let outcomes = asked?;
+    let (outcomes, trouble) = (asked?, trouble?);
     ended?;
-    Ok(Tested { lab: ready.lab.name.to_string(), file: file.to_owned(), outcomes })
+    Ok(Tested { lab: ready.lab.name.to_string(), file: file.to_owned(), outcomes, trouble: !trouble.is_empty() })
 }
 
 fn tell(tested: &Tested) {

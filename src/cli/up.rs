@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::daemon::api::{Bundle, Change, Event, Summary};
+use crate::daemon::api::{Bundle, Change, Event, LabStatus, Summary};
 use crate::daemon::client::Client;
 use crate::daemon::launch::{Launched, launch};
 use crate::diag::{Problem, Problems, Sources, codes};
@@ -159,14 +159,25 @@ pub fn run(args: &UpArgs) -> Done {
         outcomes = raised.client.post("/labctl/v1/probe", &none)?;
     }
     present(args, &ready.lab, &raised, &outcomes);
+    let trouble = trouble(&raised.client)?;
     if let Some(launched) = raised.launched {
         if is_watched() {
             anstream::eprintln!("Ctrl-C ends the lab");
         }
         launched.wait();
     }
-    let all = outcomes.iter().all(Outcome::passed);
+    let all = outcomes.iter().all(Outcome::passed) && trouble.is_empty();
     Ok(if all { ExitCode::SUCCESS } else { ExitCode::from(DIFFERED) })
+}
+
+/// What is not well once the probes have run, said on standard error: a program that ended at once
+/// counted as ready in the moment in which it ran.
+pub fn trouble(client: &Client) -> Result<Vec<String>, Box<Problem>> {
+    let status: LabStatus = client.get("/labctl/v1/status")?;
+    for line in &status.trouble {
+        anstream::eprintln!("trouble: {line}");
+    }
+    Ok(status.trouble)
 }
 
 fn present(args: &UpArgs, lab: &Lab, raised: &Raised, outcomes: &[Outcome]) {

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{ExitStatus, Stdio};
 use std::rc::Rc;
@@ -26,6 +26,8 @@ use crate::spec::types::RestartPolicy;
 pub const ENTER_VERB: &str = "lab-enter";
 /// The descriptor under which the network namespace is handed over.
 pub const NETNS_FD: RawFd = 3;
+/// The descriptor on which a program that cannot be started is told; see [`ENTER_VERB`].
+pub const STARTED_FD: RawFd = 4;
 /// How much of a program's output is kept, in bytes.
 const KEPT_OUTPUT: usize = 256 * 1024;
 /// kubelet's back-off: at once, then 10 s, doubled up to 5 minutes; forgotten after 10 good ones.
@@ -191,9 +193,12 @@ impl Keeper {
 
     /// Run the program once. Returns its exit code and Kubernetes' reason.
     async fn once(&mut self) -> io::Result<(i32, String)> {
-        let mut child = self.command().spawn()?;
+        let (started, report) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+        let mut child = self.command(report).spawn()?;
         let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-        self.set(State::Running { pid: child.id().unwrap_or_default() });
+        if is_started(started).await? {
+            self.set(State::Running { pid: child.id().unwrap_or_default() });
+        }
         let mut outputs = Vec::new();
         outputs.extend(child.stdout.take().map(|o| tokio::task::spawn_local(keep(o, Rc::clone(&self.log)))));
         outputs.extend(child.stderr.take().map(|o| tokio::task::spawn_local(keep(o, Rc::clone(&self.log)))));
@@ -214,12 +219,16 @@ impl Keeper {
         Ok(outcome(status))
     }
 
-    fn command(&self) -> Command {
+    fn command(&self, report: OwnedFd) -> Command {
         let Place { netns, entry } = &self.place;
         let mut command = Command::from(enter_command(Some(entry), Some(netns), &self.program.command));
         command.envs(self.program.env.iter().map(|e| (&e.name, &e.value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.kill_on_drop(true).process_group(0);
+        // SAFETY: dup2 is async-signal-safe, and the descriptor lives as long as the closure.
+        unsafe {
+            command.pre_exec(move || hand_over(report.as_raw_fd(), STARTED_FD));
+        }
         command
     }
 }
@@ -263,6 +272,13 @@ pub fn hand_over(from: RawFd, to: RawFd) -> io::Result<()> {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
+}
+
+/// Whether the program itself runs now: its end of the pipe closes with that, in silence; what
+/// becomes it writes a byte where it fails.
+async fn is_started(pipe: OwnedFd) -> io::Result<bool> {
+    let mut pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(pipe)?;
+    Ok(pipe.read(&mut [0u8; 1]).await? == 0)
 }
 
 fn signal(group: Option<Pid>, signal: Signal) {

@@ -74,6 +74,19 @@ impl Rules {
         out
     }
 
+    /// Every rule as a line of its own, `-t TABLE -A CHAIN RULE`, and policies that are not ACCEPT.
+    pub fn lines(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for table in &self.tables {
+            for chain in &table.chains {
+                let policy = chain.policy.as_deref().filter(|p| *p != "ACCEPT");
+                all.extend(policy.map(|p| format!("-t {} -P {} {p}", table.name, chain.name)));
+                all.extend(chain.rules.iter().map(|r| format!("-t {} -A {} {r}", table.name, chain.name)));
+            }
+        }
+        all
+    }
+
     /// Read what `iptables-save` printed. Lines that are none of its own are passed over, and
     /// tables that hold nothing but empty built-in chains are left out.
     pub fn parse(text: &str) -> Rules {

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use super::diff::{Op, Step};
+use super::rules::Rules;
 use super::types::{Address, FdbEntry, Flanneld, Link, LinkKind, Listener, Neighbour, Program, Route};
 
 impl fmt::Display for Step {
@@ -29,9 +30,11 @@ impl fmt::Display for Op {
             Op::RemoveNeighbour(n) => write!(f, "neigh delete {n}"),
             Op::AddFdb(e) => write!(f, "fdb add {e}"),
             Op::RemoveFdb(e) => write!(f, "fdb delete {e}"),
-            Op::SetRules { to, .. } => {
-                let rules: usize = to.tables.iter().flat_map(|t| &t.chains).map(|c| c.rules.len()).sum();
-                write!(f, "iptables-restore of {rules} rules")
+            Op::SetRules { from, to } => {
+                write!(f, "iptables-restore of {} rules", to.lines().len())?;
+                // Of a first build every rule is new; of a change it is the difference that counts.
+                let changes = if from.is_empty() { Vec::new() } else { rule_changes(from, to) };
+                changes.iter().try_for_each(|change| write!(f, "\n    {change}"))
             }
             Op::SetFiles(files) => {
                 let paths: Vec<_> = files.iter().map(|f| f.path.as_str()).collect();
@@ -46,6 +49,15 @@ impl fmt::Display for Op {
             Op::StopProgram(p) => write!(f, "stop {p}"),
         }
     }
+}
+
+/// Rules and policies that go (`-`) and come (`+`), as `iptables -t TABLE` would say them.
+fn rule_changes(from: &Rules, to: &Rules) -> Vec<String> {
+    let (old, new) = (from.lines(), to.lines());
+    let gone = old.iter().filter(|l| !new.contains(l)).map(|l| format!("- {l}"));
+    let come = new.iter().filter(|l| !old.contains(l)).map(|l| format!("+ {l}"));
+    let all: Vec<String> = gone.chain(come).collect();
+    if all.is_empty() { vec!["the same rules in another order".to_owned()] } else { all }
 }
 
 /// What differs between two states of one link.

@@ -94,7 +94,7 @@ fn a_background_child_ends_with_the_lab(bench: &Bench) {
 fn an_unknown_target_is_told_with_a_near_one(bench: &Bench) {
     up(bench);
     bench.exec("node11", &["true"]).ends_with(2).says("target-unknown").says("node1");
-    bench.run(&["logs", "node1"]).ends_with(2).says("only pods have logs");
+    bench.run(&["logs", "node1"]).ends_with(2).says("only flanneld of the back end udp writes one");
 }
 
 fn a_program_that_is_not_there_is_told(bench: &Bench) {
