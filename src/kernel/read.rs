@@ -48,8 +48,13 @@ pub fn namespace(ns: &NsName, netns: &NetNs, plan: &Plan) -> Result<NsPlan, Faul
         observed.links.extend(link(message, &names, wanted, plan));
     }
     observed.links.sort_by_key(|l| l.index);
+    let (routes, connected) = routes(&mut rtnl, &names)?;
+    observed.routes = routes;
     observed.addresses = addresses(&mut rtnl, &names)?;
-    observed.routes = routes(&mut rtnl, &names)?;
+    for address in &mut observed.addresses {
+        let full = address.net.prefix_len() == address.net.max_prefix_len();
+        address.connected = full || connected.iter().any(|r| r.dst == address.net.trunc() && r.dev == address.dev);
+    }
     (observed.neighbours, observed.fdb) = entries(&mut rtnl, &names)?;
     if let Some(wanted) = wanted {
         in_planned_order(&mut observed, wanted);
@@ -178,24 +183,30 @@ fn addresses(rtnl: &mut Rtnl, names: &Names) -> Result<Vec<Address>, Fault> {
         });
         let broadcast = message.attributes.iter().any(|a| matches!(a, AddressAttribute::Broadcast(_)));
         let net = local.and_then(|ip| IpNet::new(ip, message.header.prefix_len).ok());
-        all.extend(net.map(|net| Address { dev: dev.clone(), net, broadcast }));
+        all.extend(net.map(|net| Address { dev: dev.clone(), net, broadcast, connected: true }));
     }
     Ok(all)
 }
 
-fn routes(rtnl: &mut Rtnl, names: &Names) -> Result<Vec<Route>, Fault> {
+/// The main table's routes: those that somebody made, and those that the kernel made for addresses.
+fn routes(rtnl: &mut Rtnl, names: &Names) -> Result<(Vec<Route>, Vec<Route>), Fault> {
     let mut ask = RouteMessage::default();
     ask.header.address_family = AddressFamily::Inet;
-    let answers = rtnl.dump(Message::GetRoute(ask))?;
-    Ok(answers.into_iter().filter_map(|m| if let Message::NewRoute(r) = m { route(&r, names) } else { None }).collect())
+    let (mut made, mut connected) = (Vec::new(), Vec::new());
+    for answer in rtnl.dump(Message::GetRoute(ask))? {
+        let Message::NewRoute(message) = answer else { continue };
+        let Some(route) = route(&message, names) else { continue };
+        match message.header.protocol {
+            RouteProtocol::Kernel => connected.push(route),
+            _ => made.push(route),
+        }
+    }
+    Ok((made, connected))
 }
 
 fn route(message: &RouteMessage, names: &Names) -> Option<Route> {
     let header = &message.header;
-    let ours = header.table == RouteHeader::RT_TABLE_MAIN
-        && header.protocol != RouteProtocol::Kernel
-        && header.kind == RouteType::Unicast;
-    if !ours {
+    if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast {
         return None;
     }
     let (mut dst, mut via, mut dev) = (IpAddr::from([0, 0, 0, 0]), None, None);

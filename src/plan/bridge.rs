@@ -44,7 +44,7 @@ pub fn add(lab: &Lab, host: &Host, ns: &mut NsPlan) {
         up: true,
         kind: LinkKind::Bridge,
     });
-    ns.addresses.push(Address { dev: cni0(), net: gateway(host), broadcast: true });
+    ns.addresses.push(Address { dev: cni0(), net: gateway(host), broadcast: true, connected: true });
     for pod in pods {
         ns.links.push(Link {
             name: pod.veth.clone(),
@@ -84,7 +84,7 @@ pub fn pod(lab: &Lab, pod: &Pod) -> NsPlan {
         up: true,
         kind: LinkKind::Veth { peer_ns: host.ns(), peer: pod.veth.clone() },
     });
-    ns.addresses.push(Address { dev: eth0.clone(), net: pod.address, broadcast: true });
+    ns.addresses.push(Address { dev: eth0.clone(), net: pod.address, broadcast: true, connected: true });
     let gateway = gateway(host);
     ns.routes.push(default_route(gateway, eth0.clone()));
     ns.routes.push(Route { dst: lab.cluster.pod_cidr, via: Some(gateway.addr()), dev: eth0, onlink: false });

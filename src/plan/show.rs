@@ -110,7 +110,8 @@ impl fmt::Display for Link {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} dev {}", self.net, self.dev)
+        let lost = if self.connected { "" } else { ", whose network has no route" };
+        write!(f, "{} dev {}{lost}", self.net, self.dev)
     }
 }
 

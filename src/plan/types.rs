@@ -142,6 +142,9 @@ pub struct Address {
     pub net: IpNet,
     /// Whether a broadcast address is set, as the bridge plug-in does.
     pub broadcast: bool,
+    /// Whether the route to its network is there, which the kernel makes with an address of less
+    /// than a full prefix. Always true in a plan; what is read back may have lost it.
+    pub connected: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]

@@ -24,7 +24,7 @@ pub fn router(lab: &Lab) -> NsPlan {
     ns.sysctls.push(bridge_netfilter(false));
     for network in &lab.networks {
         let bridge = bridge_name(network);
-        ns.addresses.push(Address { dev: bridge.clone(), net: network.gateway, broadcast: true });
+        ns.addresses.push(Address { dev: bridge.clone(), net: network.gateway, broadcast: true, connected: true });
         ns.links.push(Link {
             mac: Some(mac(&NsName::Router, bridge.as_str())),
             name: bridge,
@@ -94,7 +94,7 @@ fn machine(lab: &Lab, ns: NsName, attachment: &Attachment, ports: &[Port], host:
         up: true,
         kind: LinkKind::Veth { peer_ns: NsName::Router, peer: port_name(&ns) },
     });
-    plan.addresses.push(Address { dev: eth0.clone(), net: attachment.address, broadcast: false });
+    plan.addresses.push(Address { dev: eth0.clone(), net: attachment.address, broadcast: false, connected: true });
     if network.name.as_str() != INTERNET_NAME {
         plan.routes.push(default_route(network.gateway, eth0));
     }

@@ -27,6 +27,7 @@ as_root_and_ordinary_user![
     a_cable_pulled_out_of_the_bridge_is_named_and_repaired,
     a_changed_sysctl_is_named_and_repaired,
     a_missing_address_is_named_and_repaired,
+    a_missing_route_of_the_kernels_own_is_named_and_repaired,
 ];
 as_root![a_killed_flanneld_is_named_and_started_again];
 
@@ -126,6 +127,10 @@ fn a_changed_sysctl_is_named_and_repaired(bench: &Bench) {
 
 fn a_missing_address_is_named_and_repaired(bench: &Bench) {
     repairs(bench, "a1", "ip address flush dev eth0", "address add 10.244.1.2/24 dev eth0");
+}
+
+fn a_missing_route_of_the_kernels_own_is_named_and_repaired(bench: &Bench) {
+    repairs(bench, "node1", "ip route del 10.244.1.0/24 dev cni0", "whose network has no route");
 }
 
 fn a_killed_flanneld_is_named_and_started_again(bench: &Bench) {

@@ -36,7 +36,7 @@ pub fn add(lab: &Lab, host: &Host, options: &Options, ns: &mut NsPlan) {
         up: true,
         kind: LinkKind::Vxlan { vni: options.vni, port: options.port, local: host.ip(), dev: IfName::new("eth0") },
     });
-    ns.addresses.push(Address { dev: dev.clone(), net: device_address(host), broadcast: false });
+    ns.addresses.push(Address { dev: dev.clone(), net: device_address(host), broadcast: false, connected: true });
     for peer in peers(lab, host) {
         let neighbours = peer.attachment.network == host.attachment.network;
         if options.direct_routing && neighbours {
