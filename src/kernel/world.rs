@@ -87,10 +87,6 @@ impl World {
         World { spaces, iptables: None, tuns: HashMap::new(), fresh: HashMap::new() }
     }
 
-    pub fn netns(&self, ns: &NsName) -> Option<NetNs> {
-        self.spaces.get(ns).map(|s| s.netns.clone())
-    }
-
     pub fn namespaces(&self) -> impl Iterator<Item = (&NsName, &NetNs)> {
         self.spaces.iter().map(|(name, space)| (name, &space.netns))
     }
