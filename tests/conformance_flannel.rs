@@ -129,7 +129,12 @@ fn vteps(bench: &Bench, name: &str) {
 }
 
 fn leases(bench: &Bench, text: &str, recorded: &str) {
-    let loaded = decode_text(&Text { name: "lab".into(), text: text.to_owned(), default_name: bench.lab.clone() });
+    let loaded = decode_text(&Text {
+        name: "lab".into(),
+        text: text.to_owned(),
+        default_name: bench.lab.clone(),
+        ..Text::default()
+    });
     let lab = labctl::lab::resolve(&loaded, None, &mut Problems::default()).expect("a valid lab");
     let mut keys: Vec<String> = lab.hosts.iter().map(|h| key(&lab, h)).collect();
     keys.sort();

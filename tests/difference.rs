@@ -194,7 +194,12 @@ fn leads_there(old: &Plan, new: &Plan) {
 }
 
 fn lab(text: &str, before: Option<&Lab>) -> Lab {
-    let loaded = decode_text(&Text { name: "lab.yaml".into(), text: text.into(), default_name: "lab".into() });
+    let loaded = decode_text(&Text {
+        name: "lab.yaml".into(),
+        text: text.into(),
+        default_name: "lab".into(),
+        ..Text::default()
+    });
     let mut problems = loaded.problems.clone();
     lab::resolve(&loaded, before, &mut problems).unwrap_or_else(|| panic!("{text}\n{problems:?}"))
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use labctl::diag::{Problems, codes, render};
 use labctl::lab;
-use labctl::spec::load::{Input, Loaded, Text, decode_text, load};
+use labctl::spec::load::{Input, Loaded, Manifest, Text, decode_text, load};
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -35,7 +35,17 @@ fn problems(loaded: &Loaded) -> Problems {
 fn golden(path: &Path) -> Loaded {
     let name = path.file_name().expect("a name").to_string_lossy().into_owned();
     match labctl::spec::load::read(&Input::Path(path.to_owned())) {
-        Ok(text) => decode_text(&Text { name, ..text }),
+        Ok(mut text) => {
+            let folder = format!("{}/", path.parent().expect("a folder").display());
+            for manifest in &mut text.manifests {
+                manifest.name = manifest.name.replace(&folder, "");
+                manifest.text = manifest.text.clone().map_err(|mut problem| {
+                    problem.message = problem.message.replace(&folder, "");
+                    problem
+                });
+            }
+            decode_text(&Text { name, ..text })
+        }
         Err(problem) => {
             let mut loaded = Loaded::default();
             let message = problem.message.replace(&path.display().to_string(), &name);
@@ -124,11 +134,26 @@ fn blocks(page: &str, info: &str) -> Vec<String> {
 #[test]
 fn the_examples_of_a_page_have_its_code_and_the_remedies_have_none() {
     for (code, page) in codes::ALL {
-        let of = |text: String| {
-            let loaded = decode_text(&Text { name: "lab.yaml".into(), text, default_name: "lab".into() });
+        let with = |text: String, manifests| {
+            let text = Text { name: "lab.yaml".into(), text, default_name: "lab".into(), manifests };
+            let loaded = decode_text(&text);
             let problems = problems(&loaded);
             (codes_of(&problems), render::to_text(&problems, &loaded.sources, false, 100))
         };
+        let of = |text: String| with(text, Vec::new());
+        // A manifest stands beside a lab with one host.
+        let beside = |text: String| {
+            let manifest = Manifest { asked: None, name: "manifest.yaml".into(), text: Ok(text) };
+            with("hosts: { node1: {} }\n".into(), vec![manifest])
+        };
+        for example in blocks(page, "yaml manifest") {
+            let (codes, drawn) = beside(example);
+            assert!(!codes.is_empty() && codes.iter().all(|c| c == &code.as_str()), "{code}: {codes:?}\n{drawn}");
+        }
+        for remedy in blocks(page, "yaml manifest good") {
+            let (codes, drawn) = beside(remedy);
+            assert!(codes.is_empty(), "{code}: {drawn}");
+        }
         for example in blocks(page, "yaml") {
             let (codes, drawn) = of(example);
             assert!(!codes.is_empty() && codes.iter().all(|c| c == &code.as_str()), "{code}: {codes:?}\n{drawn}");
@@ -206,7 +231,12 @@ fn one_fault_gives_one_problem() {
         "hosts: { n1: }\nprobes: [{ from: n1, ping: { size: 100 } }]".to_owned(),
     ];
     for text in files {
-        let loaded = decode_text(&Text { name: "lab.yaml".into(), text: text.clone(), default_name: "lab".into() });
+        let loaded = decode_text(&Text {
+            name: "lab.yaml".into(),
+            text: text.clone(),
+            default_name: "lab".into(),
+            ..Text::default()
+        });
         let problems = problems(&loaded);
         assert_eq!(problems.iter().count(), 1, "{text}\n{}", render::to_text(&problems, &loaded.sources, false, 100));
     }

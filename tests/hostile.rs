@@ -15,7 +15,7 @@ use proptest::prelude::*;
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn text(text: impl Into<String>) -> Text {
-    Text { name: "lab.yaml".to_owned(), text: text.into(), default_name: "lab".to_owned() }
+    Text { name: "lab.yaml".to_owned(), text: text.into(), default_name: "lab".to_owned(), ..Text::default() }
 }
 
 /// Load, resolve and draw, as every verb does.

@@ -7,7 +7,8 @@ use labctl::plan::{Plan, plan};
 use labctl::spec::load::{Text, decode_text};
 
 fn lab(text: &str, before: Option<&Lab>) -> Lab {
-    let text = Text { name: "lab.yaml".to_owned(), text: text.to_owned(), default_name: "lab".to_owned() };
+    let text =
+        Text { name: "lab.yaml".to_owned(), text: text.to_owned(), default_name: "lab".to_owned(), ..Text::default() };
     let mut loaded = decode_text(&text);
     let mut problems = std::mem::take(&mut loaded.problems);
     let lab = lab::resolve(&loaded, before, &mut problems);

@@ -83,7 +83,7 @@ impl Draft {
     }
 
     fn lab(&self, before: Option<&Lab>) -> Lab {
-        let text = Text { name: "lab.yaml".into(), text: self.yaml(), default_name: "lab".into() };
+        let text = Text { name: "lab.yaml".into(), text: self.yaml(), default_name: "lab".into(), ..Text::default() };
         let loaded = decode_text(&text);
         let mut problems = loaded.problems.clone();
         let lab = lab::resolve(&loaded, before, &mut problems);
@@ -309,7 +309,12 @@ proptest! {
 }
 
 fn lab_of(text: &str, before: Option<&Lab>) -> Lab {
-    let loaded = decode_text(&Text { name: "lab.yaml".into(), text: text.into(), default_name: "lab".into() });
+    let loaded = decode_text(&Text {
+        name: "lab.yaml".into(),
+        text: text.into(),
+        default_name: "lab".into(),
+        ..Text::default()
+    });
     let mut problems = loaded.problems.clone();
     let lab = lab::resolve(&loaded, before, &mut problems);
     lab.unwrap_or_else(|| panic!("{}", render::to_text(&problems, &loaded.sources, false, 100)))
@@ -349,7 +354,7 @@ fn a_router_with_very_many_networks_has_no_index_twice() {
     for n in 0..200 {
         text.push_str(&format!("  host{n}: {{ network: network-number-{n} }}\n"));
     }
-    let loaded = decode_text(&Text { name: "lab.yaml".into(), text, default_name: "lab".into() });
+    let loaded = decode_text(&Text { name: "lab.yaml".into(), text, default_name: "lab".into(), ..Text::default() });
     let mut problems = loaded.problems.clone();
     let lab = lab::resolve(&loaded, None, &mut problems).expect("a lab");
     devices_are_sound(&plan(&lab));

@@ -28,7 +28,7 @@ fn status(daemon: &Daemon, ns: &NsName, container: &Container) -> Status {
     let (state, restarts) = match &container.run {
         // The echo server is part of the daemon itself.
         Run::Echo => (State::Running { pid: std::process::id() }, 0),
-        Run::Program { .. } => daemon
+        Run::Program { .. } | Run::Dns => daemon
             .workloads
             .program(ns, &container.name, |s| (s.state.borrow().clone(), *s.restarts.borrow()))
             .unwrap_or((State::Waiting { reason: "ContainerCreating".to_owned(), message: String::new() }, 0)),
@@ -129,6 +129,7 @@ fn container(container: &Container) -> Value {
         .collect();
     match &container.run {
         Run::Echo => json!({ "name": container.name, "image": "labctl/echo", "ports": ports }),
+        Run::Dns => json!({ "name": container.name, "image": "labctl/coredns", "ports": ports }),
         Run::Program { command, env } => {
             json!({ "name": container.name, "command": command, "env": env, "ports": ports })
         }

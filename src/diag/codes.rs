@@ -99,6 +99,15 @@ codes! {
     PROBE_EXPECT = "probe-expect";
     LABEL_INVALID = "label-invalid";
     READINESS_PROBE = "readiness-probe";
+    // Kubernetes objects.
+    OBJECT_VERSION = "object-version";
+    OBJECT_PASSED_OVER = "object-passed-over";
+    OBJECT_FIELD = "object-field";
+    OBJECT_INVALID = "object-invalid";
+    OBJECT_TAKEN = "object-taken";
+    SERVICE_ADDRESS = "service-address";
+    NODE_PORT = "node-port";
+    SERVICE_NO_PODS = "service-no-pods";
     // The machine and the lab's life.
     MACHINE_NAMESPACES = "machine-namespaces";
     MACHINE_IPTABLES = "machine-iptables";

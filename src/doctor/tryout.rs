@@ -137,7 +137,8 @@ fn tun() -> Finding {
 /// The very rules that a host of a small lab gets.
 fn flannel_rules() -> Rules {
     let text = "hosts: { one: {}, two: {} }\n".to_owned();
-    let loaded = decode_text(&Text { name: "doctor".to_owned(), text, default_name: "doctor".to_owned() });
+    let loaded =
+        decode_text(&Text { name: "doctor".to_owned(), text, default_name: "doctor".to_owned(), ..Text::default() });
     let lab = crate::lab::resolve(&loaded, None, &mut Problems::default());
     let plan = lab.map(|lab| plan::plan(&lab)).unwrap_or_default();
     plan.namespaces.into_iter().map(|n| n.rules).find(|r| !r.is_empty()).unwrap_or_default()

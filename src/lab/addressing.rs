@@ -7,18 +7,21 @@ use ipnet::IpNet;
 
 use crate::diag::{Place, Problem, Problems, codes};
 use crate::spec::at::At;
-use crate::spec::types::{BackendName, ClusterSpec, FlannelSpec, LabFile, NetworkSpec};
+use crate::spec::types::{BackendName, ClusterSpec, FlannelSpec, KubeProxySpec, LabFile, NetworkSpec};
 
 use super::declared;
 use super::ipam::{Pool, Ranges, size};
 use super::machines::{self, Slots};
-use super::model::{Backend, Client, Cluster, Host, Lab, Network};
+use super::model::{Backend, Client, Cluster, Host, Lab, Network, ProxySettings};
 use super::names::NetworkName;
 use super::ranges::{claim_range, fixed, outside, range};
 use super::resolve::valid;
+use super::services;
 
 /// The network behind the router where the client `internet` stands: TEST-NET-3 of RFC 5737.
 const INTERNET: &str = "203.0.113.0/24";
+/// Load balancers' addresses: TEST-NET-2 of RFC 5737.
+const BALANCERS: &str = "198.51.100.0/24";
 /// The name of that network and of its client.
 pub const INTERNET_NAME: &str = "internet";
 
@@ -36,13 +39,14 @@ pub struct Ground {
 
 pub fn lay(file: &LabFile, before: Option<&Lab>, problems: &mut Problems) -> Ground {
     let mut ranges = Ranges::default();
-    let cluster = cluster(&file.cluster, &mut ranges, problems);
+    let cluster = cluster(file, &mut ranges, problems);
     let networks = networks(file, before, &mut ranges, problems);
     let (hosts, clients) = machines::plug_in(file, &cluster, &networks, before, problems);
     Ground { cluster, networks, hosts, clients }
 }
 
-fn cluster(spec: &ClusterSpec, ranges: &mut Ranges, problems: &mut Problems) -> Cluster {
+fn cluster(file: &LabFile, ranges: &mut Ranges, problems: &mut Problems) -> Cluster {
+    let spec: &ClusterSpec = &file.cluster;
     let mut take = |written: &Option<At<String>>, default: &str, owner: &str| {
         let net = written.as_ref().and_then(|text| range(text, problems)).unwrap_or_else(|| fixed(default));
         claim_range(net, owner, written.as_ref().map(|w| w.place), ranges, problems);
@@ -50,12 +54,28 @@ fn cluster(spec: &ClusterSpec, ranges: &mut Ranges, problems: &mut Problems) -> 
     };
     let pod_cidr = take(&spec.pod_cidr, "10.244.0.0/16", "cluster.podCIDR");
     let service_cidr = take(&spec.service_cidr, "10.96.0.0/12", "cluster.serviceCIDR");
+    let balancers = match &spec.load_balancer.addresses {
+        // The default is kept free only where it is used.
+        None if !services::wanted(file) => fixed(BALANCERS),
+        written => take(written, BALANCERS, "cluster.loadBalancer.addresses"),
+    };
     Cluster {
+        balancers,
+        node_ports: services::node_ports(file, problems),
+        proxy: proxy(&spec.kube_proxy, problems),
         pod_cidr,
         service_cidr,
         domain: domain(spec.domain.as_ref(), problems),
         backend: backend(&spec.flannel, problems),
         ip_masq: spec.flannel.ip_masq.unwrap_or(true),
+    }
+}
+
+fn proxy(spec: &KubeProxySpec, problems: &mut Problems) -> ProxySettings {
+    ProxySettings {
+        masquerade_all: spec.masquerade_all,
+        localhost_node_ports: spec.localhost_node_ports.unwrap_or(true),
+        node_port_addresses: spec.node_port_addresses.iter().filter_map(|r| range(r, problems)).collect(),
     }
 }
 

@@ -7,6 +7,7 @@
 mod addressing;
 mod containers;
 mod declared;
+pub mod dns;
 mod expect;
 mod ipam;
 mod leases;
@@ -18,7 +19,9 @@ pub mod probe;
 mod probes;
 mod ranges;
 mod resolve;
+pub mod services;
 
 pub use addressing::INTERNET_NAME;
+pub use dns::Dns;
 pub use model::*;
 pub use resolve::resolve;

@@ -3,14 +3,18 @@
 //! A [`Lab`] is made by [`super::resolve`] alone, and only when no error was found, so code that
 //! holds one need not ask again. Devices, routes and rules are `plan`'s.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::dns::Dns;
 use super::names::{HostName, IfName, LabName, NetworkName, NsName, PodId};
 use super::probe::Probe;
+use crate::objects::{EndpointSlice, ObjectKey, Service};
 use crate::spec::types::{EnvVar, RestartPolicy};
 use crate::spec::value::{Labels, Protocol};
 
@@ -24,6 +28,15 @@ pub struct Lab {
     pub hosts: Vec<Host>,
     pub clients: Vec<Client>,
     pub pods: Vec<Pod>,
+    /// Services with all their fields, those that every cluster has among them; empty where the lab
+    /// has no service layer.
+    pub services: Vec<Service>,
+    /// Endpoint slices as given, for services without selector.
+    pub slices: Vec<EndpointSlice>,
+    /// Kubernetes' namespaces.
+    pub namespaces: BTreeSet<String>,
+    /// The cluster's DNS; nothing where the lab has no service layer.
+    pub dns: Option<Dns>,
     #[serde(skip)]
     pub probes: Vec<Probe>,
 }
@@ -39,6 +52,21 @@ pub struct Cluster {
     pub backend: Backend,
     /// Whether flanneld runs with `--ip-masq`.
     pub ip_masq: bool,
+    /// The ports that NodePorts come from.
+    pub node_ports: RangeInclusive<u16>,
+    pub proxy: ProxySettings,
+    /// The range that load balancers' public addresses come from.
+    pub balancers: IpNet,
+}
+
+/// How kube-proxy is set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProxySettings {
+    pub masquerade_all: bool,
+    pub localhost_node_ports: bool,
+    /// Ranges of host addresses on which NodePorts answer; empty: all.
+    pub node_port_addresses: Vec<IpNet>,
 }
 
 /// A flannel back end with its options.
@@ -136,6 +164,11 @@ pub struct Pod {
     /// The deployment it belongs to.
     pub owner: Option<String>,
     pub restart_policy: RestartPolicy,
+    /// What it is called behind the headless service that `subdomain` names.
+    pub hostname: Option<String>,
+    pub subdomain: Option<String>,
+    /// How long its programs have to end.
+    pub grace: Duration,
     pub containers: Vec<Container>,
 }
 
@@ -153,6 +186,8 @@ pub struct Container {
 pub enum Run {
     /// The built-in echo server answers on its ports.
     Echo,
+    /// The cluster's DNS server.
+    Dns,
     Program {
         command: Vec<String>,
         env: Vec<EnvVar>,
@@ -175,6 +210,11 @@ pub enum ReadinessCheck {
     HttpGet { path: String, port: u16 },
     TcpSocket { port: u16 },
     Exec { command: Vec<String> },
+}
+
+/// The tenth address of a range of services.
+pub(super) fn dns_address(range: IpNet) -> IpAddr {
+    range.hosts().nth(9).unwrap_or(range.addr())
 }
 
 impl Host {
@@ -216,6 +256,11 @@ impl Lab {
         self.hosts.iter().find(|h| h.name == *name)
     }
 
+    /// The service `namespace/name`.
+    pub fn service(&self, key: &ObjectKey) -> Option<&Service> {
+        self.services.iter().find(|s| ObjectKey::of(&s.metadata) == *key)
+    }
+
     pub fn pod(&self, id: &PodId) -> Option<&Pod> {
         self.pods.iter().find(|p| p.id == *id)
     }
@@ -254,7 +299,7 @@ impl Lab {
 
     /// The cluster's DNS service: the tenth address of the service range, as kubeadm gives it.
     pub fn dns_address(&self) -> IpAddr {
-        self.cluster.service_cidr.hosts().nth(9).unwrap_or(self.cluster.service_cidr.addr())
+        dns_address(self.cluster.service_cidr)
     }
 
     /// Who has an address, where anyone in the lab does.

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
@@ -16,6 +17,7 @@ use crate::spec::value::Labels;
 use super::addressing::{Ground, INTERNET_NAME};
 use super::containers::{self, Workload};
 use super::declared;
+use super::dns::{DNS_DEPLOYMENT, DNS_NAMESPACE, Dns};
 use super::ipam::Pool;
 use super::machines::{self, MOST_PORTS};
 use super::model::{Container, Host, Lab, Pod};
@@ -37,6 +39,9 @@ struct Wanted<'a> {
     labels: &'a Labels,
     owner: Option<String>,
     restart_policy: RestartPolicy,
+    hostname: Option<String>,
+    subdomain: Option<String>,
+    grace: Duration,
     containers: Vec<Container>,
 }
 
@@ -59,7 +64,13 @@ impl Scene<'_> {
     }
 }
 
-pub(super) fn place(file: &LabFile, ground: &Ground, before: Option<&Lab>, problems: &mut Problems) -> Vec<Pod> {
+/// Every pod with its host and address; `before` is the lab as it runs now, `dns` its DNS server.
+pub(super) fn place(
+    file: &LabFile,
+    ground: &Ground,
+    (before, dns): (Option<&Lab>, Option<&Dns>),
+    problems: &mut Problems,
+) -> Vec<Pod> {
     let mut wanted = Vec::new();
     for (name, spec) in file.pods.iter() {
         wanted.extend(single(&file.damage, name, spec, problems));
@@ -70,6 +81,9 @@ pub(super) fn place(file: &LabFile, ground: &Ground, before: Option<&Lab>, probl
             problems.push(too_many(name.place));
             return Vec::new();
         }
+    }
+    if !ground.hosts.is_empty() {
+        wanted.extend(dns.into_iter().flat_map(dns_pods));
     }
     check_names(&wanted, file, problems);
     if ground.hosts.is_empty() {
@@ -94,6 +108,41 @@ fn too_many(place: Place) -> Problem {
         .help("is a replicas count mistyped?")
 }
 
+/// Seconds that a pod's programs have to end where nothing is written, as in Kubernetes.
+const GRACE: u32 = 30;
+
+fn grace(written: Option<&At<u32>>) -> Duration {
+    Duration::from_secs(u64::from(written.map_or(GRACE, |w| w.value)))
+}
+
+/// A hostname or subdomain, which are labels as RFC 1123 has them.
+fn label(written: Option<&At<String>>, what: &str, problems: &mut Problems) -> Option<String> {
+    valid::<PodName>(written?, what, problems).map(String::from)
+}
+
+/// The pods of the DNS server, as kubeadm's deployment `coredns` makes them.
+fn dns_pods(dns: &Dns) -> Vec<Wanted<'_>> {
+    let id = |n: u32| {
+        let namespace = Namespace::try_from(DNS_NAMESPACE.to_owned()).ok()?;
+        Some(PodId { namespace, name: PodName::try_from(format!("{DNS_DEPLOYMENT}-{n}")).ok()? })
+    };
+    let pod = |id| Wanted {
+        id,
+        place: Place::default(),
+        host: None,
+        among: Vec::new(),
+        address: None,
+        labels: &dns.labels,
+        owner: Some(DNS_DEPLOYMENT.to_owned()),
+        restart_policy: RestartPolicy::Always,
+        hostname: None,
+        subdomain: None,
+        grace: grace(None),
+        containers: vec![super::dns::container()],
+    };
+    (1..=dns.replicas).filter_map(id).map(pod).collect()
+}
+
 fn namespace(written: Option<&At<String>>, problems: &mut Problems) -> Option<Namespace> {
     match written {
         Some(written) => valid(written, "namespace", problems),
@@ -115,6 +164,9 @@ fn single<'a>(damage: &Damage, name: &At<String>, spec: &'a PodSpec, problems: &
         labels: &spec.labels,
         owner: None,
         restart_policy: spec.restart_policy.unwrap_or_default(),
+        hostname: label(spec.hostname.as_ref(), "hostname", problems),
+        subdomain: label(spec.subdomain.as_ref(), "subdomain", problems),
+        grace: grace(spec.termination_grace_period_seconds.as_ref()),
         containers,
     })
 }
@@ -141,6 +193,7 @@ fn replicas<'a>(
         .filter_map(|written| known_host(written, file, ground, problems).map(|h| h.name.clone()))
         .collect();
     let (Some(valid_name), Some(namespace)) = (valid_name, namespace) else { return Vec::new() };
+    let subdomain = label(spec.subdomain.as_ref(), "subdomain", problems);
     let mut all = Vec::new();
     for n in 1..=count {
         let Ok(pod) = PodName::try_from(format!("{valid_name}-{n}")) else {
@@ -157,6 +210,9 @@ fn replicas<'a>(
             labels: &spec.labels,
             owner: Some(valid_name.to_string()),
             restart_policy: RestartPolicy::Always,
+            hostname: None,
+            subdomain: subdomain.clone(),
+            grace: grace(spec.termination_grace_period_seconds.as_ref()),
             containers: containers.clone(),
         });
     }
@@ -296,6 +352,9 @@ fn give_addresses(wanted: Vec<Wanted>, hosts: Vec<Option<usize>>, scene: &Scene,
             labels: pod.labels.clone(),
             owner: pod.owner,
             restart_policy: pod.restart_policy,
+            hostname: pod.hostname,
+            subdomain: pod.subdomain,
+            grace: pod.grace,
             containers: pod.containers,
         });
     }

@@ -7,9 +7,10 @@ use crate::spec::At;
 use crate::spec::load::Loaded;
 
 use super::addressing::{self, Ground};
-use super::model::{Backend, Lab};
+use super::model::{Backend, Lab, dns_address};
 use super::names::{LabName, NameError};
-use super::{placement, probes};
+use super::services::{self, Services};
+use super::{dns, placement, probes};
 
 /// The meaning of what was loaded, or the problems why it has none. Warnings come with either.
 ///
@@ -18,9 +19,13 @@ pub fn resolve(loaded: &Loaded, before: Option<&Lab>, problems: &mut Problems) -
     let file = &loaded.file;
     let name = lab_name(loaded, problems);
     let ground = addressing::lay(file, before, problems);
-    let pods = placement::place(file, &ground, before, problems);
+    let dns = dns::resolve(file, problems);
+    let pods = placement::place(file, &ground, (before, dns.as_ref()), problems);
     let Ground { cluster, networks, hosts, clients } = ground;
     warn_host_gw(&cluster.backend, file, &hosts, &networks, problems);
+    let dns_address = dns_address(cluster.service_cidr);
+    let on = services::Ground { cluster: &cluster, pods: &pods, dns_address };
+    let Services { services, slices, namespaces } = services::resolve(file, &on, before, problems);
     let mut lab = Lab {
         // A lab without a name goes on, so that what is wrong with its probes is found as well.
         name: name.clone().or_else(|| LabName::try_from("lab".to_owned()).ok())?,
@@ -30,6 +35,10 @@ pub fn resolve(loaded: &Loaded, before: Option<&Lab>, problems: &mut Problems) -
         hosts,
         clients,
         pods,
+        services,
+        slices,
+        namespaces,
+        dns,
         probes: Vec::new(),
     };
     lab.probes = probes::resolve(file, &lab, problems);

@@ -6,6 +6,12 @@
 //! Here lives what Kubernetes itself does with them, as pure functions. Reading text is in
 //! [`crate::spec`], their effect on a kernel in [`crate::plan`].
 
+pub mod allocate;
+pub mod defaults;
+pub mod field;
+pub mod slices;
+pub mod validate;
+
 pub use k8s_openapi::api::core::v1::{Endpoints, Namespace, Pod, Service, ServicePort, ServiceSpec};
 pub use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -34,4 +40,20 @@ impl std::fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
     }
+}
+
+/// A service's type; ClusterIP where none is written.
+pub fn service_type(spec: &ServiceSpec) -> &str {
+    spec.type_.as_deref().filter(|t| !t.is_empty()).unwrap_or("ClusterIP")
+}
+
+/// Whether a service has no virtual address on purpose.
+pub fn headless(spec: &ServiceSpec) -> bool {
+    spec.cluster_ip.as_deref() == Some("None")
+        || spec.cluster_ips.as_ref().and_then(|ips| ips.first()).is_some_and(|ip| ip == "None")
+}
+
+/// A port's protocol; TCP where none is written.
+pub fn protocol(written: Option<&str>) -> &str {
+    written.filter(|p| !p.is_empty()).unwrap_or("TCP")
 }

@@ -93,6 +93,7 @@ pub fn pod(lab: &Lab, pod: &Pod) -> NsPlan {
     for container in &pod.containers {
         match &container.run {
             Run::Echo => ns.listeners.extend(listeners(&container.ports, Some(host), pod.ip())),
+            Run::Dns => {}
             Run::Program { command, env } => ns.programs.push(Program {
                 name: container.name.clone(),
                 command: command.clone(),

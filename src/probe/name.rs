@@ -78,7 +78,7 @@ mod tests {
 
     fn lab() -> Lab {
         let text = "hosts: { node1: {} }\npods: { a: { host: node1 } }\n".to_owned();
-        let loaded = decode_text(&Text { name: "test".into(), text, default_name: "test".into() });
+        let loaded = decode_text(&Text { name: "test".into(), text, default_name: "test".into(), ..Text::default() });
         crate::lab::resolve(&loaded, None, &mut Problems::default()).expect("a lab")
     }
 

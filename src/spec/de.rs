@@ -75,11 +75,18 @@ impl<'de> Deserializer<'de> for &'de Node {
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         name: &'static str,
-        _fields: &'static [&'static str],
+        fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
         if name == at::AT {
             return visitor.visit_map(Placed::new(self.place, self));
+        }
+        // Kubernetes' own types pass over fields that they do not know; a misspelt one must not be lost.
+        if let Value::Map(entries) = &self.value
+            && let Some(entry) = entries.iter().find(|e| !fields.contains(&e.key.text.as_str()))
+        {
+            let fault: Fault = de::Error::unknown_field(&entry.key.text, fields);
+            return Err(fault.within(entry.key.id, entry.key.place));
         }
         // `node1:` with nothing behind it is a host with every default.
         if self.value == Value::Null {

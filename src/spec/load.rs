@@ -4,9 +4,13 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::de::decode;
+use super::manifest::{self, Objects};
 use super::types::LabFile;
 use super::yaml::{self, LARGEST_FILE};
 use crate::diag::{Place, Problem, Problems, Sources, codes, shown};
+
+/// The most files that one pattern may mean.
+const MOST_MANIFESTS: usize = 1_000;
 
 /// What a lab is read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,13 +27,27 @@ impl Input {
 }
 
 /// A text that was read, ready to be decoded here or in the lab's own process.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Text {
     /// What to call it in messages.
     pub name: String,
     pub text: String,
     /// The lab's name where the text gives none.
     pub default_name: String,
+    /// The files that its `manifests` name, and those given beside it.
+    #[serde(default)]
+    pub manifests: Vec<Manifest>,
+}
+
+/// A text with Kubernetes manifests.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Manifest {
+    /// The words of `manifests` that led to it; nothing where it was given beside the lab file.
+    pub asked: Option<String>,
+    /// What to call it in messages.
+    pub name: String,
+    /// The text, or why it cannot be read.
+    pub text: Result<String, Problem>,
 }
 
 /// A lab file that was read and decoded as far as it could be.
@@ -75,18 +93,116 @@ pub fn decode_text(text: &Text) -> Loaded {
         }
         return loaded;
     }
-    let (file, damage) = decode::<LabFile>(documents.swap_remove(0), &mut loaded.problems);
-    loaded.file = LabFile { damage, ..file };
+    let document = documents.swap_remove(0);
+    let mut objects = Objects::default();
+    if let Some(services) = document.get("services") {
+        objects.services = manifest::service::of_section(services.clone(), &mut loaded.problems);
+    }
+    let (mut file, damage) = decode::<LabFile>(document, &mut loaded.problems);
+    read_manifests(&text.manifests, &file, &mut objects, &mut loaded);
+    file.pods.0.append(&mut objects.pods);
+    file.deployments.0.append(&mut objects.deployments);
+    loaded.file = LabFile { damage, objects, ..file };
     loaded
+}
+
+fn read_manifests(texts: &[Manifest], file: &LabFile, objects: &mut Objects, loaded: &mut Loaded) {
+    for manifest in texts {
+        match &manifest.text {
+            Ok(text) => {
+                let source = loaded.sources.add(&manifest.name, text.as_str());
+                manifest::read(text, source, objects, &mut loaded.problems);
+            }
+            Err(problem) => {
+                let asked = file.manifests.iter().find(|a| Some(&a.value) == manifest.asked.as_ref());
+                let place = asked.map(|a| a.place);
+                let problem = problem.clone();
+                loaded.problems.push(match place {
+                    Some(place) => problem.at(place, "named here"),
+                    None => problem,
+                });
+            }
+        }
+    }
 }
 
 fn first_bytes(place: Place) -> Place {
     Place { end: place.end.min(place.start + 20), ..place }
 }
 
+/// Read the text of `input` and of the manifests that it names. See [`read_text`].
+pub fn read(input: &Input) -> Result<Text, Box<Problem>> {
+    let mut text = read_text(input)?;
+    let folder = match input {
+        Input::Stdin => PathBuf::new(),
+        Input::Path(_) => Path::new(&text.name).parent().map(Path::to_owned).unwrap_or_default(),
+    };
+    for pattern in named_manifests(&text.text) {
+        text.manifests.extend(manifests(&folder, &pattern));
+    }
+    Ok(text)
+}
+
+/// A file with manifests that was given beside a lab file; a directory stands for all of its
+/// YAML and JSON files.
+pub fn read_manifest(input: &Input) -> Result<Vec<Manifest>, Box<Problem>> {
+    match input {
+        Input::Path(path) if path.is_dir() => {
+            let entries = std::fs::read_dir(path).map_err(|e| unreadable(&shown(path), &e))?;
+            let mut found: Vec<PathBuf> = entries.filter_map(|e| e.ok().map(|e| e.path())).collect();
+            found.retain(|p| p.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json"));
+            found.sort();
+            found.into_iter().map(|p| one_manifest(None, &Input::Path(p))).collect()
+        }
+        input => one_manifest(None, input).map(|m| vec![m]),
+    }
+}
+
+fn one_manifest(asked: Option<&str>, input: &Input) -> Result<Manifest, Box<Problem>> {
+    let text = read_text(input)?;
+    Ok(Manifest { asked: asked.map(str::to_owned), name: text.name, text: Ok(text.text) })
+}
+
+/// The words of a text's `manifests`. What is wrong with the text is told when it is decoded.
+fn named_manifests(text: &str) -> Vec<String> {
+    if !text.contains("manifests") {
+        return Vec::new();
+    }
+    let documents = yaml::read(text, 0, &mut Problems::default());
+    let list = documents.first().and_then(|d| d.get("manifests")).map(|m| m.items()).unwrap_or_default();
+    list.iter().filter_map(|n| n.text().map(str::to_owned)).collect()
+}
+
+/// The files that `pattern` means, in the order of their names.
+fn manifests(folder: &Path, pattern: &str) -> Vec<Manifest> {
+    let refused = |problem: Problem| {
+        vec![Manifest { asked: Some(pattern.to_owned()), name: pattern.to_owned(), text: Err(problem) }]
+    };
+    // Letters of the folder's own name stand for themselves.
+    let whole = Path::new(&glob::Pattern::escape(&folder.to_string_lossy())).join(pattern);
+    let paths = match glob::glob(&whole.to_string_lossy()) {
+        Ok(paths) => paths,
+        Err(e) => {
+            let problem = Problem::error(codes::FILE_UNREADABLE, format!("`{pattern}` is no pattern for files: {e}"));
+            return refused(problem.help("write a path, in which `*` stands for any letters of a name"));
+        }
+    };
+    let found: Vec<PathBuf> = paths.filter_map(Result::ok).filter(|p| p.is_file()).take(MOST_MANIFESTS).collect();
+    if found.is_empty() {
+        let problem =
+            Problem::error(codes::FILE_UNREADABLE, format!("there is no file `{}`", shown(&folder.join(pattern))));
+        return refused(problem.help("paths are relative to the lab file"));
+    }
+    let read = |path: PathBuf| match one_manifest(Some(pattern), &Input::Path(path)) {
+        Ok(manifest) => vec![manifest],
+        Err(problem) => refused(*problem),
+    };
+    found.into_iter().flat_map(read).collect()
+}
+
 /// Read the text of `input`, bounded by [`LARGEST_FILE`]. A directory stands for its `lab.yaml`,
 /// or for its only YAML file.
-pub fn read(input: &Input) -> Result<Text, Box<Problem>> {
+pub fn read_text(input: &Input) -> Result<Text, Box<Problem>> {
     match input {
         Input::Stdin => {
             let bytes = bounded(&mut std::io::stdin().lock(), "<stdin>")?;
@@ -166,7 +282,8 @@ fn text(name: &str, bytes: Vec<u8>, default_name: &str) -> Result<Text, Box<Prob
             Some(at) => Err(not_text(name, text.as_bytes(), at, "a control character")),
             None => {
                 let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
-                Ok(Text { name: name.to_owned(), text, default_name: default_name.to_owned() })
+                let (name, default_name) = (name.to_owned(), default_name.to_owned());
+                Ok(Text { name, text, default_name, manifests: Vec::new() })
             }
         },
         Err(e) => Err(not_text(name, e.as_bytes(), e.utf8_error().valid_up_to(), "not UTF-8")),

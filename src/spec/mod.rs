@@ -1,7 +1,8 @@
 //! The lab file: what was written, every value with its place.
 //!
 //! Text becomes a tree ([`yaml`], [`node`]), the tree becomes types (`de`, [`types`],
-//! [`probe`]), and every problem on the way is collected, not only the first. Whether a name
+//! [`probe`]), and every problem on the way is collected, not only the first. Kubernetes manifests go
+//! the same way ([`manifest`]). Whether a name
 //! refers to something or a range overlaps another is not asked here but in `lab`.
 
 pub mod at;
@@ -9,6 +10,7 @@ pub mod damage;
 mod de;
 mod fault;
 pub mod load;
+pub mod manifest;
 pub mod named;
 pub mod node;
 pub mod probe;

@@ -78,6 +78,47 @@ impl Node {
         }
     }
 
+    /// The entry with `key`, where this is a map that has it.
+    pub fn entry(&self, key: &str) -> Option<&Entry> {
+        match &self.value {
+            Value::Map(entries) => entries.iter().find(|e| e.key.text == key),
+            _ => None,
+        }
+    }
+
+    /// The text, where this is one.
+    pub fn text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The items, where this is a list.
+    pub fn items(&self) -> &[Node] {
+        match &self.value {
+            Value::List(items) => items,
+            _ => &[],
+        }
+    }
+
+    /// Where a field path such as `spec.ports[0].nodePort` leads to, as Kubernetes writes paths: the
+    /// value's place, or that of the nearest part around it that is written.
+    pub fn place_of(&self, path: &str) -> Place {
+        let mut node = self;
+        for step in path.split(['.', '[']) {
+            let next = match step.strip_suffix(']').and_then(|n| n.parse::<usize>().ok()) {
+                Some(index) => node.items().get(index),
+                None => node.get(step.trim_end_matches(']')),
+            };
+            match next {
+                Some(next) if next.value != Value::Null => node = next,
+                _ => break,
+            }
+        }
+        node.place
+    }
+
     /// Take out the node or map entry with this id. Returns the id of the list or map that lost it.
     pub fn prune(&mut self, id: u32) -> Option<u32> {
         match &mut self.value {

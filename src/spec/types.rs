@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::at::At;
 use super::damage::Damage;
+use super::manifest::Objects;
 use super::named::Named;
 use super::probe::ProbeSpec;
 use super::value::{Labels, Port, PortSpec};
@@ -35,8 +36,18 @@ pub struct LabFile {
     pub pods: Named<PodSpec>,
     /// Sets of equal pods, spread over the hosts.
     pub deployments: Named<DeploymentSpec>,
+    /// Services, each with the fields of a Kubernetes Service's `spec`, and `namespace`, `labels` and
+    /// `annotations` beside them.
+    pub services: ServicesSpec,
+    /// Files with ordinary Kubernetes manifests, relative to this one; `*` stands for any letters.
+    pub manifests: Vec<At<String>>,
+    /// The cluster's DNS. It is there when this is written, even as `{}`, or when the lab has services.
+    pub dns: Option<DnsSpec>,
     /// What must be true once the lab is up.
     pub probes: Vec<At<ProbeSpec>>,
+    /// Services and what the manifests hold.
+    #[serde(skip)]
+    pub objects: Objects,
     /// What could not be read and is missing in the other fields.
     #[serde(skip)]
     pub damage: Damage,
@@ -56,6 +67,97 @@ pub struct ClusterSpec {
     pub domain: Option<At<String>>,
     /// How pods of different hosts reach each other.
     pub flannel: FlannelSpec,
+    /// The ports that NodePorts come from (kube-apiserver's --service-node-port-range). Default:
+    /// 30000-32767.
+    pub service_node_port_range: Option<At<String>>,
+    /// How kube-proxy is set.
+    pub kube_proxy: KubeProxySpec,
+    /// The cloud's load balancers.
+    pub load_balancer: LoadBalancerSpec,
+}
+
+/// kube-proxy's configuration, as far as it changes rules.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct KubeProxySpec {
+    /// Masquerade everything that goes to a service's virtual address. Default: false.
+    #[serde(rename = "masqueradeAll")]
+    pub masquerade_all: bool,
+    /// Whether NodePorts answer on 127.0.0.1, too. Default: true.
+    pub localhost_node_ports: Option<bool>,
+    /// Ranges of host addresses on which NodePorts answer. Default: all of them.
+    pub node_port_addresses: Vec<At<String>>,
+}
+
+/// The cloud's load balancers, which stand at the router.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LoadBalancerSpec {
+    /// The range that their public addresses come from. Default: 198.51.100.0/24.
+    pub addresses: Option<At<String>>,
+}
+
+/// The cluster's DNS server, CoreDNS' place in Kubernetes.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct DnsSpec {
+    /// Names outside the cluster, each with its addresses, or with the name that it is an alias of.
+    /// Other names do not exist: no machine outside the lab is asked.
+    pub records: Named<DnsRecord>,
+    /// How many pods answer. Default: 2.
+    pub replicas: Option<At<u32>>,
+    /// Which names of the form `10-244-1-2.default.pod.cluster.local` are answered. Default:
+    /// insecure.
+    pub pods: Option<PodRecords>,
+}
+
+/// An address, a name, or a list of addresses.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum DnsRecord {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Default for DnsRecord {
+    fn default() -> Self {
+        DnsRecord::Several(Vec::new())
+    }
+}
+
+/// Which pod names the DNS server answers, as in CoreDNS' `pods` option.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PodRecords {
+    /// None.
+    Disabled,
+    /// Any address, whether or not a pod has it.
+    #[default]
+    Insecure,
+    /// Those of pods that are there.
+    Verified,
+}
+
+/// The section `services`. Its fields are read as those of a manifest; see [`super::manifest`].
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ServicesSpec;
+
+impl<'de> Deserialize<'de> for ServicesSpec {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        serde::de::IgnoredAny::deserialize(deserializer).map(|_| ServicesSpec)
+    }
+}
+
+impl JsonSchema for ServicesSpec {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Services".into()
+    }
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        super::manifest::service::schema(generator)
+    }
 }
 
 /// Flannel's net-conf.json, with the fields of all its back ends side by side.
@@ -156,6 +258,12 @@ pub struct PodSpec {
     pub readiness_probe: Option<At<ReadinessSpec>>,
     /// What happens when a program ends. Default: Always.
     pub restart_policy: Option<RestartPolicy>,
+    /// Its name behind a headless service called as `subdomain` is. Default: the pod's name.
+    pub hostname: Option<At<String>>,
+    /// The headless service that its full name is behind.
+    pub subdomain: Option<At<String>>,
+    /// Seconds that its programs have to end. Default: 30.
+    pub termination_grace_period_seconds: Option<At<u32>>,
     /// Several containers in one network namespace.
     pub containers: Option<Vec<At<ContainerSpec>>>,
 }
@@ -172,6 +280,10 @@ pub struct DeploymentSpec {
     pub labels: Labels,
     /// Hosts that the pods are spread over. Default: all.
     pub hosts: Option<Vec<At<String>>>,
+    /// The headless service that the pods' full names are behind.
+    pub subdomain: Option<At<String>>,
+    /// Seconds that a pod's programs have to end. Default: 30.
+    pub termination_grace_period_seconds: Option<At<u32>>,
     /// Ports, as in a pod.
     pub ports: Option<Vec<At<PortSpec>>>,
     /// A program to run in place of the echo server.

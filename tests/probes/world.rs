@@ -79,7 +79,7 @@ impl World {
     /// Ask the probes of a YAML list.
     pub fn ask(&self, probes: &str) -> Vec<Outcome> {
         let text = format!("{GROUND}{probes}");
-        let loaded = decode_text(&Text { name: "test".into(), text, default_name: "test".into() });
+        let loaded = decode_text(&Text { name: "test".into(), text, default_name: "test".into(), ..Text::default() });
         let mut problems = Problems::default();
         let lab = labctl::lab::resolve(&loaded, None, &mut problems);
         let lab = lab.unwrap_or_else(|| panic!("{:?} {problems:?}", loaded.problems));

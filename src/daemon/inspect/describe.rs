@@ -77,6 +77,7 @@ fn container(daemon: &Daemon, pod: &Pod, container: &Container) -> Value {
         "name": container.name,
         "runs": match &container.run {
             Run::Echo => "the built-in echo server".to_owned(),
+            Run::Dns => "the cluster's DNS server".to_owned(),
             Run::Program { command, .. } => command.join(" "),
         },
         "process": process,

@@ -1,0 +1,332 @@
+//! Services of a lab: checked, completed and given their addresses as the API server does it, and
+//! the services that every cluster has.
+//!
+//! A lab has a service layer (kube-proxy on every host, and DNS) when its file has services,
+//! endpoint slices or `dns:`. One without is a plain pod network, on which names do not resolve.
+//! What the fields of an object may be is decided in [`crate::objects`]; here every refusal gets
+//! the place where it was written.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use crate::diag::{Place, Problem, Problems, codes, did_you_mean};
+use crate::objects::allocate::{self, Ranges, Refused};
+use crate::objects::field::FieldError;
+use crate::objects::slices::{SERVICE_NAME, mirror};
+use crate::objects::{EndpointSlice, ObjectKey, Service, defaults, service_type, validate};
+use crate::spec::LabFile;
+use crate::spec::manifest::Written;
+
+use super::dns::{DNS_LABEL, DNS_NAMESPACE, DNS_SERVICE};
+use super::model::{Cluster, Lab, Pod};
+
+/// What [`resolve`] makes.
+#[derive(Debug, Default)]
+pub struct Services {
+    pub services: Vec<Service>,
+    pub slices: Vec<EndpointSlice>,
+    /// Kubernetes' namespaces, those of pods and services among them.
+    pub namespaces: BTreeSet<String>,
+}
+
+/// What services are given out of.
+pub struct Ground<'a> {
+    pub cluster: &'a Cluster,
+    pub pods: &'a [Pod],
+    pub dns_address: IpAddr,
+}
+
+/// Whether the lab has services, slices or DNS of its own.
+pub(super) fn wanted(file: &LabFile) -> bool {
+    let objects = &file.objects;
+    let any = !objects.services.is_empty() || !objects.slices.is_empty() || !objects.endpoints.is_empty();
+    any || file.dns.is_some()
+}
+
+/// Every service with its addresses. `before` is the lab as it runs now, whose services keep theirs.
+pub(super) fn resolve(file: &LabFile, ground: &Ground, before: Option<&Lab>, problems: &mut Problems) -> Services {
+    if !wanted(file) {
+        return Services::default();
+    }
+    let mut all = Resolver { ground, services: Vec::new(), written: Vec::new(), keys: HashMap::new() };
+    for service in built_in(ground) {
+        all.add(service, None, problems);
+    }
+    for written in &file.objects.services {
+        all.check(written, problems);
+    }
+    all.allocate(before, problems);
+    all.check_selectors(file, problems);
+    let slices = slices(file, problems);
+    let namespaces = namespaces(file, ground.pods, &all.services);
+    Services { services: all.services, slices, namespaces }
+}
+
+struct Resolver<'a> {
+    ground: &'a Ground<'a>,
+    services: Vec<Service>,
+    /// Where each of them was written; nothing for those that every cluster has.
+    written: Vec<Option<&'a Written<Service>>>,
+    keys: HashMap<ObjectKey, Option<Place>>,
+}
+
+impl<'a> Resolver<'a> {
+    fn check(&mut self, written: &'a Written<Service>, problems: &mut Problems) {
+        let faults = validate::service(&written.object);
+        for fault in &faults {
+            problems.push(told(codes::OBJECT_INVALID, fault, written));
+        }
+        if faults.is_empty() {
+            let mut service = written.object.clone();
+            defaults::service(&mut service);
+            self.add(service, Some(written), problems);
+        }
+    }
+
+    fn add(&mut self, service: Service, written: Option<&'a Written<Service>>, problems: &mut Problems) {
+        let key = ObjectKey::of(&service.metadata);
+        let place = written.map(Written::name_place);
+        if let (Some(first), Some(place)) = (self.keys.get(&key), place) {
+            let problem =
+                Problem::error(codes::OBJECT_TAKEN, format!("services \"{key}\" already exists")).at(place, "this one");
+            let problem = match first {
+                Some(first) => problem.at(*first, "and this one"),
+                None => problem,
+            };
+            problems.push(problem.help(match first {
+                Some(_) => "give one of them another name, or another namespace",
+                None => "every lab with services has one of this name; take another",
+            }));
+            return;
+        }
+        self.keys.insert(key, place);
+        self.services.push(service);
+        self.written.push(written);
+    }
+
+    fn allocate(&mut self, before: Option<&Lab>, problems: &mut Problems) {
+        let ranges =
+            Ranges { addresses: self.ground.cluster.service_cidr, node_ports: self.ground.cluster.node_ports.clone() };
+        let old: HashMap<ObjectKey, &Service> =
+            before.iter().flat_map(|lab| &lab.services).map(|s| (ObjectKey::of(&s.metadata), s)).collect();
+        for refused in allocate::allocate(&mut self.services, &old, &ranges) {
+            problems.push(self.refusal(&refused));
+        }
+    }
+
+    fn refusal(&self, refused: &Refused) -> Problem {
+        let code = if refused.port { codes::NODE_PORT } else { codes::SERVICE_ADDRESS };
+        let key = ObjectKey::of(&self.services[refused.service].metadata);
+        let message = format!("service {key}: {}", refused.fault);
+        let problem = Problem::error(code, message);
+        let problem = match self.written[refused.service] {
+            Some(written) => problem.at(written.place(&refused.fault.path), "this one"),
+            None => problem,
+        };
+        let range = &self.ground.cluster.node_ports;
+        problem.help(match refused.port {
+            true => format!("take another of {}-{}, or leave it out and one is found", range.start(), range.end()),
+            false if refused.fault.detail.ends_with("is full") => "take a larger `cluster.serviceCIDR`".to_owned(),
+            false if refused.fault.detail.starts_with("may not change") => {
+                "leave it as it is, or take the service out first and apply it anew".to_owned()
+            }
+            false => format!("take another of {}, or leave it out and one is found", self.ground.cluster.service_cidr),
+        })
+    }
+
+    /// A selector without pods is a warning: pods may come later.
+    fn check_selectors(&self, file: &LabFile, problems: &mut Problems) {
+        if !file.damage.is_empty() {
+            return;
+        }
+        for (service, written) in self.services.iter().zip(&self.written) {
+            let (Some(spec), Some(written)) = (&service.spec, written) else { continue };
+            let Some(selector) = spec.selector.as_ref().filter(|s| !s.is_empty()) else { continue };
+            let key = ObjectKey::of(&service.metadata);
+            let found = self.selected(&key.namespace, selector);
+            if found.is_empty() {
+                problems.push(self.no_pods(&key, selector, written));
+            } else {
+                check_target_names(&key, written, &found, problems);
+            }
+        }
+    }
+
+    fn selected(&self, namespace: &str, selector: &BTreeMap<String, String>) -> Vec<&'a Pod> {
+        let has_all = |pod: &&Pod| selector.iter().all(|(k, v)| pod.labels.get(k) == Some(v));
+        self.ground.pods.iter().filter(|p| p.id.namespace.as_str() == namespace).filter(has_all).collect()
+    }
+
+    fn no_pods(&self, key: &ObjectKey, selector: &BTreeMap<String, String>, written: &Written<Service>) -> Problem {
+        let shown = |labels: &BTreeMap<String, String>| {
+            let all: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+            all.join(",")
+        };
+        let wanted = shown(selector);
+        let others: BTreeSet<String> =
+            self.ground.pods.iter().map(|p| shown(&p.labels)).filter(|l| !l.is_empty()).collect();
+        let elsewhere = self.ground.pods.iter().find(|p| selector.iter().all(|(k, v)| p.labels.get(k) == Some(v)));
+        let help = match (elsewhere, did_you_mean(&wanted, others.iter().map(String::as_str))) {
+            (Some(pod), _) => {
+                format!("pod {} has these labels, but a service sees pods of its own namespace only", pod.id)
+            }
+            (None, Some(near)) => format!("did you mean {near}? Until a pod matches, connections are refused"),
+            (None, None) => "until a pod has these labels, connections to the service are refused".to_owned(),
+        };
+        Problem::warning(codes::SERVICE_NO_PODS, format!("service {key}: no pod has the labels {wanted}"))
+            .at(written.place("spec.selector"), "matches nothing")
+            .help(help)
+    }
+}
+
+/// Whether the pods have the ports that a service names.
+fn check_target_names(key: &ObjectKey, written: &Written<Service>, pods: &[&Pod], problems: &mut Problems) {
+    use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+    let ports = written.object.spec.iter().flat_map(|s| s.ports.iter().flatten());
+    for (n, port) in ports.enumerate() {
+        let Some(IntOrString::String(name)) = &port.target_port else { continue };
+        if pods.iter().any(|p| p.ports().any(|p| p.name.as_ref() == Some(name))) {
+            continue;
+        }
+        let known: BTreeSet<&str> = pods.iter().flat_map(|p| p.ports()).filter_map(|p| p.name.as_deref()).collect();
+        let help = match did_you_mean(name, known.into_iter()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "give a port of the pods this name, or write its number".to_owned(),
+        };
+        problems.push(
+            Problem::warning(codes::SERVICE_NO_PODS, format!("service {key}: no port of its pods is called `{name}`"))
+                .at(written.place(&format!("spec.ports[{n}].targetPort")), "leads nowhere")
+                .help(help),
+        );
+    }
+}
+
+/// A field that the API server refuses, at its place.
+fn told<T>(code: codes::Code, fault: &FieldError, written: &Written<T>) -> Problem {
+    use crate::objects::field::Fault;
+    let help = match &fault.fault {
+        Fault::Required => format!("add `{}`", last_step(&fault.path)),
+        Fault::Forbidden => format!("take `{}` out", last_step(&fault.path)),
+        Fault::Duplicate(_) => "each may be there once".to_owned(),
+        Fault::NotSupported(_) => "write one of those".to_owned(),
+        Fault::Invalid(_) => remedy(fault),
+    };
+    let message = fault.to_string();
+    let message = message.split("; ").next().unwrap_or_default().to_owned();
+    Problem::error(code, message).at(written.place(&fault.path), "here").help(help)
+}
+
+/// What to write in place of a value that cannot be.
+fn remedy(fault: &FieldError) -> String {
+    if let Some((_, remedy)) = fault.detail.split_once("; ") {
+        return remedy.to_owned();
+    }
+    let step = last_step(&fault.path).split('[').next().unwrap_or_default();
+    match step {
+        "name" | "namespace" | "hostname" => "such as `tea-svc`: small letters, digits and dashes".to_owned(),
+        "externalIPs" => "write an address that routers can send to a host of the lab".to_owned(),
+        "addresses" | "ip" | "clusterIP" => "write an address such as 10.96.1.2".to_owned(),
+        step if step.to_ascii_lowercase().ends_with("port") => "write the port's number or name as it is".to_owned(),
+        step => format!("change `{step}`, or take it out"),
+    }
+}
+
+fn last_step(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
+}
+
+/// Slices as given, and those that Endpoints objects say the same as.
+fn slices(file: &LabFile, problems: &mut Problems) -> Vec<EndpointSlice> {
+    let mut all = Vec::new();
+    let mut keys: HashMap<ObjectKey, Place> = HashMap::new();
+    for written in &file.objects.slices {
+        let faults = validate::slice(&written.object);
+        faults.iter().for_each(|f| problems.push(told(codes::OBJECT_INVALID, f, written)));
+        let key = ObjectKey::of(&written.object.metadata);
+        if let Some(first) = keys.insert(key.clone(), written.name_place()) {
+            problems.push(
+                Problem::error(codes::OBJECT_TAKEN, format!("endpointslices \"{key}\" already exists"))
+                    .at(written.name_place(), "this one")
+                    .at(first, "and this one")
+                    .help("give one of them another name"),
+            );
+        }
+        let labelled = written.object.metadata.labels.as_ref().is_some_and(|l| l.contains_key(SERVICE_NAME));
+        if !labelled {
+            problems.push(
+                Problem::warning(codes::SERVICE_NO_PODS, format!("endpoint slice {key} belongs to no service"))
+                    .at(written.name_place(), "nobody uses it")
+                    .help(format!("add the label `{SERVICE_NAME}: …`")),
+            );
+        }
+        let mut slice = written.object.clone();
+        slice.metadata.namespace = Some(key.namespace);
+        all.push(slice);
+    }
+    for written in &file.objects.endpoints {
+        let faults = validate::endpoints(&written.object);
+        faults.iter().for_each(|f| problems.push(told(codes::OBJECT_INVALID, f, written)));
+        all.extend(mirror(&written.object));
+    }
+    all
+}
+
+fn namespaces(file: &LabFile, pods: &[Pod], services: &[Service]) -> BTreeSet<String> {
+    let mut all: BTreeSet<String> =
+        ["default", "kube-node-lease", "kube-public", DNS_NAMESPACE].map(str::to_owned).into_iter().collect();
+    all.extend(file.objects.namespaces.iter().filter_map(|n| n.object.metadata.name.clone()));
+    all.extend(pods.iter().map(|p| p.id.namespace.to_string()));
+    all.extend(services.iter().map(|s| ObjectKey::of(&s.metadata).namespace));
+    all
+}
+
+/// The services that every cluster has: the API server's, which has the range's first address, and
+/// the DNS server's, to which kubeadm gives the tenth.
+fn built_in(ground: &Ground) -> Vec<Service> {
+    let first = ground.cluster.service_cidr.hosts().next().unwrap_or(ground.dns_address);
+    let kubernetes = serde_json::json!({
+        "metadata": { "name": "kubernetes", "namespace": "default" },
+        "spec": { "clusterIP": first, "ports": [{ "name": "https", "port": 443, "targetPort": 6443 }] },
+    });
+    let dns = serde_json::json!({
+        "metadata": { "name": DNS_SERVICE, "namespace": DNS_NAMESPACE, "labels": { DNS_LABEL.0: DNS_LABEL.1 } },
+        "spec": {
+            "clusterIP": ground.dns_address,
+            "selector": { DNS_LABEL.0: DNS_LABEL.1 },
+            "ports": [
+                { "name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53 },
+                { "name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53 },
+            ],
+        },
+    });
+    let made = [kubernetes, dns].into_iter().filter_map(|json| serde_json::from_value::<Service>(json).ok());
+    made.map(|mut service| {
+        defaults::service(&mut service);
+        service
+    })
+    .collect()
+}
+
+/// The ports that NodePorts come from.
+pub(super) fn node_ports(file: &LabFile, problems: &mut Problems) -> RangeInclusive<u16> {
+    const DEFAULT: RangeInclusive<u16> = 30_000..=32_767;
+    let Some(written) = &file.cluster.service_node_port_range else { return DEFAULT };
+    let range = written.split_once('-').and_then(|(first, last)| {
+        let (first, last) = (first.trim().parse::<u16>().ok()?, last.trim().parse::<u16>().ok()?);
+        (first > 0 && first <= last).then_some(first..=last)
+    });
+    range.unwrap_or_else(|| {
+        problems.push(
+            Problem::error(codes::RANGE_INVALID, format!("`{}` is no range of ports", written.value))
+                .at(written.place, "this range")
+                .help("write the first and the last one, such as 30000-32767"),
+        );
+        DEFAULT
+    })
+}
+
+/// Whether a service is one that a cloud gives a load balancer to.
+pub fn is_balanced(service: &Service) -> bool {
+    service.spec.as_ref().is_some_and(|s| service_type(s) == "LoadBalancer" && s.load_balancer_class.is_none())
+}

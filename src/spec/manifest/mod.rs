@@ -1,0 +1,111 @@
+//! Kubernetes manifests: objects as people write them for kubectl, one or several to a file.
+//!
+//! A document becomes a tree as a lab file does, so that every value knows its place, and the tree
+//! becomes one of Kubernetes' own types. Pods and deployments are rewritten into the lab file's
+//! shape ([`workload`]), and services of a lab file into a manifest's ([`service`]), so that
+//! behind this module there is one form of each. What the objects mean is not asked here.
+
+pub mod kinds;
+pub mod service;
+mod tree;
+pub mod workload;
+
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde::de::DeserializeOwned;
+
+use super::at::At;
+use super::de::decode;
+use super::node::{Node, Value};
+use super::types::{DeploymentSpec, PodSpec};
+use super::yaml;
+use crate::diag::{Place, Problem, Problems, codes};
+
+/// An object, and the tree that it was read from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Written<T> {
+    pub object: T,
+    node: Node,
+}
+
+impl<T> Written<T> {
+    /// Where a field such as `spec.ports[0].port` is written, or the nearest part around it.
+    pub fn place(&self, path: &str) -> Place {
+        let place = self.node.place_of(path);
+        // Drawing a whole object helps nobody.
+        if place == self.node.place { self.node.place_of("metadata.name") } else { place }
+    }
+
+    /// Where its name is written.
+    pub fn name_place(&self) -> Place {
+        self.node.place_of("metadata.name")
+    }
+}
+
+/// The objects of a lab, in the order they were written.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Objects {
+    pub services: Vec<Written<Service>>,
+    pub slices: Vec<Written<EndpointSlice>>,
+    pub endpoints: Vec<Written<Endpoints>>,
+    pub namespaces: Vec<Written<Namespace>>,
+    /// Pods in the lab file's shape.
+    pub pods: Vec<(At<String>, PodSpec)>,
+    /// Deployments in the lab file's shape.
+    pub deployments: Vec<(At<String>, DeploymentSpec)>,
+}
+
+impl Objects {
+    pub fn is_empty(&self) -> bool {
+        *self == Objects::default()
+    }
+}
+
+/// Read the objects of one text, which is source number `source`.
+pub fn read(text: &str, source: u16, objects: &mut Objects, problems: &mut Problems) {
+    for document in yaml::read(text, source, problems) {
+        take(document, objects, problems);
+    }
+}
+
+/// Take one object, or each item of a list of them.
+fn take(document: Node, objects: &mut Objects, problems: &mut Problems) {
+    if document.value == Value::Null {
+        return;
+    }
+    let Some(kind) = kinds::of(&document, problems) else { return };
+    match kind {
+        kinds::Kind::List => {
+            if let Value::Map(entries) = document.value {
+                let items = entries.into_iter().find(|e| e.key.text == "items");
+                if let Some(Value::List(items)) = items.map(|e| e.value.value) {
+                    items.into_iter().for_each(|item| take(item, objects, problems));
+                }
+            }
+        }
+        kinds::Kind::Service => objects.services.extend(object(document, problems)),
+        kinds::Kind::EndpointSlice => objects.slices.extend(object(document, problems)),
+        kinds::Kind::Endpoints => objects.endpoints.extend(object(document, problems)),
+        kinds::Kind::Namespace => objects.namespaces.extend(object(document, problems)),
+        kinds::Kind::Pod => objects.pods.extend(workload::pod(document, problems)),
+        kinds::Kind::Deployment => objects.deployments.extend(workload::deployment(document, problems)),
+        kinds::Kind::PassedOver => {}
+    }
+}
+
+/// Decode a tree as one of Kubernetes' types. What has an error is told and left out.
+pub(super) fn object<T: DeserializeOwned + Default>(node: Node, problems: &mut Problems) -> Option<Written<T>> {
+    if node.get("metadata").and_then(|m| m.get("name")).is_none() {
+        problems.push(
+            Problem::error(codes::OBJECT_INVALID, "metadata.name: Required value: an object needs a name")
+                .at(node.place_of("metadata"), "in this one")
+                .help("add `metadata: { name: … }`"),
+        );
+        return None;
+    }
+    let mut found = Problems::default();
+    let (object, _) = decode::<T>(node.clone(), &mut found);
+    let sound = !found.has_errors();
+    problems.extend(found);
+    sound.then_some(Written { object, node })
+}
