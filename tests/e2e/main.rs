@@ -6,6 +6,7 @@ mod harness;
 
 mod backends;
 mod drift;
+mod drift_filters;
 mod ending;
 mod enter;
 mod live;
