@@ -125,6 +125,7 @@ drift! {
 as_root![
     a_killed_flanneld,
     a_tun_device_that_is_taken_away,
+    a_tun_device_under_another_name,
     a_tun_device_of_somebody_else,
     two_cables_that_changed_places,
 ];
@@ -148,6 +149,14 @@ fn a_killed_flanneld(bench: &Bench) {
 fn a_tun_device_that_is_taken_away(bench: &Bench) {
     let file = udp(bench);
     bench.sh("node1", "ip link del flannel0");
+    mends(bench, &file, "start flanneld");
+    assert_eq!(Tree::of(bench.daemon()).named("flanneld").len(), 2);
+}
+
+/// Its flanneld goes on behind it, and cannot be had for the device that takes its place.
+fn a_tun_device_under_another_name(bench: &Bench) {
+    let file = udp(bench);
+    bench.sh("node1", "ip link set flannel0 down && ip link set flannel0 name other");
     mends(bench, &file, "start flanneld");
     assert_eq!(Tree::of(bench.daemon()).named("flanneld").len(), 2);
 }
