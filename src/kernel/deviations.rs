@@ -44,7 +44,13 @@ pub fn is_plain(message: &RouteMessage) -> bool {
 
 /// A route that no plan has words for.
 pub fn route(message: &RouteMessage, names: &Names) -> Deviation {
-    Deviation::Route(Told { what: route_words(message, names), message: body(message) })
+    let mut known = message.clone();
+    if message.attributes.iter().any(|a| matches!(a, RouteAttribute::NhId(_))) {
+        // The kernel tells what the next hop's number stands for, and takes only one of the two.
+        use RouteAttribute::{Gateway, MultiPath, Oif, Via};
+        known.attributes.retain(|a| !matches!(a, Gateway(_) | MultiPath(_) | Oif(_) | Via(_)));
+    }
+    Deviation::Route(Told { what: route_words(message, names), message: body(&known) })
 }
 
 fn route_words(message: &RouteMessage, names: &Names) -> String {

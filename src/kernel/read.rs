@@ -5,7 +5,7 @@
 //! connected routes, learnt neighbours. What a plan has no words for is `kernel::deviations`', rules
 //! are `kernel::observe`'s. Processes are not the kernel's table but the daemon's.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::RawFd;
@@ -88,8 +88,9 @@ fn addresses_and_routes(observed: &mut NsPlan, rtnl: &mut Rtnl, names: &Names) -
     for (mut address, secondary) in addresses(rtnl, names)? {
         let full = address.net.prefix_len() == address.net.max_prefix_len();
         let has_route = |r: &Route| r.dst == address.net.trunc() && r.dev == address.dev;
-        let own = address.dev.as_str() == "lo" || (!secondary && routes.connected.iter().any(has_route));
-        address.connected = full || own;
+        let network = full || (!secondary && routes.connected.iter().any(has_route));
+        let itself = (address.dev.clone(), address.net.addr());
+        address.connected = address.dev.as_str() == "lo" || (network && routes.local.contains(&itself));
         observed.addresses.push(address);
     }
     Ok(())
@@ -251,8 +252,10 @@ fn addresses(rtnl: &mut Rtnl, names: &Names) -> Result<Vec<(Address, bool)>, Fau
 struct Routes {
     /// The main table's, made by somebody.
     made: Vec<Route>,
-    /// The main table's, made by the kernel for addresses.
+    /// The main table's, made by the kernel for the networks of addresses.
     connected: Vec<Route>,
+    /// By which the kernel knows addresses for its own, in the table `local`.
+    local: HashSet<(IfName, IpAddr)>,
     /// Made by somebody, and more than a plan can say.
     unusual: Vec<Deviation>,
 }
@@ -269,18 +272,28 @@ fn routes(rtnl: &mut Rtnl, names: &Names) -> Result<Routes, Fault> {
         match route(&message, names).filter(|_| plain) {
             Some(route) if kernels => routes.connected.push(route),
             Some(route) => routes.made.push(route),
-            None if kernels => {}
+            None if kernels => routes.local.extend(local(&message, names)),
             None => routes.unusual.push(deviations::route(&message, names)),
         }
     }
     Ok(routes)
 }
 
+/// The device and address of a route by which the kernel takes packets for its own.
+fn local(message: &RouteMessage, names: &Names) -> Option<(IfName, IpAddr)> {
+    let said = words(message, names)?;
+    (message.header.kind == RouteType::Local).then_some((said.dev, said.dst.addr()))
+}
+
 fn route(message: &RouteMessage, names: &Names) -> Option<Route> {
     let header = &message.header;
-    if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast {
-        return None;
-    }
+    let ours = header.table == RouteHeader::RT_TABLE_MAIN && header.kind == RouteType::Unicast;
+    words(message, names).filter(|_| ours)
+}
+
+/// What a route says in a plan's words, whatever its table and kind.
+fn words(message: &RouteMessage, names: &Names) -> Option<Route> {
+    let header = &message.header;
     let (mut dst, mut via, mut dev) = (IpAddr::from([0, 0, 0, 0]), None, None);
     for attribute in &message.attributes {
         match attribute {

@@ -111,7 +111,7 @@ impl fmt::Display for Link {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lost = if self.connected { "" } else { ", which has no route to its network of its own" };
+        let lost = if self.connected { "" } else { ", which lacks a route of its own" };
         write!(f, "{} dev {}{lost}", self.net, self.dev)
     }
 }

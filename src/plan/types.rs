@@ -147,9 +147,10 @@ pub struct Address {
     pub net: IpNet,
     /// Whether a broadcast address is set, as the bridge plug-in does.
     pub broadcast: bool,
-    /// Whether the route to its network is there, which the kernel makes with an address of less
-    /// than a full prefix. Always true in a plan; what is read back may have lost it, and a
-    /// secondary address, which goes with the first one of its network, has none of its own.
+    /// Whether the routes are there that the kernel makes with an address: to itself, and with less
+    /// than a full prefix to its network. Always true in a plan; what is read back may have lost
+    /// them, and a secondary address, which goes with the first one of its network, has no route of
+    /// its own to that.
     pub connected: bool,
 }
 

@@ -64,6 +64,11 @@ drift! {
     a_route_with_two_next_hops: on "node1"
         "ip route add 10.99.0.0/16 nexthop via 192.168.1.1 nexthop via 192.168.1.12"
         => "route delete 10.99.0.0/16 nexthop dev eth0 nexthop dev eth0";
+    a_route_with_a_next_hop_of_its_own_right: on "node1"
+        "ip nexthop add id 5 via 192.168.1.1 dev eth0 && ip route add 10.99.0.0/16 nhid 5"
+        => "route delete 10.99.0.0/16";
+    a_route_into_the_machine_itself: on "b1" "ip route add local 10.99.0.0/16 dev lo"
+        => "route delete local 10.99.0.0/16 dev lo table local";
     a_policy_rule_too_many: on "node1" "ip rule add from 10.244.1.0/24 fwmark 1 lookup 1000 pref 100"
         => "rule delete 100: from 10.244.1.0/24 fwmark 0x1 lookup 1000";
     a_policy_rule_that_swallows: on "a1" "ip rule add blackhole to 10.244.2.0/24 pref 0"
@@ -119,7 +124,9 @@ drift! {
         "ip address flush dev eth0 && ip address add 10.244.1.9/24 dev eth0 && ip address add 10.244.1.2/24 dev eth0"
         => "address delete 10.244.1.9/24 dev eth0";
     a_missing_route_of_the_kernels_own: on "node1" "ip route del 10.244.1.0/24 dev cni0"
-        => "which has no route to its network of its own";
+        => "which lacks a route of its own";
+    a_missing_route_to_an_address_itself: on "node1" "ip route del local 10.244.1.1 table local"
+        => "address add 10.244.1.1/24 dev cni0";
 }
 
 as_root![
