@@ -15,3 +15,7 @@ mod sample;
 mod testing;
 mod together;
 mod untouched;
+
+fn main() {
+    harness::tests::main();
+}
