@@ -18,7 +18,7 @@ use labctl::workload::flanneld::{Config, run_then};
 use nix::libc;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setsockopt, sockopt};
 
-tests![Need::Tun; each_daemon_on_the_way_takes_a_hop, what_cannot_be_sent_on_is_answered_with_icmp, rubbish_and_strangers_are_dropped, a_device_that_goes_ends_the_daemon];
+tests![&[Need::Tun]; each_daemon_on_the_way_takes_a_hop, what_cannot_be_sent_on_is_answered_with_icmp, rubbish_and_strangers_are_dropped, a_device_that_goes_ends_the_daemon];
 
 fn main() {
     harness::tests::main();

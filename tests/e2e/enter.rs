@@ -14,6 +14,7 @@ as_root_and_ordinary_user![
     a_background_child_ends_with_the_lab,
     an_unknown_target_is_told_with_a_near_one,
     a_program_that_is_not_there_is_told,
+    tcpdump_listens_as_doctor_says,
 ];
 
 fn up(bench: &Bench) {
@@ -101,4 +102,12 @@ fn a_program_that_is_not_there_is_told(bench: &Bench) {
     up(bench);
     let ran = bench.exec("a1", &["no-such-program"]).says("no-such-program");
     assert_ne!(ran.code, 0);
+}
+
+fn tcpdump_listens_as_doctor_says(bench: &Bench) {
+    up(bench);
+    let ping = format!("ping -i 0.2 {} >/dev/null & ", bench.ip("a2"));
+    let seen =
+        bench.sh("a1", &format!("{ping} timeout 20 tcpdump -Z root -c 1 -ni eth0 icmp; code=$?; kill $!; exit $code"));
+    assert!(seen.contains("ICMP echo"), "{seen}");
 }

@@ -12,11 +12,9 @@ use super::{Bench, Who, beside_the_project};
 /// What a test needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    Nothing,
     Root,
     /// A folder beside the project.
     Folder(&'static str),
-    RootAndFolder(&'static str),
     /// A /dev/net/tun that whoever runs the tests may open. Root can always make one.
     Tun,
 }
@@ -25,13 +23,9 @@ impl Need {
     /// What is missing of it here.
     fn missing(self) -> Option<String> {
         let root = nix::unistd::geteuid().is_root();
-        let no_root = || (!root).then(|| "needs root".to_owned());
-        let no_folder = |folder| beside_the_project(folder).is_none().then(|| format!("needs ../{folder}"));
         match self {
-            Need::Nothing => None,
-            Need::Root => no_root(),
-            Need::Folder(folder) => no_folder(folder),
-            Need::RootAndFolder(folder) => no_root().or_else(|| no_folder(folder)),
+            Need::Root => (!root).then(|| "needs root".to_owned()),
+            Need::Folder(folder) => beside_the_project(folder).is_none().then(|| format!("needs ../{folder}")),
             Need::Tun => {
                 let open = || std::fs::File::options().read(true).write(true).open("/dev/net/tun").is_ok();
                 (!root && !open()).then(|| "needs root or an open /dev/net/tun".to_owned())
@@ -54,7 +48,7 @@ pub struct Test {
     /// The module it is written in.
     pub module: &'static str,
     pub name: &'static str,
-    pub need: Need,
+    pub needs: &'static [Need],
     pub how: How,
 }
 
@@ -72,7 +66,7 @@ impl Test {
             Ok(())
         };
         let trial = Trial::test(format!("{module}{}", self.name), run);
-        match self.need.missing() {
+        match self.needs.iter().find_map(|need| need.missing()) {
             Some(missing) => trial.with_ignored_flag(true).with_kind(missing),
             None => trial,
         }
@@ -110,15 +104,15 @@ fn this_program_lacks_harness_false_in_cargo_toml() {
     panic!("tests that are written with the macros of this module are not run by libtest");
 }
 
-/// Put tests on the list, each a function without arguments: `NEED: name, name, …`.
+/// Put tests on the list, each a function without arguments: `tests![&[NEED, …]; name, …]`.
 #[macro_export]
 macro_rules! tests {
-    ($need:expr; $($name:ident),* $(,)?) => { $(
+    ($needs:expr; $($name:ident),* $(,)?) => { $(
         inventory::submit! {
             $crate::harness::tests::Test {
                 module: module_path!(),
                 name: stringify!($name),
-                need: $need,
+                needs: $needs,
                 how: $crate::harness::tests::How::Plain($name),
             }
         }
@@ -128,12 +122,12 @@ macro_rules! tests {
 /// Put a test on the list that wants a bench. For the macros below.
 #[macro_export]
 macro_rules! on_a_bench {
-    ($who:ident, $suffix:literal, $need:expr, $name:ident) => {
+    ($who:ident, $suffix:literal, $needs:expr, $name:ident) => {
         inventory::submit! {
             $crate::harness::tests::Test {
                 module: module_path!(),
                 name: concat!(stringify!($name), "::", $suffix),
-                need: $need,
+                needs: $needs,
                 how: $crate::harness::tests::How::On($crate::harness::Who::$who, $name),
             }
         }
@@ -145,12 +139,12 @@ macro_rules! on_a_bench {
 #[macro_export]
 macro_rules! as_root_and_ordinary_user {
     (beside $folder:literal; $($name:ident),* $(,)?) => { $(
-        $crate::on_a_bench!(Root, "as_root", $crate::harness::tests::Need::RootAndFolder($folder), $name);
-        $crate::on_a_bench!(Ordinary, "as_an_ordinary_user", $crate::harness::tests::Need::Folder($folder), $name);
+        $crate::on_a_bench!(Root, "as_root", &[$crate::harness::tests::Need::Root, $crate::harness::tests::Need::Folder($folder)], $name);
+        $crate::on_a_bench!(Ordinary, "as_an_ordinary_user", &[$crate::harness::tests::Need::Folder($folder)], $name);
     )* };
     ($($name:ident),* $(,)?) => { $(
-        $crate::on_a_bench!(Root, "as_root", $crate::harness::tests::Need::Root, $name);
-        $crate::on_a_bench!(Ordinary, "as_an_ordinary_user", $crate::harness::tests::Need::Nothing, $name);
+        $crate::on_a_bench!(Root, "as_root", &[$crate::harness::tests::Need::Root], $name);
+        $crate::on_a_bench!(Ordinary, "as_an_ordinary_user", &[], $name);
     )* };
 }
 
@@ -158,17 +152,20 @@ macro_rules! as_root_and_ordinary_user {
 #[macro_export]
 macro_rules! as_root {
     (beside $folder:literal; $($name:ident),* $(,)?) => { $(
-        $crate::on_a_bench!(Root, "as_root", $crate::harness::tests::Need::RootAndFolder($folder), $name);
+        $crate::on_a_bench!(Root, "as_root", &[$crate::harness::tests::Need::Root, $crate::harness::tests::Need::Folder($folder)], $name);
     )* };
     ($($name:ident),* $(,)?) => { $(
-        $crate::on_a_bench!(Root, "as_root", $crate::harness::tests::Need::Root, $name);
+        $crate::on_a_bench!(Root, "as_root", &[$crate::harness::tests::Need::Root], $name);
     )* };
 }
 
 /// Make a test of each function, run as an ordinary user who may make TUN devices.
 #[macro_export]
 macro_rules! as_ordinary_user_with_tun {
+    (beside $folder:literal; $($name:ident),* $(,)?) => { $(
+        $crate::on_a_bench!(WithTun, "as_an_ordinary_user_with_tun", &[$crate::harness::tests::Need::Tun, $crate::harness::tests::Need::Folder($folder)], $name);
+    )* };
     ($($name:ident),* $(,)?) => { $(
-        $crate::on_a_bench!(WithTun, "as_an_ordinary_user_with_tun", $crate::harness::tests::Need::Tun, $name);
+        $crate::on_a_bench!(WithTun, "as_an_ordinary_user_with_tun", &[$crate::harness::tests::Need::Tun], $name);
     )* };
 }
