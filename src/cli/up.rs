@@ -232,14 +232,12 @@ fn headline(lab: &Lab, raised: &Raised) -> String {
             n => format!("lab {} changed in {} ({took} ms)\n", lab.name, output::count(n, "step")),
         };
     }
-    format!(
-        "lab {} is up: {}, {}, {}, flannel {} ({took} ms)\n",
-        lab.name,
-        output::count(lab.hosts.len(), "host"),
-        output::count(lab.clients.iter().filter(|c| c.name.as_str() != INTERNET_NAME).count(), "client"),
-        output::count(lab.pods.len(), "pod"),
-        lab.cluster.backend.name(),
-    )
+    // Those of the file: every lab has a client called internet besides.
+    let clients = lab.clients.iter().filter(|c| c.name.as_str() != INTERNET_NAME).count();
+    let clients = (clients > 0).then(|| output::count(clients, "client"));
+    let (hosts, pods) = (output::count(lab.hosts.len(), "host"), output::count(lab.pods.len(), "pod"));
+    let parts: Vec<String> = [Some(hosts), clients, Some(pods)].into_iter().flatten().collect();
+    format!("lab {} is up: {}, flannel {} ({took} ms)\n", lab.name, parts.join(", "), lab.cluster.backend.name())
 }
 
 fn next_steps(lab: &Lab, outcomes: &[Outcome]) -> String {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit};
-use nix::unistd::{AccessFlags, access, geteuid};
+use nix::unistd::{AccessFlags, access};
 
 use crate::runtime::RuntimeDir;
 
@@ -119,30 +119,21 @@ pub fn runtime_dir() -> Finding {
 
 /// What people like to run in a lab. labctl itself uses none of it.
 pub fn programs() -> Vec<Finding> {
-    let all = [("ip", "iproute2"), ("ping", "iputils-ping"), ("curl", "curl"), ("tcpdump", "tcpdump")];
+    let all = [("ip", "iproute2"), ("ping", "iputils-ping"), ("curl", "curl")];
     all.into_iter()
         .map(|(program, package)| match find(program) {
-            Some(path) if program == "tcpdump" => tcpdump(&path),
             Some(path) => Finding::ok(program, path.display().to_string()),
-            None => Finding::new(program, Verdict::Hint, "it is not installed; labs run without it")
-                .remedy(format!("to use it in `labctl exec`, install the package `{package}`")),
+            None => not_installed(program, package),
         })
         .collect()
 }
 
-/// As root tcpdump becomes another user before it listens, on Debian one of its own. A lab of an
-/// ordinary user has no users but root: such a user may map only itself (user_namespaces(7)), and
-/// groups cannot be set there at all. That holds for every lab of that user, so nothing is tried.
-fn tcpdump(path: &Path) -> Finding {
-    let path = path.display();
-    if geteuid().is_root() {
-        return Finding::ok("tcpdump", path.to_string());
-    }
-    Finding::new("tcpdump", Verdict::Hint, format!("{path}; in a rootless lab it cannot become a user of its own"))
-        .remedy("let it stay root, which in the lab is you: `labctl exec POD -- tcpdump -Z root -ni eth0`")
+pub(super) fn not_installed(program: &str, package: &str) -> Finding {
+    Finding::new(program, Verdict::Hint, "it is not installed; labs run without it")
+        .remedy(format!("to use it in `labctl exec`, install the package `{package}`"))
 }
 
-fn find(program: &str) -> Option<PathBuf> {
+pub(super) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let places = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from);
     let found = std::env::split_paths(&path).chain(places).map(|dir| dir.join(program));
