@@ -16,3 +16,7 @@ mod sample;
 mod testing;
 mod together;
 mod untouched;
+
+fn main() {
+    harness::tests::main();
+}
