@@ -1,6 +1,6 @@
 //! One flow through a real namespace that holds our rules. The node has a veth pair to a namespace
-//! for every address that takes part: the client's, each endpoint's, and one for everything else,
-//! where packets go that no rule takes. Each endpoint listens, and who was reached tells.
+//! for every address that takes part: the client's, each endpoint's, and one for the rest of the
+//! world, where packets go that no rule takes. Each endpoint listens, and who was reached tells.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -165,16 +165,16 @@ fn endpoints(case: &Case) -> Vec<(String, SocketAddr)> {
     all
 }
 
-/// The rest of the world: it takes every packet that comes, whatever address it is for.
+/// The rest of the world, where packets go that the rules leave alone: it has the flow's destination
+/// for an address.
 fn elsewhere(peers: &mut Vec<Peer>, flow: &Flow, sender: &Sender<Hit>) {
     let peer = Peer::new(peers.len(), IpAddr::from([198, 51, 100, 2]));
     ip(&format!("route add default via 198.51.100.2 dev p{} onlink\n", peers.len()));
     let (protocol, sender) = (flow.protocol.clone(), sender.clone());
-    let any = SocketAddr::from(([0, 0, 0, 0], flow.dest_port));
+    let at = SocketAddr::new(flow.destination, flow.dest_port);
     peer.run(move || {
-        run("ip", &["rule", "add", "pref", "10", "iif", "eth0", "lookup", "100"], "");
-        ip("route add local 0.0.0.0/0 dev lo table 100\n");
-        listen(&protocol, any, "elsewhere".to_owned(), sender);
+        ip(&format!("address add {}/32 dev lo\n", at.ip()));
+        listen(&protocol, at, "elsewhere".to_owned(), sender);
     });
     peers.push(peer);
 }
