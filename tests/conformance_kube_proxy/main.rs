@@ -40,6 +40,7 @@ fn main() -> ExitCode {
             let cases = case::read(&folder);
             for who in Who::all() {
                 trials.extend(cases.iter().enumerate().flat_map(|(i, case)| of_case(who, i, case)));
+                trials.extend((0..cases.len()).map(|from| sync(who, &cases, from)));
             }
         }
         None => trials.push(Trial::test("recordings", || Ok(())).with_ignored_flag(true)),
@@ -57,6 +58,13 @@ fn of_case(who: Who, index: usize, case: &Case) -> Vec<Trial> {
     trials
 }
 
+/// From each case to the next, and from the last to the first.
+fn sync(who: Who, cases: &[Case], from: usize) -> Trial {
+    let to = (from + 1) % cases.len();
+    let name = format!("sync::{}::to_{}", who.name(), cases[to].id);
+    trial(name, vec![who.name().into(), to.to_string(), "from".into(), from.to_string()])
+}
+
 fn trial(name: String, words: Vec<String>) -> Trial {
     Trial::test(name, move || {
         let program = std::env::current_exe().map_err(|e| e.to_string())?;
@@ -67,16 +75,17 @@ fn trial(name: String, words: Vec<String>) -> Trial {
     })
 }
 
-/// `inside WHO CASE [FLOW]`.
+/// `inside WHO CASE [FLOW]`, or `inside WHO CASE from CASE`.
 fn inside(words: &[String]) -> ExitCode {
     let folder = harness::beside_the_project("shared/conformance/kube-proxy").expect("the recordings");
     let cases = case::read(&folder);
     let number = |i: usize| words.get(i).and_then(|w| w.parse::<usize>().ok());
     let case = &cases[number(1).expect("a case")];
     Who::named(&words[0]).leave();
-    match number(2) {
-        None => rules::compare(case),
-        Some(flow) => flow::check(case, &case.flows[flow]),
+    match (number(2), number(3)) {
+        (Some(flow), _) => flow::check(case, &case.flows[flow]),
+        (None, Some(from)) => rules::sync_from(&cases[from], case),
+        (None, None) => rules::compare(case),
     }
     ExitCode::SUCCESS
 }

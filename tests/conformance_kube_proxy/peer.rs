@@ -10,8 +10,9 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, unshare};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::harness::until;
 use crate::sctp;
-use crate::space::ip;
+use crate::space::{ip, run};
 
 /// How long a packet that nothing answers is waited for.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -55,6 +56,9 @@ impl Peer {
                  route add 169.254.1.1 dev eth0\nroute add default via 169.254.1.1 dev eth0\n"
             ));
         });
+        // The kernel may take a second to notice that a pair is connected, and until then it drops
+        // what is sent.
+        until("the pair is up", || is_up(&format!("p{number}")) && peer.run(|| is_up("eth0")));
         peer
     }
 
@@ -66,6 +70,10 @@ impl Peer {
         self.jobs.send(job).expect("a living thread");
         result.recv().expect("the job has failed")
     }
+}
+
+fn is_up(device: &str) -> bool {
+    run("ip", &["-o", "link", "show", "dev", device], "").contains(" state UP ")
 }
 
 /// Listen in the calling thread's namespace, and tell of everybody who comes.

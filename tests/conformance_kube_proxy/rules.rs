@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use labctl::plan::proxy;
 use labctl::plan::rules::Rules;
 
 use crate::case::Case;
@@ -31,10 +32,27 @@ pub fn compare(case: &Case) {
     assert_eq!(held.lines(), all.lines(), "the canonical form is not what iptables-save prints");
 }
 
+/// Going from another case's rules to this one's by a sync leaves what writing them anew does.
+pub fn sync_from(other: &Case, case: &Case) {
+    let (restore, save) = programs(case);
+    let plan = |case: &Case| case.plan(&case.config(false));
+    let (old, new) = (plan(other), plan(case));
+    let whole = |rules: &proxy::ProxyRules| {
+        let mut all = Rules::default();
+        rules.add_to(&mut all);
+        all
+    };
+    run(restore, &[], &whole(&old).restore_text());
+    if let Some(text) = proxy::sync(&old, &new) {
+        run(restore, &["--noflush"], &text);
+    }
+    assert_eq!(Rules::parse(&run(save, &[], "")).lines(), whole(&new).lines(), "{:#?}", proxy::sync(&old, &new));
+}
+
 fn programs(case: &Case) -> (&'static str, &'static str) {
     match case.config(false).family {
-        labctl::plan::proxy::Family::V4 => ("iptables-restore", "iptables-save"),
-        labctl::plan::proxy::Family::V6 => ("ip6tables-restore", "ip6tables-save"),
+        proxy::Family::V4 => ("iptables-restore", "iptables-save"),
+        proxy::Family::V6 => ("ip6tables-restore", "ip6tables-save"),
     }
 }
 

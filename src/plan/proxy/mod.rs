@@ -26,6 +26,8 @@ pub mod nat;
 pub mod service;
 pub mod sync;
 pub mod sysctl;
+#[cfg(test)]
+mod tests;
 
 use crate::objects::{EndpointSlice, Service};
 

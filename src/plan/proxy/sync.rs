@@ -103,7 +103,7 @@ impl<'r> Side<'r> {
 }
 
 fn shared(edit: &mut Edit, old: Side, new: Side, pairs: &[Pair]) {
-    for chain in changed_chains(&old, &new, pairs) {
+    for chain in changed_chains(&old, &new, pairs).into_iter().filter(|c| new.table.chains.contains(c)) {
         let (before, after) = (old.chain(chain), new.chain(chain));
         let known = old.table.chains.contains(&chain);
         match single_rules(&before, &after).filter(|_| known) {
