@@ -4,6 +4,16 @@ mod harness;
 
 use harness::{Bench, Who};
 
+tests![&[];
+    kube_proxys_flags_have_its_defaults,
+    kube_proxys_flags_do_what_they_do_there,
+    a_manifest_that_is_wrong_is_refused_with_its_name,
+];
+
+fn main() {
+    harness::tests::main();
+}
+
 const MANIFESTS: &str = r#"
 apiVersion: v1
 kind: Service
@@ -37,7 +47,6 @@ fn rules(more: &[&str]) -> String {
     bench.ok(&args)
 }
 
-#[test]
 fn kube_proxys_flags_have_its_defaults() {
     let text = rules(&[]);
     assert!(text.starts_with("*filter\n:KUBE-SERVICES - [0:0]\n") && text.ends_with("COMMIT\n"), "{text}");
@@ -47,7 +56,6 @@ fn kube_proxys_flags_have_its_defaults() {
     assert_eq!(text.matches("-j DNAT --to-destination 10.244.").count(), 2);
 }
 
-#[test]
 fn kube_proxys_flags_do_what_they_do_there() {
     let text = rules(&["--cluster-cidr", "fd00::/8,10.244.0.0/16", "--masquerade-bit=15"]);
     assert!(text.contains(" ! -s 10.244.0.0/16 -j KUBE-MARK-MASQ\n") && text.contains("--or-mark 0x8000\n"), "{text}");
@@ -60,7 +68,6 @@ fn kube_proxys_flags_do_what_they_do_there() {
     assert!(text.contains("! -d ::1/128 -j KUBE-NODEPORTS\n") && !text.contains("10.96.0.20"), "{text}");
 }
 
-#[test]
 fn a_manifest_that_is_wrong_is_refused_with_its_name() {
     let bench = Bench::new(Who::Ordinary);
     let file = bench.path("wrong.yaml");

@@ -43,7 +43,7 @@ pub enum Verb {
     /// Show where a running lab's kernel state differs from its plan
     Diff(LabArgs),
     /// Print the rules that kube-proxy would write for manifests
-    Rules(RulesArgs),
+    Rules(super::rules::RulesArgs),
     /// Check lab files
     Validate(ValidateArgs),
     /// Explain an error code
@@ -358,52 +358,4 @@ impl ValidateArgs {
 pub struct ExplainArgs {
     /// A code such as `spec-unknown-field`; all are listed where it is left out
     pub code: Option<String>,
-}
-
-/// An address family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum IpFamily {
-    Ipv4,
-    Ipv6,
-}
-
-/// kube-proxy's own flags where it has them, with its defaults.
-#[derive(Debug, Args)]
-pub struct RulesArgs {
-    /// Manifests with Services and EndpointSlices, YAML or JSON; `-` for standard input
-    #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
-    pub files: Vec<String>,
-    /// The node whose rules they are: endpoints with this nodeName are local
-    #[arg(long, value_name = "NAME")]
-    pub node: String,
-    /// The node's addresses, the first one of a family being its own
-    #[arg(long, value_name = "IP", value_delimiter = ',')]
-    pub node_ip: Vec<std::net::IpAddr>,
-    /// The family; that of the first --node-ip where this is left out, or else IPv4
-    #[arg(long, value_enum)]
-    pub family: Option<IpFamily>,
-    /// The node's labels, of which topology.kubernetes.io/zone counts
-    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', value_parser = super::rules::label)]
-    pub node_labels: Vec<(String, String)>,
-    /// The range of pods' addresses, by which traffic from inside the cluster is known
-    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
-    pub cluster_cidr: Vec<ipnet::IpNet>,
-    /// Masquerade all traffic to cluster IPs
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = clap::ArgAction::Set)]
-    pub masquerade_all: bool,
-    /// The bit of the packet mark that means "to be masqueraded"
-    #[arg(long, value_name = "BIT", default_value_t = 14, value_parser = clap::value_parser!(u8).range(0..=31))]
-    pub masquerade_bit: u8,
-    /// Ranges of the addresses that NodePorts answer on, or `primary` for the node's own
-    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
-    pub nodeport_addresses: Vec<super::rules::NodePortRange>,
-    /// Whether NodePorts answer on 127.0.0.1
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true, action = clap::ArgAction::Set)]
-    pub iptables_localhost_nodeports: bool,
-    /// Whether the kernel has kube-proxy's packet counters (nfacct)
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true, action = clap::ArgAction::Set)]
-    pub nfacct: bool,
-    /// Masquerade with random ports, as kube-proxy does where iptables can
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = clap::ArgAction::Set)]
-    pub random_fully: bool,
 }
