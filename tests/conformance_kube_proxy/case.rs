@@ -95,8 +95,8 @@ impl Case {
     }
 
     pub fn plan(&self, config: &ProxyConfig) -> ProxyRules {
-        let services: Vec<Service> = self.services.iter().map(|s| object(s)).collect();
-        let slices: Vec<EndpointSlice> = self.endpoint_slices.iter().map(|s| object(s)).collect();
+        let services: Vec<Service> = self.services.iter().map(object).collect();
+        let slices: Vec<EndpointSlice> = self.endpoint_slices.iter().map(object).collect();
         proxy::plan(&services, &slices, config)
     }
 }
