@@ -46,7 +46,10 @@ pub fn sync_from(other: &Case, case: &Case) {
     if let Some(text) = proxy::sync(&old, &new) {
         run(restore, &["--noflush"], &text);
     }
-    assert_eq!(Rules::parse(&run(save, &[], "")).lines(), whole(&new).lines(), "{:#?}", proxy::sync(&old, &new));
+    let (held, fresh) = (Rules::parse(&run(save, &[], "")), whole(&new));
+    assert_eq!(held.lines(), fresh.lines(), "{:#?}", proxy::sync(&old, &new));
+    // Chains without a rule, too: what is stale must be gone.
+    assert_eq!(held, fresh, "{:#?}", proxy::sync(&old, &new));
 }
 
 fn programs(case: &Case) -> (&'static str, &'static str) {
