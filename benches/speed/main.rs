@@ -2,7 +2,7 @@
 //! [`floor`]), beside `ip` in a shell loop and Mininet, and each back end beside host-gw.
 //!
 //! `cargo bench`, or `cargo bench -- --quick`. `--only HOSTSxPODS` measures one size and nothing
-//! else, without the slow comparisons. It prints tables and, as the last line, JSON. Figures that
+//! else, without the slow comparisons, and `--only proxy` kube-proxy's rules. It prints tables and, as the last line, JSON. Figures that
 //! miss their target are marked; only what cannot be measured is an error. Nothing is left on the
 //! machine, and its own network is not touched.
 //!
@@ -12,6 +12,7 @@ mod floor;
 mod inside;
 mod labs;
 mod others;
+mod proxy;
 mod report;
 mod traffic;
 mod wire;
@@ -62,6 +63,7 @@ fn helper(words: &[String]) -> Option<io::Result<()>> {
         "floor" => Some(floor::run(number(1).max(1), number(2))),
         "inside" => Some(inside::run(&words[1..])),
         "sweep" => Some(labs::sweep(words.get(1)?)),
+        "proxy" => Some(proxy::run(number(1), number(2).max(1) as usize)),
         "drained" => Some(inside::drained()),
         "receive" => Some(traffic::receive(port(1))),
         "send" => Some(traffic::send(words.get(1)?, port(2), u64::from(number(3)))),
@@ -93,6 +95,11 @@ fn scope(words: &[String]) -> io::Result<Scope> {
 }
 
 fn run(words: &[String]) -> io::Result<()> {
+    if words.windows(2).any(|w| w == ["--only", "proxy"]) {
+        let figures = proxy::figures(words.iter().any(|w| w == "--quick"))?;
+        println!("{}\n\n{}", report::figures(&figures), report::json(&[], &figures, &[]));
+        return Ok(());
+    }
     let scope = scope(words)?;
     let labs = Labs::new()?;
     let scratch = tempfile::tempdir()?;
@@ -182,6 +189,7 @@ fn all_figures(labs: &Labs, scope: &Scope, rows: &[Row], notes: &mut Vec<String>
     let mut all = ratios(rows);
     all.extend(small_lab(labs, scope)?);
     all.push(memory(labs)?);
+    all.extend(proxy::figures(scope.quick)?);
     all.extend(speeds(labs, scope, notes)?);
     Ok(all)
 }

@@ -42,6 +42,8 @@ pub enum Verb {
     Plan(PlanArgs),
     /// Show where a running lab's kernel state differs from its plan
     Diff(LabArgs),
+    /// Print the rules that kube-proxy would write for manifests
+    Rules(super::rules::RulesArgs),
     /// Check lab files
     Validate(ValidateArgs),
     /// Explain an error code

@@ -19,6 +19,7 @@ mod output;
 mod plan;
 mod probe;
 mod process;
+mod rules;
 mod schema;
 mod status;
 mod test;
@@ -124,6 +125,7 @@ fn run(verb: Verb) -> Done {
         Verb::Logs(args) => logs::run(&args),
         Verb::Plan(args) => plan::run(&args),
         Verb::Diff(args) => diff::run(&args),
+        Verb::Rules(args) => rules::run(&args),
         Verb::Validate(args) => validate::run(&args),
         Verb::Explain(args) => explain::run(&args),
         Verb::Schema => schema::run(),

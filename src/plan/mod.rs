@@ -3,14 +3,16 @@
 //! [`plan`] makes it from a valid [`Lab`], without I/O and without root; the same lab gives the
 //! same plan. One file per mechanism: [`underlay`] (switches and router), [`bridge`] (what the CNI
 //! plug-ins make for pods), [`flannel`] with one file a back end, [`machine`] (what every
-//! namespace has). [`diff`] says which steps lead from one plan to another; [`rules`] are
-//! iptables rules as values; [`deviation`] has what is only ever read back. Making it true is `kernel`'s.
+//! namespace has), [`proxy`] (kube-proxy's rules, which come of objects and not of a lab). [`diff`]
+//! says which steps lead from one plan to another; [`rules`] are iptables rules as values;
+//! [`deviation`] has what is only ever read back. Making it true is `kernel`'s.
 
 pub mod bridge;
 pub mod deviation;
 pub mod diff;
 pub mod flannel;
 pub mod machine;
+pub mod proxy;
 pub mod rules;
 pub mod show;
 pub mod types;

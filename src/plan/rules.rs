@@ -1,6 +1,7 @@
 //! iptables rules as values: tables, chains and rules in the form in which `iptables-save` prints
 //! them, so that what is wanted and what is there can be compared line by line.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
@@ -92,20 +93,24 @@ impl Rules {
     pub fn parse(text: &str) -> Rules {
         let mut rules = Rules::default();
         let mut current: Option<Table> = None;
+        // Tables of kube-proxy have tens of thousands of chains.
+        let mut places = HashMap::new();
         for line in text.lines() {
             if let Some(name) = line.strip_prefix('*') {
                 current = Some(Table { name: name.trim().to_owned(), chains: Vec::new() });
+                places.clear();
             } else if let (Some(rest), Some(table)) = (line.strip_prefix(':'), &mut current) {
                 let mut words = rest.split_whitespace();
                 if let (Some(name), Some(policy)) = (words.next(), words.next()) {
                     let policy = Some(policy.to_owned()).filter(|p| p != "-");
+                    places.insert(name, table.chains.len());
                     table.chains.push(Chain { name: name.to_owned(), policy, rules: Vec::new() });
                 }
             } else if let (Some(rest), Some(table)) = (line.strip_prefix("-A "), &mut current) {
                 if let Some((chain, rule)) = rest.split_once(' ')
-                    && let Some(chain) = table.chains.iter_mut().find(|c| c.name == chain)
+                    && let Some(place) = places.get(chain)
                 {
-                    chain.rules.push(rule.trim_end().to_owned());
+                    table.chains[*place].rules.push(rule.trim_end().to_owned());
                 }
             } else if line.trim() == "COMMIT" {
                 rules.tables.extend(current.take().filter(|t| !t.is_bare()));

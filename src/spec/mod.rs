@@ -7,7 +7,7 @@
 
 pub mod at;
 pub mod damage;
-mod de;
+pub mod de;
 mod fault;
 pub mod load;
 pub mod manifest;
