@@ -13,7 +13,7 @@ use crate::daemon::workloads::FLANNELD_VERB;
 use crate::doctor::tryout;
 use crate::kernel::birth;
 use crate::kernel::enter::Entry;
-use crate::workload::flanneld;
+use crate::workload::{dns, flanneld};
 
 /// The exit code where a program cannot be started, as shells have it.
 const NOT_STARTED: u8 = 127;
@@ -26,6 +26,7 @@ pub fn run() -> Option<ExitCode> {
         tryout::VERB => Some(tryout::run()),
         ENTER_VERB => Some(enter(&args[1..])),
         FLANNELD_VERB => Some(flanneld(&args[1..])),
+        dns::VERB => Some(coredns(&args[1..])),
         _ => None,
     }
 }
@@ -68,5 +69,15 @@ fn flanneld(args: &[OsString]) -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => complain("flanneld", &e),
+    }
+}
+
+fn coredns(args: &[OsString]) -> ExitCode {
+    birth::name_process("coredns");
+    let config = args.first().and_then(|c| serde_json::from_str::<dns::Config>(c.to_str()?).ok());
+    let Some(config) = config else { return complain(dns::VERB, &"this verb is labctl's own") };
+    match dns::run(&config, io::stdin()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => complain("coredns", &e),
     }
 }
