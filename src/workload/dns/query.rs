@@ -76,6 +76,7 @@ pub struct Query<'m> {
 
 /// What a message is.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and a box would cost more than its size")]
 pub enum Asked<'m> {
     /// Not a query, or too short to be answered at all: to answer could make two servers talk
     /// for ever.
