@@ -1,8 +1,6 @@
 //! The DNS server beyond the recorded cases: messages as such, any bytes and any names, and the
 //! process with its sockets, changes and end.
 
-#[path = "../harness/mod.rs"]
-mod harness;
 mod messages;
 mod process;
 mod properties;

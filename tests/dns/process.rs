@@ -3,13 +3,25 @@
 use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, ResponseCode};
 use labctl::workload::dns::{Config, VERB};
 use serde_json::{Value, json};
 
-use crate::harness::{PATIENCE, until};
 use crate::sample::{cluster, config, query, service, slice};
+
+/// How long anything that is waited for may take. Far more than it needs, for slow machines.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[track_caller]
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < PATIENCE, "after {PATIENCE:?} still not: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
 
 struct Server {
     process: Child,
