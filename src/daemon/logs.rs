@@ -22,7 +22,7 @@ pub async fn answer(daemon: &Daemon, query: &str) -> Outcome {
     let ns = target(daemon, query)?;
     let log = match &ns {
         NsName::Pod(_) => of_container(daemon, &ns, query)?,
-        NsName::Host(_) => daemon.workloads.flanneld_log(&ns).ok_or_else(|| {
+        NsName::Host(_) => daemon.workloads.flannelds.log(&ns).ok_or_else(|| {
             no_log(format!("host {ns} has no log"), "of hosts, only flanneld of the back end udp writes one".to_owned())
         })?,
         _ => return Err(no_log(format!("{ns} has no log"), "pods have, and hosts with the back end udp".to_owned())),

@@ -9,6 +9,7 @@ pub mod ns;
 pub mod process;
 pub mod read;
 pub mod restore;
+pub mod room;
 pub mod rtnl;
 pub mod stack;
 pub mod sysctl;

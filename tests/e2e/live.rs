@@ -219,7 +219,7 @@ fn a_change_that_the_kernel_refuses_leaves_the_lab_as_it_was(bench: &Bench) {
         .replace("a1: { host: node1 }", "a1: { host: node1, ports: [90] }")
         .replace("pods:\n", "pods:\n  new: { host: node2 }\n");
     let file = bench.write(&more);
-    bench.run(&["up", &file]).ends_with(3).says("kernel-refused").says("90").says("as it was before");
+    bench.run(&["up", &file]).ends_with(3).says("workload-failed").says("90").says("as it was before");
     assert_eq!(bench.ok(&["get", "pods", "-o", "wide"]), before);
     bench.is_as_planned();
     bench.probes_pass();
