@@ -7,7 +7,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 
-use nix::unistd::geteuid;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork, geteuid};
 
 use crate::diag::Problems;
 use crate::kernel::birth;
@@ -63,7 +65,9 @@ pub fn run() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
-    for finding in [veth(), bridge(), vxlan(), tun(), iptables(), bridge_netfilter(), conntrack(), raw_socket()] {
+    for finding in
+        [rooms(), veth(), bridge(), vxlan(), tun(), iptables(), bridge_netfilter(), conntrack(), raw_socket()]
+    {
         tell(&finding);
     }
     ExitCode::SUCCESS
@@ -94,6 +98,38 @@ fn made(what: &str, link: &Link, far: Option<&Far>, said: &str) -> Finding {
 
 fn pair((index, name): (u32, &'static str), peer: &str) -> Link {
     device((index, name), LinkKind::Veth { peer_ns: NsName::Router, peer: IfName::new(peer) })
+}
+
+/// What a container's processes see of each other.
+fn rooms() -> Finding {
+    const WHAT: &str = "/proc";
+    // Each in a child: who has made a PID namespace can start no thread any more.
+    let namespace = || succeeds_in_child(|| unshare(CloneFlags::CLONE_NEWPID).is_ok());
+    let own_proc = || {
+        succeeds_in_child(|| {
+            let made = unshare(CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS);
+            made.is_ok() && succeeds_in_child(|| birth::proc().is_ok())
+        })
+    };
+    if own_proc() {
+        return Finding::ok(WHAT, "each container's programs see their own processes only");
+    }
+    if namespace() {
+        return Finding::new(WHAT, Verdict::Hint, "a lab gets none of its own, as in most containers").remedy(
+            "programs in a lab end none outside all the same, but `ps` there shows other numbers than `kill` takes; \
+             start the container with `--security-opt systempaths=unconfined`",
+        );
+    }
+    Finding::new(WHAT, Verdict::Fails, "a second PID namespace cannot be made").remedy(remedy::namespaces(None))
+}
+
+fn succeeds_in_child(what: impl FnOnce() -> bool) -> bool {
+    // SAFETY: this process has one thread; the child does one thing and ends.
+    match unsafe { fork() } {
+        Ok(ForkResult::Child) => std::process::exit(i32::from(!what())),
+        Ok(ForkResult::Parent { child }) => waitpid(child, None) == Ok(WaitStatus::Exited(child, 0)),
+        Err(_) => false,
+    }
 }
 
 fn veth() -> Finding {
