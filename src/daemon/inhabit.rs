@@ -82,6 +82,14 @@ impl Daemon {
         for ended in ending {
             let _ = ended.await;
         }
+        self.workloads.keep_logs(|(ns, name)| {
+            let of = |program: &plan::Program, step: &Step| step.ns == *ns && program.name == *name;
+            let has = |wanted: fn(&Op) -> Option<&plan::Program>| {
+                steps.iter().any(|s| wanted(&s.op).is_some_and(|program| of(program, s)))
+            };
+            let stopped = has(|op| if let Op::StopProgram(program) = op { Some(program) } else { None });
+            !stopped || has(|op| if let Op::StartProgram(program) = op { Some(program) } else { None })
+        });
         for step in steps.iter().filter(|s| s.op == Op::RemoveNs) {
             self.readiness.forget(&step.ns);
             self.workloads.rooms.clear(&step.ns);

@@ -64,7 +64,17 @@ impl Log {
         let over = ring.len().saturating_sub(KEPT_OUTPUT);
         ring.drain(..over);
         *self.written.borrow_mut() += bytes.len() as u64;
+        self.ring_bell();
+    }
+
+    pub fn ring_bell(&self) {
         self.bell.send_replace(());
+    }
+
+    /// Forget what was written, for a program that comes in another's place. Who follows goes on
+    /// where he is.
+    pub fn begin_anew(&self) {
+        self.ring.borrow_mut().clear();
     }
 
     fn line(&self, text: &str) {
@@ -75,7 +85,7 @@ impl Log {
     pub fn since(&self, from: u64) -> (Vec<u8>, u64) {
         let (ring, written) = (self.ring.borrow(), *self.written.borrow());
         let kept = ring.len() as u64;
-        // Who knows more than was written has read another program's log, before this one's.
+        // Who knows more than was written has read the log of another pod of this name.
         let from = if from > written { 0 } else { from };
         let skip = from.saturating_sub(written - kept).min(kept);
         (ring.iter().skip(usize::try_from(skip).unwrap_or(0)).copied().collect(), written)
@@ -102,6 +112,7 @@ pub struct Surroundings {
     pub key: Key,
     pub place: Place,
     pub rooms: Rooms,
+    pub log: Rc<Log>,
     /// Rung at each change of state.
     pub changed: Rc<tokio::sync::Notify>,
 }
@@ -109,11 +120,10 @@ pub struct Surroundings {
 impl Supervised {
     /// Start looking after `program`.
     pub fn start(program: Program, around: Surroundings) -> Supervised {
-        let Surroundings { key, place, rooms, changed } = around;
+        let Surroundings { key, place, rooms, log, changed } = around;
         let waiting = State::Waiting { reason: "ContainerCreating".to_owned(), message: String::new() };
         let (state, restarts) = (Rc::new(RefCell::new(waiting)), Rc::new(RefCell::new(0)));
         let (stop, stopped) = watch::channel(false);
-        let log = Rc::new(Log::default());
         let keeper = Keeper {
             program: program.clone(),
             key,
@@ -195,7 +205,7 @@ impl Keeper {
         let mut launch = self.place.launch(&self.program.command)?;
         launch.env(self.program.env.iter().map(|e| (&e.name, &e.value)));
         let mut running = Running::start(launch)?;
-        let output = std::mem::replace(&mut running.output, None);
+        let output = running.output.take();
         let output = output.map(|o| tokio::task::spawn_local(keep(o, Rc::clone(&self.log))));
         if running.has_started().await? {
             self.rooms.open(&self.key, running.room()?);
@@ -260,5 +270,9 @@ mod tests {
         assert_eq!(kept.len(), KEPT_OUTPUT);
         assert_eq!(end, 13 + 1_000_000);
         assert!(log.since(end).0.is_empty());
+        log.begin_anew();
+        log.line("another");
+        assert_eq!(log.since(0).0, b"another\n");
+        assert_eq!(log.since(end), (b"another\n".to_vec(), end + 8));
     }
 }

@@ -20,8 +20,8 @@ use crate::spec::value::Protocol;
 use crate::workload::echo::{self, Identity};
 
 use super::flannelds::Flannelds;
-use super::programs::{Supervised, Surroundings};
-use super::rooms::Rooms;
+use super::programs::{Log, Supervised, Surroundings};
+use super::rooms::{Key, Rooms};
 
 type ListenerKey = (NsName, Protocol, u16);
 
@@ -29,7 +29,9 @@ type ListenerKey = (NsName, Protocol, u16);
 #[derive(Default)]
 pub struct Workloads {
     listeners: RefCell<HashMap<ListenerKey, (Listener, JoinHandle<()>)>>,
-    programs: RefCell<BTreeMap<(NsName, String), Supervised>>,
+    programs: RefCell<BTreeMap<Key, Supervised>>,
+    /// What containers' programs wrote, also while one takes another's place.
+    logs: RefCell<BTreeMap<Key, Rc<Log>>>,
     pub flannelds: Flannelds,
     pub rooms: Rooms,
     /// Rung whenever something starts, ends or changes.
@@ -86,14 +88,34 @@ impl Workloads {
 
     pub fn start(&self, ns: &NsName, program: &Program, place: Place) {
         let key = (ns.clone(), program.name.clone());
+        let log = Rc::clone(self.logs.borrow_mut().entry(key.clone()).or_default());
+        log.begin_anew();
         let (rooms, changed) = (self.rooms.clone(), Rc::clone(&self.changed));
-        let supervised = Supervised::start(program.clone(), Surroundings { key: key.clone(), place, rooms, changed });
+        let around = Surroundings { key: key.clone(), place, rooms, log, changed };
+        let supervised = Supervised::start(program.clone(), around);
         self.programs.borrow_mut().insert(key, supervised);
     }
 
     /// Take a program out, for the caller to stop.
     pub fn take(&self, ns: &NsName, program: &Program) -> Option<Supervised> {
         self.programs.borrow_mut().remove(&(ns.clone(), program.name.clone()))
+    }
+
+    /// What a container's program wrote.
+    pub fn log(&self, ns: &NsName, container: &str) -> Option<Rc<Log>> {
+        self.logs.borrow().get(&(ns.clone(), container.to_owned())).cloned()
+    }
+
+    /// Keep the logs of those containers only.
+    pub fn keep_logs(&self, keep: impl Fn(&Key) -> bool) {
+        self.logs.borrow_mut().retain(|key, log| {
+            let kept = keep(key);
+            if !kept {
+                // Who follows is to see that there is no more to come.
+                log.ring_bell();
+            }
+            kept
+        });
     }
 
     /// Look at one program, by container name.
