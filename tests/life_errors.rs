@@ -198,3 +198,15 @@ fn command_failed() {
     let line = "$LABCTL up small.yaml >/dev/null; $LABCTL exec a -- /does/not/exist";
     is_golden("command-failed", &bench.run(line));
 }
+
+#[test]
+fn workload_failed() {
+    let bench = Bench::new();
+    let listen = "import socket,os\ns=socket.create_server((\"\",90))\nprint(1,flush=True)\nos.read(0,1)";
+    bench.file("listen.py", &listen.replace("\\\"", "\""));
+    bench.file("more.yaml", &SMALL.replace("a: {}", "a: { ports: [90] }"));
+    // The one who listens says that it does, and goes with its input.
+    let line = "$LABCTL up small.yaml >/dev/null; mkfifo in out; $LABCTL exec a -- python3 listen.py <in >out & \
+                exec 3>in; read line <out; $LABCTL up more.yaml; code=$?; exec 3>&-; wait; exit $code";
+    is_golden("workload-failed", &bench.run(line));
+}

@@ -96,14 +96,11 @@ impl Flannelds {
         let Some(control) = self.0.borrow().get(ns).map(|f| Rc::clone(&f.control)) else { return Ok(()) };
         let mut control = control.lock().await;
         let told = within(PATIENCE, "it did not take the list of subnets", tell(&mut control, peers)).await;
-        match (&told, self.0.borrow_mut().get_mut(ns)) {
-            (Ok(()), Some(flanneld)) => flanneld.config.peers = peers.to_vec(),
-            (Ok(()), None) => {}
-            // Part of a list may have been written; nothing that followed would be understood.
-            (Err(_), _) => {}
-        }
         if told.is_err() {
+            // Part of a list may have been written; nothing that followed would be understood.
             self.stop(ns);
+        } else if let Some(flanneld) = self.0.borrow_mut().get_mut(ns) {
+            flanneld.config.peers = peers.to_vec();
         }
         told
     }

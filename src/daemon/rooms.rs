@@ -25,6 +25,8 @@ pub type Key = (NsName, String);
 pub struct Rooms {
     containers: Rc<RefCell<BTreeMap<Key, Room>>>,
     visited: Rc<RefCell<BTreeMap<NsName, Weak<Waiting>>>>,
+    /// Held while a room for visitors is made, so that two who come at once get the same.
+    making: Rc<tokio::sync::Mutex<()>>,
 }
 
 /// A room without a program, for visitors. It ends when it is dropped.
@@ -70,6 +72,7 @@ impl Rooms {
 
     /// The room for visitors, made where there is none.
     async fn waiting(&self, ns: &NsName, place: &Place) -> io::Result<Rc<Waiting>> {
+        let _turn = self.making.lock().await;
         let there = self.visited.borrow().get(ns).and_then(Weak::upgrade);
         if let Some(waiting) = there {
             return Ok(waiting);
