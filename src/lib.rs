@@ -14,6 +14,7 @@ pub mod diag;
 pub mod doctor;
 pub mod kernel;
 pub mod lab;
+pub mod objects;
 pub mod plan;
 pub mod probe;
 pub mod runtime;

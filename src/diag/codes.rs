@@ -62,6 +62,7 @@ codes! {
     FILE_TOO_LARGE = "file-too-large";
     FILE_NOT_TEXT = "file-not-text";
     FILE_EMPTY = "file-empty";
+    FILE_IS_MANIFEST = "file-is-manifest";
     YAML_SYNTAX = "yaml-syntax";
     YAML_TAB = "yaml-tab";
     YAML_DUPLICATE_KEY = "yaml-duplicate-key";
@@ -92,6 +93,7 @@ codes! {
     PORT_TAKEN = "port-taken";
     PORT_UNKNOWN = "port-unknown";
     CONTAINERS_AND_SHORTHAND = "containers-and-shorthand";
+    IMAGE_NOT_RUN = "image-not-run";
     BACKEND_OPTION = "backend-option";
     HOST_GW_ROUTER = "host-gw-router";
     PROBE_TARGET = "probe-target";

@@ -2,10 +2,12 @@
 //! comes from `plan`.
 
 pub mod birth;
+pub mod deviations;
 pub mod enter;
 pub mod iptables;
 pub mod message;
 pub mod ns;
+pub mod observe;
 pub mod process;
 pub mod read;
 pub mod restore;

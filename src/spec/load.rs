@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::de::decode;
+use super::node::{Node, Value};
 use super::types::LabFile;
 use super::yaml::{self, LARGEST_FILE};
 use crate::diag::{Place, Problem, Problems, Sources, codes, shown};
@@ -59,6 +60,10 @@ pub fn decode_text(text: &Text) -> Loaded {
     let mut loaded = Loaded { default_name: text.default_name.clone(), ..Loaded::default() };
     let source = loaded.sources.add(&text.name, text.text.as_str());
     let mut documents = yaml::read(&text.text, source, &mut loaded.problems);
+    if let Some(manifest) = documents.iter().find_map(manifest) {
+        loaded.problems.push(manifest);
+        return loaded;
+    }
     if documents.len() > 1 {
         loaded.problems.push(
             Problem::error(codes::YAML_DOCUMENTS, "a lab file is one document, this one has several")
@@ -78,6 +83,23 @@ pub fn decode_text(text: &Text) -> Loaded {
     let (file, damage) = decode::<LabFile>(documents.swap_remove(0), &mut loaded.problems);
     loaded.file = LabFile { damage, ..file };
     loaded
+}
+
+/// What is said of a document that is a Kubernetes object: those have `apiVersion` and `kind`, and a
+/// lab has neither.
+fn manifest(document: &Node) -> Option<Problem> {
+    let word = |field: &str| match &document.get(field)?.value {
+        Value::Text(word) => Some(word.as_str()),
+        _ => None,
+    };
+    let (_, kind) = (word("apiVersion")?, word("kind")?);
+    let place = document.get("kind").map(|k| k.place).unwrap_or_default();
+    let problem = Problem::error(codes::FILE_IS_MANIFEST, format!("this is a Kubernetes manifest ({kind}), not a lab"))
+        .at(first_bytes(place), "a lab file has no kind");
+    Some(problem.help(
+        "a lab names its hosts and what runs on them: `hosts: { node1: {} }`, `pods: { web: { ports: [80] } }`; \
+         `labctl schema` has every field",
+    ))
 }
 
 fn first_bytes(place: Place) -> Place {
@@ -109,31 +131,62 @@ pub fn read(input: &Input) -> Result<Text, Box<Problem>> {
     }
 }
 
+/// What a directory holds: one lab, or several that each have a file.
+enum Directory {
+    One(PathBuf),
+    Several(Vec<PathBuf>),
+}
+
+/// A directory with a `lab.yaml` is that lab, whatever else lies there. Otherwise each YAML file in
+/// it is a lab of its own, as is each directory in it that has a `lab.yaml`.
+fn directory(path: &Path) -> Result<Directory, Box<Problem>> {
+    let name = shown(path);
+    let entries = std::fs::read_dir(path).map_err(|e| unreadable(&name, &e))?;
+    let entries: Vec<PathBuf> = entries.filter_map(|entry| entry.ok().map(|e| e.path())).collect();
+    let is_yaml = |p: &Path| p.extension().is_some_and(|e| e == "yaml" || e == "yml") && !p.is_dir();
+    if let Some(lab) = lab_yaml(path) {
+        return Ok(Directory::One(lab));
+    }
+    let mut found: Vec<PathBuf> = entries.iter().filter(|p| is_yaml(p)).cloned().collect();
+    found.extend(entries.iter().filter_map(|p| lab_yaml(p)));
+    found.sort();
+    match found.as_slice() {
+        [only] => Ok(Directory::One(only.clone())),
+        [] => Err(Box::new(
+            Problem::error(codes::FILE_UNREADABLE, format!("the directory {name} holds no lab"))
+                .help("name a YAML file, or put a lab.yaml there"),
+        )),
+        _ => Ok(Directory::Several(found)),
+    }
+}
+
+fn lab_yaml(directory: &Path) -> Option<PathBuf> {
+    ["lab.yaml", "lab.yml"].map(|name| directory.join(name)).into_iter().find(|file| file.is_file())
+}
+
+/// The labs that `word` names: itself, or each that the directory holds.
+pub fn labs(word: &str) -> Result<Vec<String>, Box<Problem>> {
+    match Input::parse(word) {
+        Input::Path(path) if path.is_dir() => Ok(match directory(&path)? {
+            Directory::One(lab) => vec![shown(&lab)],
+            Directory::Several(labs) => labs.iter().map(|l| shown(l)).collect(),
+        }),
+        _ => Ok(vec![word.to_owned()]),
+    }
+}
+
+/// The one lab that `path` stands for.
 fn in_directory(path: &Path) -> Result<PathBuf, Box<Problem>> {
     if !path.is_dir() {
         return Ok(path.to_owned());
     }
-    let name = shown(path);
-    let mut found: Vec<PathBuf> = std::fs::read_dir(path)
-        .map_err(|e| unreadable(&name, &e))?
-        .filter_map(|entry| entry.ok().map(|e| e.path()))
-        .filter(|p| p.extension().is_some_and(|e| e == "yaml" || e == "yml"))
-        .collect();
-    found.sort();
-    let lab = found.iter().find(|p| p.file_stem().is_some_and(|s| s == "lab"));
-    match (lab, found.as_slice()) {
-        (Some(lab), _) => Ok(lab.clone()),
-        (None, [only]) => Ok(only.clone()),
-        (None, []) => Err(Box::new(
-            Problem::error(codes::FILE_UNREADABLE, format!("the directory {name} holds no lab"))
-                .help("name a YAML file, or put a lab.yaml there"),
-        )),
-        (None, several) => {
+    match directory(path)? {
+        Directory::One(lab) => Ok(lab),
+        Directory::Several(several) => {
             let names: Vec<_> = several.iter().take(8).map(|p| shown(p)).collect();
-            Err(Box::new(
-                Problem::error(codes::FILE_UNREADABLE, format!("the directory {name} holds several labs"))
-                    .help(format!("name one: {}", names.join(", "))),
-            ))
+            let message = format!("the directory {} holds several labs", shown(path));
+            let help = format!("name one: {}; `labctl test` and `labctl validate` take all of them", names.join(", "));
+            Err(Box::new(Problem::error(codes::FILE_UNREADABLE, message).help(help)))
         }
     }
 }

@@ -1,0 +1,37 @@
+//! The Kubernetes objects that a lab acts on: services, endpoint slices, pods, deployments and
+//! namespaces, as the API of Kubernetes 1.36 has them.
+//!
+//! The types are `k8s-openapi`'s, which are generated from Kubernetes' own description, so a
+//! manifest, the control socket's answers and what kube-proxy and the DNS server read are one form.
+//! Here lives what Kubernetes itself does with them, as pure functions. Reading text is in
+//! [`crate::spec`], their effect on a kernel in [`crate::plan`].
+
+pub use k8s_openapi::api::core::v1::{Endpoints, Namespace, Pod, Service, ServicePort, ServiceSpec};
+pub use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+/// An object's name within its namespace.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl ObjectKey {
+    pub fn new(namespace: &str, name: &str) -> Self {
+        ObjectKey { namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+
+    /// Of an object's metadata; the namespace is `default` where none is written.
+    pub fn of(meta: &ObjectMeta) -> Self {
+        let namespace = meta.namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or("default");
+        ObjectKey::new(namespace, meta.name.as_deref().unwrap_or_default())
+    }
+}
+
+impl std::fmt::Display for ObjectKey {
+    /// `namespace/name`, as Kubernetes writes it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
