@@ -76,7 +76,7 @@ fn is_golden(name: &str, text: &str) {
 }
 
 tests![&[Need::Root]; machine_iptables, machine_tun, kernel_refused];
-tests![&[]; machine_namespaces, runtime_dir, lab_running, lab_unknown, lab_gone, lab_not_ready, target_unknown, command_failed];
+tests![&[]; machine_namespaces, runtime_dir, lab_running, lab_unknown, lab_gone, lab_not_ready, target_unknown, command_failed, workload_failed];
 
 fn main() {
     harness::tests::main();
@@ -182,7 +182,6 @@ fn command_failed() {
     is_golden("command-failed", &bench.run(line));
 }
 
-#[test]
 fn workload_failed() {
     let bench = Bench::new();
     let listen = "import socket,os\ns=socket.create_server((\"\",90))\nprint(1,flush=True)\nos.read(0,1)";
