@@ -56,12 +56,14 @@ pub fn in_child() -> Vec<Finding> {
 pub fn run() -> ExitCode {
     birth::close_inherited();
     let way = if geteuid().is_root() { "as root" } else { "rootless, in a user namespace of your own" };
+    let forbidden = remedy::forbidden();
     let begun = birth::unshare_all().and_then(|()| birth::fork_daemon()).and_then(|()| birth::mounts());
     match begun {
         Ok(()) => tell(&Finding::ok("namespaces", format!("network, mount, PID, UTS and IPC, {way}"))),
         Err(failed) => {
             let said = format!("{way}: {failed}");
-            tell(&Finding::new("namespaces", Verdict::Fails, said).remedy(remedy::namespaces(Some(&failed.error))));
+            let help = forbidden.unwrap_or_else(|| remedy::namespaces(Some(&failed.error)));
+            tell(&Finding::new("namespaces", Verdict::Fails, said).remedy(help));
             return ExitCode::FAILURE;
         }
     }
