@@ -20,8 +20,6 @@ use super::unique::unique;
 /// What the schema's version is, and for how long that may be remembered (specification, 2.2).
 const SCHEMA: &[u8] = b"1.1.0";
 const SCHEMA_TTL: u32 = 28800;
-/// CoreDNS' bound on a chain of aliases.
-const MAX_CHAIN: usize = 10;
 /// An absence is remembered for no longer than this.
 const MAX_NEGATIVE: u32 = 300;
 /// Bytes of a UDP answer for an asker without EDNS (RFC 1035, 4.2.1), and of the largest payload.
@@ -113,7 +111,7 @@ impl Records {
     }
 
     /// The longest zone that `name` is in: where it begins, and whether it is a reverse one.
-    fn zone_of(&self, name: &Name) -> Option<(usize, bool)> {
+    pub(super) fn zone_of(&self, name: &Name) -> Option<(usize, bool)> {
         (0..=name.labels()).find_map(|from| {
             let zone = self.settings.zones.iter().find(|z| &z.wire[..] == name.from(from))?;
             Some((from, zone.reverse))
@@ -122,61 +120,51 @@ impl Records {
 
     /// Add what there is; returns whether the name exists.
     fn in_zone(&self, query: &Query<'_>, zone: Zone<'_>, reply: &mut Reply<'_>) -> bool {
-        let (name, at) = (&query.name, self.here());
+        if let Some(is_there) = self.apart(query, zone, reply) {
+            return is_there;
+        }
+        match (self.find(&query.name, zone.from, zone.is_reverse), query.kind) {
+            (Found::Nothing, _) | (Found::Own, kind::TXT) => return false,
+            (Found::Empty { is_zonal }, kind::TXT) => return is_zonal,
+            (Found::Own, kind::A | kind::AAAA) => {
+                self.addresses(self.own.iter().map(|own| own.1), query.kind, QUESTION, reply);
+            }
+            (Found::Hosts(found), kind::A | kind::AAAA) => {
+                self.addresses(found.hosts.iter().map(|h| h.ip), query.kind, QUESTION, reply);
+            }
+            (Found::Hosts(found), kind::SRV) => self.srv(&found, zone, reply),
+            (Found::Alias(target), kind::CNAME) => {
+                reply.pointing(self.here(), QUESTION, kind::CNAME, Target::whole(target));
+            }
+            (Found::Alias(_), kind::A | kind::AAAA) => self.follow(query, zone.wire, reply),
+            _ => {}
+        }
+        true
+    }
+
+    /// The zone's own records and PTR, which do not go by services' names; `None` where the
+    /// question is for none of these.
+    fn apart(&self, query: &Query<'_>, zone: Zone<'_>, reply: &mut Reply<'_>) -> Option<bool> {
         let is_apex = zone.from == 0;
         match query.kind {
             kind::SOA => {
                 let ttl = self.settings.config.ttl;
                 if is_apex {
-                    reply.soa(At { ttl: ttl.min(MAX_NEGATIVE), ..at }, zone.at, self.serial, ttl);
-                }
-                return true;
-            }
-            kind::NS if is_apex => {
-                self.name_servers(zone, reply);
-                return true;
-            }
-            kind::TXT if zone.from == 1 && name.label(0) == b"dns-version" => {
-                reply.txt(At { ttl: SCHEMA_TTL, ..at }, QUESTION, SCHEMA);
-                return true;
-            }
-            kind::PTR => {
-                if let Some(ip) = reverse(name) {
-                    return self.pointers(ip, reply);
+                    reply.soa(At { ttl: ttl.min(MAX_NEGATIVE), ..self.here() }, zone.at, self.serial, ttl);
                 }
             }
-            _ => {}
+            kind::NS if is_apex => self.name_servers(zone, reply),
+            kind::TXT if zone.from == 1 && query.name.label(0) == b"dns-version" => {
+                reply.txt(At { ttl: SCHEMA_TTL, ..self.here() }, QUESTION, SCHEMA);
+            }
+            kind::PTR => return reverse(&query.name).map(|ip| self.pointers(ip, reply)),
+            _ => return None,
         }
-        match (self.find(name, zone.from, zone.is_reverse), query.kind) {
-            (Found::Nothing, _) => false,
-            (Found::Empty { is_zonal }, kind::TXT) => is_zonal,
-            (Found::Own, kind::TXT) => false,
-            (Found::Own, kind::A | kind::AAAA) => {
-                self.addresses(self.own.iter().map(|own| own.1), query.kind, QUESTION, reply);
-                true
-            }
-            (Found::Hosts(found), kind::A | kind::AAAA) => {
-                self.addresses(found.hosts.iter().map(|h| h.ip), query.kind, QUESTION, reply);
-                true
-            }
-            (Found::Hosts(found), kind::SRV) => {
-                self.srv(&found, zone, reply);
-                true
-            }
-            (Found::Alias(target), kind::CNAME) => {
-                reply.pointing(at, QUESTION, kind::CNAME, Target::whole(target));
-                true
-            }
-            (Found::Alias(_), kind::A | kind::AAAA) => {
-                self.follow(query, zone, reply);
-                true
-            }
-            _ => true,
-        }
+        Some(true)
     }
 
     /// In the answer section, for as long as everything.
-    fn here(&self) -> At {
+    pub(super) fn here(&self) -> At {
         At { section: Section::Answer, ttl: self.settings.config.ttl }
     }
 
@@ -186,7 +174,7 @@ impl Records {
 
     /// Addresses of the asked family, each once, in a new order each time, so that clients which
     /// take the first one spread (plugin/loadbalance).
-    fn addresses(&self, ips: impl Iterator<Item = IpAddr>, kind: u16, owner: usize, reply: &mut Reply<'_>) {
+    pub(super) fn addresses(&self, ips: impl Iterator<Item = IpAddr>, kind: u16, owner: usize, reply: &mut Reply<'_>) {
         let mut ips: Vec<IpAddr> = ips.filter(|ip| ip.is_ipv4() == (kind == kind::A)).collect();
         unique(&mut ips);
         self.shuffle(&mut ips);
@@ -263,97 +251,14 @@ impl Records {
             }
             data.iter().filter(has(query.kind)).for_each(|d| d.write(self.here(), QUESTION, reply));
         } else {
-            self.follow(query, Zone { from: usize::MAX, is_reverse: false, wire: &[], at: 0 }, reply);
+            self.follow(query, &[], reply);
         }
         Rcode::NoError
     }
-
-    /// Write the chain of aliases that begins with the question's name, and what it ends in.
-    ///
-    /// As in CoreDNS, links that lead to nothing within the question's own zone are not shown at
-    /// all; those that lead out of it are, as somebody else may know more.
-    fn follow(&self, query: &Query<'_>, zone: Zone<'_>, reply: &mut Reply<'_>) {
-        let mut chain: Vec<&[u8]> = Vec::new();
-        let mut kept = 0;
-        let mut name = query.name.clone();
-        let mut ips: Vec<IpAddr> = Vec::new();
-        let mut others: &[Data] = &[];
-        loop {
-            let step = self.step(&name);
-            let (target, is_outside) = match step {
-                Step::Alias(target, is_outside) => (target, is_outside),
-                Step::Ips(found) => break ips = found,
-                Step::Data(found) => break others = found,
-            };
-            let Some(next) = Name::read(target).filter(|_| chain.len() <= MAX_CHAIN) else { break };
-            if next.wire() == name.wire() || chain.iter().any(|t| t.eq_ignore_ascii_case(target)) {
-                break;
-            }
-            chain.push(target);
-            let leads_out = !is_under(next.wire(), zone.wire);
-            if is_outside || leads_out {
-                kept = chain.len();
-            }
-            name = next;
-        }
-        ips.retain(|ip| ip.is_ipv4() == (query.kind == kind::A) && matches!(query.kind, kind::A | kind::AAAA));
-        let others: Vec<&Data> = others.iter().filter(|d| d.kind() == query.kind && d.ip().is_none()).collect();
-        if ips.is_empty() && others.is_empty() {
-            chain.truncate(kept);
-        }
-        let mut owner = QUESTION;
-        for target in chain {
-            let Some(at) = reply.pointing(self.here(), owner, kind::CNAME, Target::whole(target)) else { return };
-            owner = at;
-        }
-        self.addresses(ips.into_iter(), query.kind, owner, reply);
-        others.into_iter().for_each(|d| d.write(self.here(), owner, reply));
-    }
-
-    /// What the next name of a chain is.
-    fn step<'a>(&'a self, name: &Name) -> Step<'a> {
-        let Some((from, is_reverse)) = self.zone_of(name) else {
-            let data = self.settings.outside.get(name.wire()).map_or(&[][..], Vec::as_slice);
-            let alias = data.iter().find_map(|d| if let Data::Cname(target) = d { Some(target) } else { None });
-            return match alias {
-                Some(target) => Step::Alias(target, true),
-                None if data.iter().any(|d| d.ip().is_some()) => Step::Ips(data.iter().filter_map(Data::ip).collect()),
-                None => Step::Data(data),
-            };
-        };
-        self.step_inside(name, from, is_reverse)
-    }
-
-    fn step_inside(&self, name: &Name, from: usize, is_reverse: bool) -> Step<'_> {
-        match self.find(name, from, is_reverse) {
-            Found::Hosts(found) => Step::Ips(found.hosts.iter().map(|h| h.ip).collect()),
-            Found::Own => Step::Ips(self.own.iter().map(|own| own.1).collect()),
-            Found::Alias(_) => self.alias_of(name, from).map_or(Step::Data(&[]), |target| Step::Alias(target, false)),
-            _ => Step::Data(&[]),
-        }
-    }
-
-    /// An ExternalName's target again, for as long as the records live: what is found of pods
-    /// lives only as long as the question.
-    fn alias_of(&self, name: &Name, from: usize) -> Option<&[u8]> {
-        let key = name.span(from.checked_sub(3)?, from.checked_sub(1)?);
-        match self.entries.get(key)?.service.as_ref()? {
-            super::digest::Kind::External(target) => target.as_deref(),
-            _ => None,
-        }
-    }
-}
-
-/// One link of a chain of aliases, or its end.
-enum Step<'a> {
-    /// A target, and whether it is one of the names outside that says so.
-    Alias(&'a [u8], bool),
-    Ips(Vec<IpAddr>),
-    Data(&'a [Data]),
 }
 
 /// Whether a name in lower case is `zone` or in it.
-fn is_under(name: &[u8], zone: &[u8]) -> bool {
+pub(super) fn is_under(name: &[u8], zone: &[u8]) -> bool {
     let Some(name) = Name::read(name).filter(|_| !zone.is_empty()) else { return false };
     (0..=name.labels()).any(|from| name.from(from).eq_ignore_ascii_case(zone))
 }
@@ -361,36 +266,6 @@ fn is_under(name: &[u8], zone: &[u8]) -> bool {
 impl super::config::Settings {
     fn falls_through(&self, name: &Name) -> bool {
         self.fallthrough.iter().any(|zone| is_under(name.wire(), zone))
-    }
-}
-
-impl Data {
-    fn kind(&self) -> u16 {
-        match self {
-            Data::Address(IpAddr::V4(_)) => kind::A,
-            Data::Address(IpAddr::V6(_)) => kind::AAAA,
-            Data::Cname(_) => kind::CNAME,
-            Data::Pointing(kind, _) => *kind,
-            Data::Txt(_) => kind::TXT,
-            Data::Mx(..) => kind::MX,
-            Data::Srv(..) => kind::SRV,
-        }
-    }
-
-    fn ip(&self) -> Option<IpAddr> {
-        if let Data::Address(ip) = self { Some(*ip) } else { None }
-    }
-
-    /// Add everything but addresses, whose order is another's to choose.
-    fn write(&self, at: At, owner: usize, reply: &mut Reply<'_>) {
-        match self {
-            Data::Address(_) => {}
-            Data::Cname(target) => drop(reply.pointing(at, owner, kind::CNAME, Target::whole(target))),
-            Data::Pointing(kind, target) => drop(reply.pointing(at, owner, *kind, Target::whole(target))),
-            Data::Txt(text) => reply.txt(at, owner, text),
-            Data::Mx(preference, exchange) => reply.mx(at, owner, *preference, Target::whole(exchange)),
-            Data::Srv(numbers, target) => drop(reply.srv(at, owner, *numbers, Target::whole(target))),
-        }
     }
 }
 

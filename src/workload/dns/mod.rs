@@ -2,7 +2,7 @@
 //! of the same services, endpoint slices and pods, under the DNS specification 1.1.0 of Kubernetes,
 //! as a process of its own by the name of `coredns`.
 //!
-//! A message's way: [`query`] reads it, [`answer`] decides, `cluster` looks names up in the
+//! A message's way: [`query`] reads it, [`answer()`] decides, `cluster` looks names up in the
 //! [`records`], `reply` writes. All of that is pure. `server`, `tcp` and `http` move messages,
 //! `control` hears of changes. Making the pod, its service and the objects is the daemon's business.
 //!
@@ -17,7 +17,8 @@ pub use self::config::{Config, DnsConfig, Pods, Record};
 pub use self::records::{Gone, Objects, PodFact, Records, Update};
 pub use self::server::Bound;
 
-pub mod answer;
+mod alias;
+mod answer;
 mod cluster;
 pub mod config;
 mod control;

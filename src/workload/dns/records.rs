@@ -1,6 +1,6 @@
 //! What is in the cluster, in the form in which it is asked for: services and their endpoints by
 //! name and by address, namespaces, pods. Made from Kubernetes' objects, wholly or change by change.
-//! Which of it answers a question is [`super::cluster`]'s.
+//! Which of it answers a question is `cluster`'s.
 //!
 //! Only what the slices say of an endpoint counts. Whether one that is not ready is published is
 //! decided by who writes the slices, as in Kubernetes: CoreDNS does not look at
