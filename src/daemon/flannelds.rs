@@ -2,7 +2,7 @@
 //! told over a pipe which subnet is behind which host. What it then does is `workload::flanneld`'s.
 //!
 //! It is a process like any other, which somebody may stop or slow down. The daemon never waits
-//! for it longer than [`PATIENCE`]: one that does not answer in time is ended, and the next change
+//! for it longer than `PATIENCE`: one that does not answer in time is ended, and the next change
 //! starts it again.
 
 use std::cell::RefCell;
