@@ -2,12 +2,14 @@
 //! [`floor`]), beside `ip` in a shell loop and Mininet, and each back end beside host-gw.
 //!
 //! `cargo bench`, or `cargo bench -- --quick`. `--only HOSTSxPODS` measures one size and nothing
-//! else, without the slow comparisons, and `--only proxy` kube-proxy's rules. It prints tables and, as the last line, JSON. Figures that
+//! else, without the slow comparisons; `--only proxy` kube-proxy's rules, `--only dns` the DNS server. It
+//! prints tables and, as the last line, JSON. Figures that
 //! miss their target are marked; only what cannot be measured is an error. Nothing is left on the
 //! machine, and its own network is not touched.
 //!
 //! Runs of different things take turns, so that a busy moment of the machine meets them all.
 
+mod dns;
 mod floor;
 mod inside;
 mod labs;
@@ -100,6 +102,9 @@ fn run(words: &[String]) -> io::Result<()> {
         println!("{}\n\n{}", report::figures(&figures), report::json(&[], &figures, &[]));
         return Ok(());
     }
+    if words.windows(2).any(|w| w == ["--only", "dns"]) {
+        return dns_alone(words.iter().any(|w| w == "--quick"));
+    }
     let scope = scope(words)?;
     let labs = Labs::new()?;
     let scratch = tempfile::tempdir()?;
@@ -130,6 +135,13 @@ fn run(words: &[String]) -> io::Result<()> {
     }
     notes.iter().for_each(|note| println!("{note}"));
     println!("{}", report::json(&rows, &figures, &notes));
+    Ok(())
+}
+
+fn dns_alone(quick: bool) -> io::Result<()> {
+    let figures = dns::measure(quick)?;
+    println!("{}\n", report::figures(&figures));
+    println!("{}", report::json(&[], &figures, &[]));
     Ok(())
 }
 
@@ -191,6 +203,11 @@ fn all_figures(labs: &Labs, scope: &Scope, rows: &[Row], notes: &mut Vec<String>
     all.push(memory(labs)?);
     all.extend(proxy::figures(scope.quick)?);
     all.extend(speeds(labs, scope, notes)?);
+    match dns::measure(scope.quick) {
+        Ok(figures) => all.extend(figures),
+        // An ordinary user has no namespace to measure in.
+        Err(e) => notes.push(format!("the DNS server was not measured: {e}")),
+    }
     Ok(all)
 }
 

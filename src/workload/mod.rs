@@ -2,5 +2,6 @@
 //! its own, and flannel's user-space daemon. Each is given its sockets and devices, made elsewhere
 //! inside the right namespace; nothing here enters a namespace, plans or configures the kernel.
 
+pub mod dns;
 pub mod echo;
 pub mod flanneld;

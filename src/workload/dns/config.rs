@@ -1,0 +1,221 @@
+//! What a DNS server is told once, at its start: its zones and the options of CoreDNS' kubernetes
+//! plugin, under CoreDNS' own names for them. What is in the cluster comes later and again and
+//! again; see [`super::records`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::name;
+
+/// Bytes of the longest zone: `hostmaster` and a service's own labels must find room before it.
+const MAX_ZONE: usize = 200;
+
+/// The process: where it listens and what it serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Config {
+    /// The address of all its ports; `0.0.0.0` is every address of the pod.
+    pub listen: IpAddr,
+    /// Of UDP and TCP. 0 is any free one, which `ready` then tells.
+    pub port: u16,
+    /// `/health` and `/ready` over HTTP, as CoreDNS' plugins of these names have them.
+    pub health: Option<u16>,
+    pub ready: Option<u16>,
+    /// `/metrics` in Prometheus' text form.
+    pub metrics: Option<u16>,
+    pub dns: DnsConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            listen: IpAddr::from([0, 0, 0, 0]),
+            port: 53,
+            health: Some(8080),
+            ready: Some(8181),
+            metrics: Some(9153),
+            dns: DnsConfig::default(),
+        }
+    }
+}
+
+/// How names are answered. The defaults are those of the Corefile that kubeadm writes, but for the
+/// TTL, which is CoreDNS' own default of 5 s instead of kubeadm's 30: in a lab that is changed and
+/// looked at, nobody should be waiting for a resolver to forget.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DnsConfig {
+    /// The cluster's domain.
+    pub domain: String,
+    /// Zones served besides it; those under `in-addr.arpa` and `ip6.arpa` have the PTR records.
+    pub zones: Vec<String>,
+    /// Seconds that an answer may be remembered.
+    pub ttl: u32,
+    pub pods: Pods,
+    /// Namespaces whose names are served; all where empty.
+    pub namespaces: Vec<String>,
+    /// `ignore empty_service`: a service without endpoints is not there.
+    pub ignore_empty_service: bool,
+    /// `endpoint_pod_names`: an endpoint without a hostname has its pod's name.
+    pub endpoint_pod_names: bool,
+    /// `zonal`: `ZONE.pin._zone.SERVICE…` and `ZONE.prefer._zone.SERVICE…` exist.
+    pub zonal: bool,
+    /// Zones of which names that the cluster does not have are looked up in `records`.
+    pub fallthrough: Vec<String>,
+    /// Addresses in a new order each time.
+    pub loadbalance: bool,
+    /// The server's own addresses, by which it finds the service that it is behind, whose name and
+    /// address its NS records have.
+    pub local_ips: Vec<IpAddr>,
+    /// What names outside the cluster stand for. Nobody outside is asked, so there are no others.
+    pub records: BTreeMap<String, Vec<Record>>,
+}
+
+impl Default for DnsConfig {
+    fn default() -> Self {
+        let reverse = || vec!["in-addr.arpa".to_owned(), "ip6.arpa".to_owned()];
+        DnsConfig {
+            domain: "cluster.local".to_owned(),
+            zones: reverse(),
+            ttl: 5,
+            pods: Pods::Insecure,
+            namespaces: Vec::new(),
+            ignore_empty_service: false,
+            endpoint_pod_names: false,
+            zonal: false,
+            fallthrough: reverse(),
+            loadbalance: true,
+            local_ips: Vec::new(),
+            records: BTreeMap::new(),
+        }
+    }
+}
+
+/// Names such as `10-244-1-2.default.pod.cluster.local`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pods {
+    /// There are none.
+    Disabled,
+    /// Any address, in a namespace that exists.
+    Insecure,
+    /// Addresses of pods of that namespace.
+    Verified,
+}
+
+/// What a name outside the cluster stands for: `{"a": "192.0.2.1"}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Record {
+    A(std::net::Ipv4Addr),
+    Aaaa(std::net::Ipv6Addr),
+    Cname(String),
+    Txt(String),
+    Ptr(String),
+    Ns(String),
+    Mx { preference: u16, exchange: String },
+    Srv { priority: u16, weight: u16, port: u16, target: String },
+}
+
+/// A [`DnsConfig`] with its names in wire form, in lower case where they are compared.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub zones: Vec<Zone>,
+    /// The first zone that is not a reverse one, to which PTR records lead.
+    pub primary: Box<[u8]>,
+    pub config: DnsConfig,
+    pub fallthrough: Vec<Box<[u8]>>,
+    pub namespaces: Vec<Vec<u8>>,
+    /// Names that only lead to others are here without anything (RFC 8020).
+    pub outside: HashMap<Box<[u8]>, Vec<Data>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Zone {
+    pub wire: Box<[u8]>,
+    pub reverse: bool,
+}
+
+/// A [`Record`] with its names in wire form.
+#[derive(Debug, Clone)]
+pub(super) enum Data {
+    Address(IpAddr),
+    Cname(Box<[u8]>),
+    Pointing(u16, Box<[u8]>),
+    Txt(Box<[u8]>),
+    Mx(u16, Box<[u8]>),
+    Srv([u16; 3], Box<[u8]>),
+}
+
+fn wire(text: &str) -> io::Result<Box<[u8]>> {
+    let no = || io::Error::new(io::ErrorKind::InvalidInput, format!("`{text}` is no domain name"));
+    name::parse(text).ok_or_else(no)
+}
+
+fn lower(text: &str) -> io::Result<Box<[u8]>> {
+    wire(&text.to_ascii_lowercase())
+}
+
+fn zone(text: &str) -> io::Result<Zone> {
+    let wire = lower(text)?;
+    if wire.len() > MAX_ZONE {
+        let problem = format!("the zone `{text}` is too long for names in it");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+    }
+    let reverse = wire.ends_with(b"\x07in-addr\x04arpa\0") || wire.ends_with(b"\x03ip6\x04arpa\0");
+    Ok(Zone { wire, reverse })
+}
+
+impl Settings {
+    /// # Errors
+    /// A zone or a record's name that is none.
+    pub fn new(config: &DnsConfig) -> io::Result<Settings> {
+        let texts = std::iter::once(&config.domain).chain(&config.zones);
+        let zones = texts.map(|z| zone(z)).collect::<io::Result<Vec<_>>>()?;
+        let forward = zones.iter().find(|z| !z.reverse);
+        let none = || io::Error::new(io::ErrorKind::InvalidInput, "the cluster's domain is a reverse zone");
+        Ok(Settings {
+            primary: forward.ok_or_else(none)?.wire.clone(),
+            fallthrough: config.fallthrough.iter().map(|z| lower(z)).collect::<io::Result<_>>()?,
+            namespaces: config.namespaces.iter().map(|n| n.to_ascii_lowercase().into_bytes()).collect(),
+            outside: outside(&config.records)?,
+            zones,
+            config: DnsConfig { records: BTreeMap::new(), ..config.clone() },
+        })
+    }
+}
+
+fn outside(records: &BTreeMap<String, Vec<Record>>) -> io::Result<HashMap<Box<[u8]>, Vec<Data>>> {
+    let mut all: HashMap<Box<[u8]>, Vec<Data>> = HashMap::new();
+    for (name, records) in records {
+        let name = lower(name)?;
+        let data = records.iter().map(data).collect::<io::Result<Vec<_>>>()?;
+        let mut rest = &name[..];
+        // `a.b.c` being there, `b.c` and `c` are, too.
+        while let Some(parent) = rest.first().and_then(|length| rest.get(1 + usize::from(*length)..)) {
+            if parent.len() > 1 {
+                all.entry(parent.into()).or_default();
+            }
+            rest = parent;
+        }
+        all.entry(name).or_default().extend(data);
+    }
+    Ok(all)
+}
+
+fn data(record: &Record) -> io::Result<Data> {
+    use super::query::kind;
+    Ok(match record {
+        Record::A(ip) => Data::Address((*ip).into()),
+        Record::Aaaa(ip) => Data::Address((*ip).into()),
+        Record::Cname(target) => Data::Cname(wire(target)?),
+        Record::Txt(text) => Data::Txt(text.as_bytes().into()),
+        Record::Ptr(target) => Data::Pointing(kind::PTR, wire(target)?),
+        Record::Ns(target) => Data::Pointing(kind::NS, wire(target)?),
+        Record::Mx { preference, exchange } => Data::Mx(*preference, wire(exchange)?),
+        Record::Srv { priority, weight, port, target } => Data::Srv([*priority, *weight, *port], wire(target)?),
+    })
+}
