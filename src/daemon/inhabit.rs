@@ -2,6 +2,7 @@
 //! others are done and started after them.
 
 use std::io;
+use std::rc::Rc;
 
 use crate::diag::{Problem, codes};
 use crate::kernel::enter::Entry;
@@ -75,6 +76,7 @@ impl Daemon {
                 Op::StopListener(listener) => self.workloads.close(&step.ns, listener),
                 Op::StopProgram(program) => ending.extend(self.workloads.take(&step.ns, program)),
                 Op::StopFlanneld => self.workloads.flannelds.stop(&step.ns),
+                Op::StopDns => self.services.dns.stop(&step.ns),
                 _ => {}
             }
         }
@@ -106,6 +108,9 @@ impl Daemon {
             match &step.op {
                 Op::StartListener(listener) => {
                     wanted.push(Wanted { ns: step.ns.clone(), netns, listener: listener.clone() });
+                }
+                Op::StartDns(config) => {
+                    self.services.dns.start(&step.ns, config, netns, Rc::clone(&self.workloads.changed));
                 }
                 Op::StartFlanneld(config) => {
                     let no_tun = || io::Error::other("its TUN device is missing");

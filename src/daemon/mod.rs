@@ -6,6 +6,8 @@
 //! [`server`] answers on the socket and [`client`] asks, in the words of [`api`] and, for what
 //! Kubernetes has, of [`objects`]; what is read from the kernel for people is [`inspect`]'s.
 
+pub mod dns;
+pub mod services;
 pub mod api;
 pub mod client;
 pub mod flannelds;

@@ -28,15 +28,27 @@ fn status(daemon: &Daemon, ns: &NsName, container: &Container) -> Status {
     let (state, restarts) = match &container.run {
         // The echo server is part of the daemon itself.
         Run::Echo => (State::Running { pid: std::process::id() }, 0),
-        Run::Program { .. } | Run::Dns => daemon
+        Run::Dns => daemon.services.dns.state(ns).unwrap_or((creating(), 0)),
+        Run::Program { .. } => daemon
             .workloads
             .program(ns, &container.name, |s| (s.state.borrow().clone(), *s.restarts.borrow()))
-            .unwrap_or((State::Waiting { reason: "ContainerCreating".to_owned(), message: String::new() }, 0)),
+            .unwrap_or((creating(), 0)),
     };
     let running = matches!(state, State::Running { .. });
     let verdict = daemon.readiness.verdict(ns, &container.name);
     let (ready, message) = verdict.map_or((true, String::new()), |v| (v.ready, v.message));
     Status { ready: running && ready, message: if ready { String::new() } else { message }, state, restarts }
+}
+
+fn creating() -> State {
+    State::Waiting { reason: "ContainerCreating".to_owned(), message: String::new() }
+}
+
+/// A pod's phase.
+pub fn pod_phase(daemon: &Daemon, pod: &Pod) -> &'static str {
+    let ns = pod.ns();
+    let states: Vec<State> = pod.containers.iter().map(|c| status(daemon, &ns, c).state).collect();
+    phase(states.iter())
 }
 
 /// A pod.

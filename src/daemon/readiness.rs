@@ -18,6 +18,9 @@ use crate::lab::{self, Lab, ReadinessCheck};
 use super::rooms::{Key, Rooms};
 use super::state::Daemon;
 
+/// The pause behind the first try, which doubles until the container has been ready once.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
 /// What is known of the containers that have a probe.
 #[derive(Default)]
 pub struct Readiness {
@@ -108,6 +111,7 @@ impl Asker {
     async fn run(self) {
         tokio::time::sleep(self.spec.initial_delay).await;
         let (mut good, mut bad) = (0, 0);
+        let (mut never, mut early) = (true, FIRST_PAUSE);
         loop {
             match self.ask().await {
                 Ok(()) => (good, bad) = (good + 1, 0),
@@ -119,10 +123,15 @@ impl Asker {
             let was = self.verdict.borrow().ready;
             let now = if was { bad < self.spec.failure_threshold } else { good >= self.spec.success_threshold };
             self.verdict.borrow_mut().ready = now;
+            never &= !now;
             if was != now {
                 self.changed.notify_waiters();
             }
-            tokio::time::sleep(self.spec.period).await;
+            // kubelet would wait its whole period; what starts in milliseconds is asked again sooner,
+            // as long as it has never been ready.
+            let pause = if never { early.min(self.spec.period) } else { self.spec.period };
+            early *= 2;
+            tokio::time::sleep(pause).await;
         }
     }
 

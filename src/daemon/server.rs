@@ -231,7 +231,7 @@ pub fn target(daemon: &Daemon, query: &str) -> Result<NsName, Box<Problem>> {
 }
 
 /// Wait until every pod is ready, for at most `seconds`. Returns what is still in trouble.
-async fn wait(daemon: &Daemon, query: &str) -> Vec<String> {
+async fn wait(daemon: &Rc<Daemon>, query: &str) -> Vec<String> {
     let seconds = parameter(query, "seconds").and_then(|s| s.parse().ok()).unwrap_or(60);
     let all_ready = async {
         loop {
@@ -244,6 +244,8 @@ async fn wait(daemon: &Daemon, query: &str) -> Vec<String> {
         }
     };
     let _ = tokio::time::timeout(std::time::Duration::from_secs(seconds), all_ready).await;
+    // Who waits wants services to follow, too.
+    daemon.sync_services().await;
     let lab = daemon.lab();
     lab.pods.iter().filter_map(|p| objects::trouble(daemon, p)).collect()
 }

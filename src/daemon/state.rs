@@ -28,6 +28,7 @@ use crate::spec::load::{Text, decode_text};
 use super::api::{Event, Summary};
 use super::inhabit::Undone;
 use super::readiness::Readiness;
+use super::services::ServiceLayer;
 use super::workloads::Workloads;
 
 /// A lab's daemon.
@@ -40,6 +41,7 @@ pub struct Daemon {
     handles: RefCell<HashMap<NsName, NetNs>>,
     pub workloads: Workloads,
     pub readiness: Readiness,
+    pub services: ServiceLayer,
     started: Instant,
     built: Cell<bool>,
     built_bell: Notify,
@@ -60,6 +62,7 @@ impl Daemon {
             handles: RefCell::default(),
             workloads: Workloads::default(),
             readiness: Readiness::default(),
+            services: ServiceLayer::default(),
             started: Instant::now(),
             built: Cell::new(false),
             built_bell: Notify::new(),
@@ -125,13 +128,23 @@ impl Daemon {
         self.world().iptables().cloned()
     }
 
+    /// Wait for one's turn to change something.
+    pub async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
     /// Build the lab from nothing.
     pub async fn build(&self, report: impl Fn(&Event)) -> Result<Summary, Vec<Problem>> {
-        let plan = self.plan();
+        let lab = self.lab();
+        let (slices, proxies) = self.services_of(&lab);
+        let mut plan = Plan::clone(&self.plan());
+        plan::services::add(&mut plan, &proxies);
         let steps = diff(&Plan::default(), &plan);
         report(&Event::Progress(format!("building {} namespaces", plan.namespaces.len())));
         self.run(&steps).await.map_err(|f| vec![*f.problem()])?;
-        self.readiness.follow(&self.lab(), self);
+        self.tell_dns(&lab, &slices);
+        self.services.set(slices, proxies);
+        self.readiness.follow(&lab, self);
         Ok(Summary { steps: steps.len(), ..Summary::default() })
     }
 
@@ -139,7 +152,10 @@ impl Daemon {
     pub async fn change(self: &Rc<Self>, text: &Text) -> Result<Summary, Vec<Problem>> {
         let _turn = self.turn.lock().await;
         let (lab, warnings) = self.resolve(text)?;
-        let wanted = plan::plan(&lab);
+        let bare = plan::plan(&lab);
+        let (slices, proxies) = self.services_of(&lab);
+        let mut wanted = bare.clone();
+        plan::services::add(&mut wanted, &proxies);
         let there = self.observe().await.map_err(|p| vec![*p])?;
         let steps = diff(&there, &wanted);
         if let Err(failed) = self.run(&steps).await {
@@ -152,8 +168,10 @@ impl Daemon {
             return Err(vec![problem]);
         }
         *self.lab.borrow_mut() = Arc::new(lab);
-        *self.plan.borrow_mut() = Arc::new(wanted);
+        *self.plan.borrow_mut() = Arc::new(bare);
         *self.text.borrow_mut() = text.clone();
+        self.tell_dns(&self.lab(), &slices);
+        self.services.set(slices, proxies);
         self.readiness.follow(&self.lab(), self);
         let changes = steps.iter().map(ToString::to_string).collect();
         Ok(Summary { steps: steps.len(), changes, warnings })
@@ -173,17 +191,26 @@ impl Daemon {
     pub async fn steps_to(&self, text: &Text) -> Result<Vec<Step>, Vec<Problem>> {
         let (lab, _) = self.resolve(text)?;
         let there = self.observe().await.map_err(|p| vec![*p])?;
-        Ok(diff(&there, &plan::plan(&lab)))
+        let mut wanted = plan::plan(&lab);
+        plan::services::add(&mut wanted, &self.services_of(&lab).1);
+        Ok(diff(&there, &wanted))
     }
 
     /// The steps from what is there to what should be: the drift.
     pub async fn drift(&self) -> Result<Vec<Step>, Box<Problem>> {
-        Ok(diff(&self.observe().await?, &self.plan()))
+        Ok(diff(&self.observe().await?, &self.planned()))
+    }
+
+    /// The plan with the rules that services have now.
+    fn planned(&self) -> Plan {
+        let mut plan = Plan::clone(&self.plan());
+        plan::services::add(&mut plan, &self.services.proxies());
+        plan
     }
 
     async fn way_back(&self) -> bool {
         match self.observe().await {
-            Ok(there) => self.run(&diff(&there, &self.plan())).await.is_ok(),
+            Ok(there) => self.run(&diff(&there, &self.planned())).await.is_ok(),
             Err(_) => false,
         }
     }
@@ -202,6 +229,7 @@ impl Daemon {
         })?;
         for observed in &mut there.namespaces {
             self.workloads.observe(observed);
+            observed.dns = self.services.dns.config(&observed.ns);
             if let Some(wanted) = plan.get(&observed.ns) {
                 // Files are written when something enters; until then they are as planned.
                 observed.files.clone_from(&wanted.files);

@@ -81,15 +81,23 @@ impl Iptables {
 
     /// Make `netns` hold exactly these rules, in the tables that are named.
     pub fn restore(&self, netns: &NetNs, rules: &Rules) -> Result<(), Fault> {
-        let text = rules.restore_text();
+        self.run_restore(netns, &[], &rules.restore_text())
+    }
+
+    /// Give `text` to `iptables-restore --noflush`, which leaves alone what it does not name.
+    pub fn restore_more(&self, netns: &NetNs, text: &str) -> Result<(), Fault> {
+        self.run_restore(netns, &["--noflush"], text)
+    }
+
+    fn run_restore(&self, netns: &NetNs, args: &[&str], text: &str) -> Result<(), Fault> {
         let mut command = Command::new(&self.restore);
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         // A child is born into the namespace of the thread that starts it.
         let mut child = netns.run(|| command.spawn())??;
         let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(text.as_bytes()));
         let output = child.wait_with_output()?;
         if !output.status.success() {
-            let said = explain(&String::from_utf8_lossy(&output.stderr), &text);
+            let said = explain(&String::from_utf8_lossy(&output.stderr), text);
             return Err(Fault::Refused { program: self.restore.display().to_string(), said });
         }
         Ok(written?)

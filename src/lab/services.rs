@@ -190,7 +190,7 @@ fn check_target_names(key: &ObjectKey, written: &Written<Service>, pods: &[&Pod]
             continue;
         }
         let known: BTreeSet<&str> = pods.iter().flat_map(|p| p.ports()).filter_map(|p| p.name.as_deref()).collect();
-        let help = match did_you_mean(name, known.into_iter()) {
+        let help = match did_you_mean(name, known) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "give a port of the pods this name, or write its number".to_owned(),
         };

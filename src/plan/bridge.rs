@@ -4,11 +4,11 @@
 use ipnet::IpNet;
 
 use crate::lab::names::{IfName, NsName};
-use crate::lab::{Host, Lab, Pod, Run};
+use crate::lab::{Dns, Host, Lab, Pod, Run};
 
 use super::flannel;
 use super::machine::{self, listeners, mac, pod_files};
-use super::types::{Address, Link, LinkKind, NsPlan, Program, Route};
+use super::types::{Address, DnsServer, Link, LinkKind, NsPlan, Program, Route};
 use super::underlay::{ETH0, default_route};
 
 /// Device indices on a host: `eth0` 2, flannel's device 3, `cni0` 4, pods' veths from here on, each
@@ -67,6 +67,10 @@ fn offset(pod: &Pod) -> u32 {
     }
 }
 
+fn dns_server(lab: &Lab, dns: &Dns, pod: &Pod) -> DnsServer {
+    DnsServer { ip: pod.ip(), domain: lab.cluster.domain.clone(), pods: dns.pods, records: dns.records.clone() }
+}
+
 /// A pod's namespace.
 pub fn pod(lab: &Lab, pod: &Pod) -> NsPlan {
     let ns_name: NsName = pod.ns();
@@ -93,7 +97,7 @@ pub fn pod(lab: &Lab, pod: &Pod) -> NsPlan {
     for container in &pod.containers {
         match &container.run {
             Run::Echo => ns.listeners.extend(listeners(&container.ports, Some(host), pod.ip())),
-            Run::Dns => {}
+            Run::Dns => ns.dns = lab.dns.as_ref().map(|dns| dns_server(lab, dns, pod)),
             Run::Program { command, env } => ns.programs.push(Program {
                 name: container.name.clone(),
                 command: command.clone(),

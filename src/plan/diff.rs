@@ -15,7 +15,7 @@ use crate::lab::names::{IfName, NsName};
 use super::deviation::Deviation;
 use super::rules::Rules;
 use super::types::{
-    Address, FdbEntry, File, Flanneld, Link, LinkKind, Listener, Neighbour, NsPlan, PeerLease, Plan, Program, Route,
+    Address, DnsServer, FdbEntry, File, Flanneld, Link, LinkKind, Listener, Neighbour, NsPlan, PeerLease, Plan, Program, Route,
     Sysctl,
 };
 
@@ -65,6 +65,8 @@ pub enum Op {
     StartFlanneld(Flanneld),
     StopFlanneld,
     SetPeers(Vec<PeerLease>),
+    StartDns(DnsServer),
+    StopDns,
     StartListener(Listener),
     StopListener(Listener),
     StartProgram(Program),
@@ -89,7 +91,7 @@ impl Op {
     /// The stage, and the order within it.
     fn order(&self) -> (Stage, u8) {
         match self {
-            Op::StopProgram(_) | Op::StopListener(_) | Op::StopFlanneld => (Stage::Stop, 0),
+            Op::StopProgram(_) | Op::StopListener(_) | Op::StopFlanneld | Op::StopDns => (Stage::Stop, 0),
             // While the devices that they are about are still there.
             Op::Mend(_) | Op::RemoveRoute(_) => (Stage::Remove, 0),
             Op::RemoveNeighbour(_) | Op::RemoveFdb(_) => (Stage::Remove, 1),
@@ -105,7 +107,7 @@ impl Op {
             Op::SetRules { .. } => (Stage::Rules, 0),
             Op::SetFiles(_) => (Stage::Workloads, 0),
             Op::StartFlanneld(_) | Op::SetPeers(_) => (Stage::Workloads, 1),
-            Op::StartListener(_) | Op::StartProgram(_) => (Stage::Workloads, 2),
+            Op::StartListener(_) | Op::StartDns(_) | Op::StartProgram(_) => (Stage::Workloads, 2),
         }
     }
 }
@@ -237,6 +239,9 @@ impl<'a> Differ<'a> {
                 self.push(&old.ns, Op::StopProgram(program.clone()));
             }
         }
+        if old.dns.is_some() && new.is_none_or(|n| n.dns != old.dns) {
+            self.push(&old.ns, Op::StopDns);
+        }
         let keeps = new.is_some_and(|n| flanneld_goes_on(old, n));
         if old.flanneld.is_some() && !keeps {
             self.push(&old.ns, Op::StopFlanneld);
@@ -339,6 +344,9 @@ impl<'a> Differ<'a> {
                 }
                 _ => self.push(&new.ns, Op::StartFlanneld(flanneld.clone())),
             }
+        }
+        if let Some(dns) = new.dns.as_ref().filter(|dns| old.dns.as_ref() != Some(dns)) {
+            self.push(&new.ns, Op::StartDns(dns.clone()));
         }
         for listener in new.listeners.iter().filter(|l| !old.listeners.contains(l)) {
             self.push(&new.ns, Op::StartListener(listener.clone()));

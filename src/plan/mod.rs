@@ -3,9 +3,9 @@
 //! [`plan`] makes it from a valid [`Lab`], without I/O and without root; the same lab gives the
 //! same plan. One file per mechanism: [`underlay`] (switches and router), [`bridge`] (what the CNI
 //! plug-ins make for pods), [`flannel`] with one file a back end, [`machine`] (what every
-//! namespace has), [`proxy`] (kube-proxy's rules, which come of objects and not of a lab). [`diff`]
-//! says which steps lead from one plan to another; [`rules`] are iptables rules as values;
-//! [`deviation`] has what is only ever read back. Making it true is `kernel`'s.
+//! namespace has), [`proxy`] (kube-proxy's rules, of objects instead of a lab), [`services`] (what a
+//! lab's services become). [`diff`] says which steps lead from one plan to another; [`rules`] are iptables
+//! rules as values; [`deviation`] has what is only ever read back. Making it true is `kernel`'s.
 
 pub mod bridge;
 pub mod deviation;
@@ -14,6 +14,7 @@ pub mod flannel;
 pub mod machine;
 pub mod proxy;
 pub mod rules;
+pub mod services;
 pub mod show;
 pub mod types;
 pub mod underlay;
@@ -22,7 +23,8 @@ use crate::lab::Lab;
 
 pub use types::*;
 
-/// What each namespace of `lab` must hold: the router first, then hosts, clients and pods, which
+/// What each namespace of `lab` must hold, but for the rules of services, which follow from what is
+/// ready and are [`services::add`]ed: the router first, then hosts, clients and pods, which
 /// is also the order in which they are built.
 pub fn plan(lab: &Lab) -> Plan {
     let mut namespaces = vec![underlay::router(lab)];
@@ -31,6 +33,9 @@ pub fn plan(lab: &Lab) -> Plan {
         // The back end's device comes before cni0, as flanneld runs before the first pod.
         flannel::add(lab, host, &mut ns);
         bridge::add(lab, host, &mut ns);
+        if !lab.services.is_empty() {
+            ns.sysctls.extend(services::sysctls(lab, host));
+        }
         ns
     }));
     namespaces.extend(lab.clients.iter().map(|client| underlay::client(lab, client)));

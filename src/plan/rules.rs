@@ -1,7 +1,7 @@
 //! iptables rules as values: tables, chains and rules in the form in which `iptables-save` prints
 //! them, so that what is wanted and what is there can be compared line by line.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
@@ -75,6 +75,22 @@ impl Rules {
         out
     }
 
+    /// The input of `iptables-restore --noflush` that makes `to` of rules that are these: chains that
+    /// differ are written anew, those that nobody wants are deleted, all others stay as they are with
+    /// their counters. Nothing where both are equal.
+    pub fn changes_to(&self, to: &Rules) -> Option<String> {
+        let mut out = String::new();
+        let names: BTreeSet<&str> = self.tables.iter().chain(&to.tables).map(|t| t.name.as_str()).collect();
+        for name in names {
+            let find = |rules: &Rules| rules.tables.iter().find(|t| t.name == name).cloned();
+            // A table without rules is as good as one that is not there.
+            let bare = || Table { name: name.to_owned(), chains: builtin(name).iter().map(|c| Chain::builtin(c)).collect() };
+            let (old, new) = (find(self).unwrap_or_else(bare), find(to).unwrap_or_else(bare));
+            out.push_str(&old.changes_to(&new));
+        }
+        (!out.is_empty()).then_some(out)
+    }
+
     /// Every rule as a line of its own, `-t TABLE -A CHAIN RULE`, and policies that are not ACCEPT.
     pub fn lines(&self) -> Vec<String> {
         let mut all = Vec::new();
@@ -141,6 +157,30 @@ impl Table {
         &mut self.chains[index]
     }
 
+    /// What [`Rules::changes_to`] says of one table; empty where nothing differs.
+    fn changes_to(&self, new: &Table) -> String {
+        let before: HashMap<&str, &Chain> = self.chains.iter().map(|c| (c.name.as_str(), c)).collect();
+        let after: HashSet<&str> = new.chains.iter().map(|c| c.name.as_str()).collect();
+        let (mut chains, mut rules, mut deleted) = (String::new(), String::new(), String::new());
+        // Writing to a String cannot fail.
+        for chain in new.chains.iter().filter(|c| before.get(c.name.as_str()) != Some(c)) {
+            let policy = chain.policy.as_deref().unwrap_or("-");
+            let _ = writeln!(chains, ":{} {policy} [0:0]", chain.name);
+            if chain.policy.is_some() {
+                // The line of a built-in chain sets its policy and leaves its rules.
+                let _ = writeln!(rules, "-F {}", chain.name);
+            }
+            for rule in &chain.rules {
+                let _ = writeln!(rules, "-A {} {rule}", chain.name);
+            }
+        }
+        for stale in self.chains.iter().filter(|c| c.policy.is_none() && !after.contains(c.name.as_str())) {
+            let _ = writeln!(chains, ":{} - [0:0]", stale.name);
+            let _ = writeln!(deleted, "-X {}", stale.name);
+        }
+        if chains.is_empty() { String::new() } else { format!("*{}\n{chains}{rules}{deleted}COMMIT\n", self.name) }
+    }
+
     fn is_bare(&self) -> bool {
         self.chains.iter().all(|c| c.policy.as_deref() == Some("ACCEPT") && c.rules.is_empty())
     }
@@ -175,5 +215,25 @@ mod tests {
         let text = "# a comment\n*filter\n:INPUT ACCEPT [3:4]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n";
         assert!(Rules::parse(text).is_empty());
         assert!(!Rules::parse(&text.replace(":FORWARD ACCEPT", ":FORWARD DROP")).is_empty());
+    }
+
+    #[test]
+    fn a_change_touches_the_chains_that_differ_and_deletes_those_that_go() {
+        let mut old = Rules::default();
+        let nat = old.table("nat");
+        nat.chain("A").add("-j ACCEPT");
+        nat.chain("B").add("-j A");
+        nat.chain("POSTROUTING").add("-j B");
+        let mut new = old.clone();
+        let nat = new.table("nat");
+        nat.chains.retain(|c| c.name != "B");
+        nat.chain("C").add("-j A");
+        nat.chain("POSTROUTING").rules = vec!["-j C".to_owned()];
+        let text = old.changes_to(&new).expect("they differ");
+        let wanted = "*nat\n:POSTROUTING ACCEPT [0:0]\n:C - [0:0]\n:B - [0:0]\n-F POSTROUTING\n-A POSTROUTING -j C\n-A C -j A\n-X B\nCOMMIT\n";
+        assert_eq!(text, wanted);
+        assert_eq!(old.changes_to(&old), None);
+        let empty = new.changes_to(&Rules::default()).expect("all goes");
+        assert!(empty.contains("-F POSTROUTING") && empty.contains("-X A") && empty.contains("-X C"), "{empty}");
     }
 }

@@ -1,6 +1,7 @@
 //! Plans and steps in words, in the language of `ip` and `bridge`, which is what a reader would
 //! type to do the same.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use super::diff::{Op, Step};
@@ -44,6 +45,8 @@ impl fmt::Display for Op {
             Op::StartFlanneld(d) => write!(f, "start {d}"),
             Op::StopFlanneld => f.write_str("stop flanneld"),
             Op::SetPeers(peers) => write!(f, "tell flanneld its {} peers", peers.len()),
+            Op::StartDns(d) => write!(f, "start coredns for {}", d.domain),
+            Op::StopDns => f.write_str("stop coredns"),
             Op::StartListener(l) => write!(f, "listen on {l}"),
             Op::StopListener(l) => write!(f, "stop listening on {l}"),
             Op::StartProgram(p) => write!(f, "start {p}"),
@@ -55,8 +58,10 @@ impl fmt::Display for Op {
 /// Rules and policies that go (`-`) and come (`+`), as `iptables -t TABLE` would say them.
 fn rule_changes(from: &Rules, to: &Rules) -> Vec<String> {
     let (old, new) = (from.lines(), to.lines());
-    let gone = old.iter().filter(|l| !new.contains(l)).map(|l| format!("- {l}"));
-    let come = new.iter().filter(|l| !old.contains(l)).map(|l| format!("+ {l}"));
+    // Services make tens of thousands of rules.
+    let (before, after): (HashSet<&String>, HashSet<&String>) = (old.iter().collect(), new.iter().collect());
+    let gone = old.iter().filter(|l| !after.contains(l)).map(|l| format!("- {l}"));
+    let come = new.iter().filter(|l| !before.contains(l)).map(|l| format!("+ {l}"));
     let all: Vec<String> = gone.chain(come).collect();
     if all.is_empty() { vec!["the same rules in another order".to_owned()] } else { all }
 }

@@ -44,6 +44,7 @@ pub struct NsPlan {
     pub files: Vec<File>,
     pub flanneld: Option<Flanneld>,
     pub listeners: Vec<Listener>,
+    pub dns: Option<DnsServer>,
     pub programs: Vec<Program>,
     /// None in a plan.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -64,6 +65,7 @@ impl NsPlan {
             files: Vec::new(),
             flanneld: None,
             listeners: Vec::new(),
+            dns: None,
             programs: Vec::new(),
             deviations: Vec::new(),
         }
@@ -225,6 +227,16 @@ pub struct Listener {
     pub host: Option<HostName>,
     /// The namespace's address, for its answers.
     pub ip: IpAddr,
+}
+
+/// A process that answers DNS, as CoreDNS does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DnsServer {
+    /// The pod's own address.
+    pub ip: IpAddr,
+    pub domain: String,
+    pub pods: crate::spec::types::PodRecords,
+    pub records: std::collections::BTreeMap<String, crate::lab::dns::Record>,
 }
 
 /// A container's program.
