@@ -2,6 +2,7 @@
 //! comes from `plan`.
 
 pub mod birth;
+pub mod conntrack;
 pub mod enter;
 pub mod iptables;
 pub mod message;
