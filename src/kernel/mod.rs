@@ -11,6 +11,7 @@ pub mod process;
 pub mod read;
 pub mod restore;
 pub mod rtnl;
+pub mod rulewatch;
 pub mod stack;
 pub mod sysctl;
 pub mod tables;

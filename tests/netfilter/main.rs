@@ -3,3 +3,4 @@
 
 mod conntrack;
 mod ground;
+mod rulewatch;
