@@ -79,6 +79,11 @@ impl World {
                 }
                 self.0.retain(|n| n.ns != *ns);
             }
+            Op::Mend(deviation) => {
+                let all = &mut self.ns(ns).deviations;
+                assert!(all.contains(deviation), "{ns}: {deviation} is not there to be mended");
+                all.retain(|d| d != deviation);
+            }
             Op::SetSysctl(sysctl) => {
                 let all = &mut self.ns(ns).sysctls;
                 all.retain(|s| s.key != sysctl.key);
@@ -175,6 +180,7 @@ fn contents(ns: &NsPlan) -> BTreeSet<String> {
     all.extend(ns.files.iter().map(|x| format!("{x:?}")));
     all.extend(ns.listeners.iter().map(|x| format!("{x:?}")));
     all.extend(ns.programs.iter().map(|x| format!("{x:?}")));
+    all.extend(ns.deviations.iter().map(|x| format!("{x:?}")));
     all.insert(format!("{:?} {:?}", ns.rules, ns.flanneld));
     all
 }

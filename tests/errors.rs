@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use labctl::diag::{Problems, codes, render};
 use labctl::lab;
-use labctl::spec::load::{Input, Loaded, Manifest, Text, decode_text, load};
+use labctl::spec::load::{self, Input, Loaded, Manifest, Text, decode_text, load};
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -193,6 +193,39 @@ fn a_file_that_cannot_be_read_is_named_with_the_reason() {
     assert!(message(dir.path()).contains("several"));
     std::fs::write(dir.path().join("lab.yaml"), "hosts: { a: }").expect("a file");
     assert!(load(&Input::Path(dir.path().to_owned())).problems.is_empty(), "lab.yaml is taken before others");
+}
+
+#[test]
+fn a_directory_is_one_lab_with_a_lab_yaml_and_else_a_lab_for_each_file() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let found = || load::labs(&dir.path().display().to_string()).map_err(|p| p.message);
+    assert!(found().expect_err("nothing is there").contains("holds no lab"));
+    for name in ["a.yaml", "b.yml", "notes.txt"] {
+        std::fs::write(at(name), "hosts: { a: }").expect("a file");
+    }
+    for name in ["cafe", "manifests"] {
+        std::fs::create_dir(at(name)).expect("a directory");
+        std::fs::write(at(&format!("{name}/other.yaml")), "hosts: { a: }").expect("a file");
+    }
+    std::fs::write(at("cafe/lab.yaml"), "hosts: { a: }").expect("a file");
+    assert_eq!(found(), Ok(vec![at("a.yaml"), at("b.yml"), at("cafe/lab.yaml")]));
+    std::fs::write(at("lab.yaml"), "hosts: { a: }").expect("a file");
+    assert_eq!(found(), Ok(vec![at("lab.yaml")]));
+    assert_eq!(load::labs(&at("none.yaml")), Ok(vec![at("none.yaml")]), "a file is itself, also one that is not there");
+    assert_eq!(load::labs("-"), Ok(vec!["-".to_owned()]));
+}
+
+#[test]
+fn probes_without_names_get_names_of_their_own() {
+    let probe = "{ from: a, ping: b }";
+    let text = format!(
+        "hosts: {{ a: , b: }}\nprobes: [{probe}, {probe}, {{ name: 'a: ping b (2)', from: a, ping: a }}, {probe}]"
+    );
+    let loaded = decode_text(&Text { name: "lab.yaml".into(), text, default_name: "lab".into() });
+    let lab = lab::resolve(&loaded, None, &mut Problems::default()).expect("a lab");
+    let names: Vec<&str> = lab.probes.iter().map(|p| p.name.as_str()).collect();
+    assert_eq!(names, ["a: ping b", "a: ping b (3)", "a: ping b (2)", "a: ping b (4)"]);
 }
 
 /// What a faulty part would have meant is not missed elsewhere.

@@ -1,6 +1,8 @@
 //! flannel's udp daemon between two namespaces with real TUN devices, joined by a veth pair. What
 //! is looked at is what sockets in the namespaces see.
 
+mod harness;
+
 use std::fs::File;
 use std::io::{self, IoSliceMut, PipeWriter, Write};
 use std::net::{Ipv4Addr, UdpSocket};
@@ -10,10 +12,17 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use harness::tests::Need;
 use labctl::kernel::ns::NetNs;
 use labctl::workload::flanneld::{Config, run_then};
 use nix::libc;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setsockopt, sockopt};
+
+tests![&[Need::Tun]; each_daemon_on_the_way_takes_a_hop, what_cannot_be_sent_on_is_answered_with_icmp, rubbish_and_strangers_are_dropped, a_device_that_goes_ends_the_daemon];
+
+fn main() {
+    harness::tests::main();
+}
 
 const LIMIT: Duration = Duration::from_secs(5);
 const MTU: u32 = 1472;
@@ -157,118 +166,103 @@ fn icmp_error(socket: &UdpSocket) -> Told {
         .expect("no ICMP error in the error queue")
 }
 
-/// Whether this process may make TUN devices in namespaces. An ordinary user's test runs itself
-/// again as the root of a user namespace.
-fn allowed(test: &str) -> bool {
+/// Run `test` where TUN devices in namespaces can be made. An ordinary user's test runs itself again
+/// as the root of a user namespace.
+fn in_own_namespaces(test: &str, body: fn()) {
     if nix::unistd::geteuid().is_root() {
-        return match File::options().read(true).write(true).open("/dev/net/tun") {
-            Ok(_) => true,
-            Err(e) => {
-                println!("not run: /dev/net/tun: {e}");
-                false
-            }
-        };
+        return body();
     }
     let own = std::env::current_exe().unwrap();
     let mut again = Command::new("unshare");
     again.args(["--user", "--map-root-user", "--net"]).arg(own).args(["--nocapture", "--exact", test]);
     assert!(again.status().unwrap().success(), "it failed in a user namespace");
-    false
 }
 
-#[test]
 fn each_daemon_on_the_way_takes_a_hop() {
-    if !allowed("each_daemon_on_the_way_takes_a_hop") {
-        return;
-    }
-    let [one, two] = two_hosts();
-    let (near, far) = (one.socket("10.244.1.1:7000"), two.socket("10.244.2.1:7000"));
-    near.send_to(b"there", "10.244.2.1:7000").unwrap();
-    assert_eq!(receive(&far), (b"there".to_vec(), 62));
-    far.send_to(b"and back", "10.244.1.1:7000").unwrap();
-    assert_eq!(receive(&near), (b"and back".to_vec(), 62));
-    one.stop();
-    two.stop();
+    in_own_namespaces("each_daemon_on_the_way_takes_a_hop", || {
+        let [one, two] = two_hosts();
+        let (near, far) = (one.socket("10.244.1.1:7000"), two.socket("10.244.2.1:7000"));
+        near.send_to(b"there", "10.244.2.1:7000").unwrap();
+        assert_eq!(receive(&far), (b"there".to_vec(), 62));
+        far.send_to(b"and back", "10.244.1.1:7000").unwrap();
+        assert_eq!(receive(&near), (b"and back".to_vec(), 62));
+        one.stop();
+        two.stop();
+    });
 }
 
-#[test]
 fn what_cannot_be_sent_on_is_answered_with_icmp() {
-    if !allowed("what_cannot_be_sent_on_is_answered_with_icmp") {
-        return;
-    }
-    let [mut one, two] = two_hosts();
-    let socket = one.socket("10.244.1.1:7000");
-    let device = |n| Ipv4Addr::new(10, 244, n, 0);
+    in_own_namespaces("what_cannot_be_sent_on_is_answered_with_icmp", || {
+        let [mut one, two] = two_hosts();
+        let socket = one.socket("10.244.1.1:7000");
+        let device = |n| Ipv4Addr::new(10, 244, n, 0);
 
-    socket.send_to(b"nobody has it", "10.244.9.9:7000").unwrap();
-    assert_eq!(icmp_error(&socket), Told { kind: 3, code: 0, mtu: 0, from: device(1) });
+        socket.send_to(b"nobody has it", "10.244.9.9:7000").unwrap();
+        assert_eq!(icmp_error(&socket), Told { kind: 3, code: 0, mtu: 0, from: device(1) });
 
-    for (ttl, host) in [(1, one.number), (2, two.number)] {
-        socket.set_ttl(ttl).unwrap();
-        socket.send_to(b"too far", "10.244.2.1:7000").unwrap();
-        assert_eq!(icmp_error(&socket), Told { kind: 11, code: 0, mtu: 0, from: device(host) });
-    }
-    socket.set_ttl(64).unwrap();
-
-    ip(&one.ns, "link set flannel0 mtu 9000");
-    never_fragment(&socket);
-    socket.send_to(&[7; 1600], "10.244.2.1:7000").unwrap();
-    assert_eq!(icmp_error(&socket), Told { kind: 3, code: 4, mtu: MTU, from: device(1) });
-
-    let control = one.control.as_mut().unwrap();
-    writeln!(control, "this is no list and changes nothing").unwrap();
-    writeln!(control, r#"[{{"subnet":"10.244.9.0/24","public_ip":"192.168.0.2"}}]"#).unwrap();
-    let gone = loop {
-        // Until the daemon has taken the new map, the other host answers that the port is closed.
-        socket.send_to(b"its lease is gone", "10.244.2.1:7000").unwrap();
-        match icmp_error(&socket) {
-            Told { kind: 3, code: 3, .. } => {}
-            told => break told,
+        for (ttl, host) in [(1, one.number), (2, two.number)] {
+            socket.set_ttl(ttl).unwrap();
+            socket.send_to(b"too far", "10.244.2.1:7000").unwrap();
+            assert_eq!(icmp_error(&socket), Told { kind: 11, code: 0, mtu: 0, from: device(host) });
         }
-    };
-    assert_eq!(gone, Told { kind: 3, code: 0, mtu: 0, from: device(1) });
-    one.stop();
-    two.stop();
+        socket.set_ttl(64).unwrap();
+
+        ip(&one.ns, "link set flannel0 mtu 9000");
+        never_fragment(&socket);
+        socket.send_to(&[7; 1600], "10.244.2.1:7000").unwrap();
+        assert_eq!(icmp_error(&socket), Told { kind: 3, code: 4, mtu: MTU, from: device(1) });
+
+        let control = one.control.as_mut().unwrap();
+        writeln!(control, "this is no list and changes nothing").unwrap();
+        writeln!(control, r#"[{{"subnet":"10.244.9.0/24","public_ip":"192.168.0.2"}}]"#).unwrap();
+        let gone = loop {
+            // Until the daemon has taken the new map, the other host answers that the port is closed.
+            socket.send_to(b"its lease is gone", "10.244.2.1:7000").unwrap();
+            match icmp_error(&socket) {
+                Told { kind: 3, code: 3, .. } => {}
+                told => break told,
+            }
+        };
+        assert_eq!(gone, Told { kind: 3, code: 0, mtu: 0, from: device(1) });
+        one.stop();
+        two.stop();
+    });
 }
 
-#[test]
 fn rubbish_and_strangers_are_dropped() {
-    if !allowed("rubbish_and_strangers_are_dropped") {
-        return;
-    }
-    let [one, two] = two_hosts();
-    ip(&one.ns, "addr add 192.168.0.77/24 dev eth0");
-    let far = two.socket("10.244.2.1:7000");
-    let mut forged = Vec::new();
-    let builder = etherparse::PacketBuilder::ipv4([10, 244, 1, 1], [10, 244, 2, 1], 64).udp(7000, 7000);
-    builder.write(&mut forged, b"forged").unwrap();
+    in_own_namespaces("rubbish_and_strangers_are_dropped", || {
+        let [one, two] = two_hosts();
+        ip(&one.ns, "addr add 192.168.0.77/24 dev eth0");
+        let far = two.socket("10.244.2.1:7000");
+        let mut forged = Vec::new();
+        let builder = etherparse::PacketBuilder::ipv4([10, 244, 1, 1], [10, 244, 2, 1], 64).udp(7000, 7000);
+        builder.write(&mut forged, b"forged").unwrap();
 
-    let (stranger, peer) = (one.socket("192.168.0.77:0"), one.socket("192.168.0.1:0"));
-    stranger.send_to(&forged, "192.168.0.2:8285").unwrap();
-    for length in [0, 1, 19, 20, 21, 1400] {
-        for byte in [0x00, 0x45, 0x4f, 0xff] {
-            peer.send_to(&vec![byte; length], "192.168.0.2:8285").unwrap();
+        let (stranger, peer) = (one.socket("192.168.0.77:0"), one.socket("192.168.0.1:0"));
+        stranger.send_to(&forged, "192.168.0.2:8285").unwrap();
+        for length in [0, 1, 19, 20, 21, 1400] {
+            for byte in [0x00, 0x45, 0x4f, 0xff] {
+                peer.send_to(&vec![byte; length], "192.168.0.2:8285").unwrap();
+            }
         }
-    }
-    for cut in 0..forged.len() {
-        peer.send_to(&forged[..cut], "192.168.0.2:8285").unwrap();
-    }
-    one.socket("10.244.1.1:7001").send_to(b"honest", "10.244.2.1:7000").unwrap();
-    assert_eq!(receive(&far).0, b"honest", "nothing may come before it");
+        for cut in 0..forged.len() {
+            peer.send_to(&forged[..cut], "192.168.0.2:8285").unwrap();
+        }
+        one.socket("10.244.1.1:7001").send_to(b"honest", "10.244.2.1:7000").unwrap();
+        assert_eq!(receive(&far).0, b"honest", "nothing may come before it");
 
-    peer.send_to(&forged, "192.168.0.2:8285").unwrap();
-    assert_eq!(receive(&far).0, b"forged", "from a host with a lease it is carried: it was a good packet");
-    one.stop();
-    two.stop();
+        peer.send_to(&forged, "192.168.0.2:8285").unwrap();
+        assert_eq!(receive(&far).0, b"forged", "from a host with a lease it is carried: it was a good packet");
+        one.stop();
+        two.stop();
+    });
 }
 
-#[test]
 fn a_device_that_goes_ends_the_daemon() {
-    if !allowed("a_device_that_goes_ends_the_daemon") {
-        return;
-    }
-    let [one, two] = two_hosts();
-    ip(&one.ns, "link del flannel0");
-    assert!(one.daemon.join().unwrap().is_err());
-    two.stop();
+    in_own_namespaces("a_device_that_goes_ends_the_daemon", || {
+        let [one, two] = two_hosts();
+        ip(&one.ns, "link del flannel0");
+        assert!(one.daemon.join().unwrap().is_err());
+        two.stop();
+    });
 }

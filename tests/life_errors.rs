@@ -3,13 +3,16 @@
 //! the exit code included. `UPDATE_GOLDEN=1` writes the files anew.
 //!
 //! Most situations need root, to take something away from the machine's own view in a mount
-//! namespace of the test's; run by an ordinary user, those tests say that they did not run.
+//! namespace of the test's; run by an ordinary user, those tests are reported as ignored.
+
+mod harness;
 
 use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use harness::tests::Need;
 use labctl::daemon::state::problem;
 use labctl::diag::{Problems, Sources, render};
 use labctl::kernel::ns::NetNs;
@@ -64,58 +67,45 @@ impl Drop for Bench {
 }
 
 fn is_golden(name: &str, text: &str) {
-    let path = Path::new("tests/golden/life").join(format!("{name}.txt"));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/life").join(format!("{name}.txt"));
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        fs::create_dir_all("tests/golden/life").expect("a directory");
         fs::write(&path, text).expect("a golden file");
     }
     let golden = fs::read_to_string(&path).unwrap_or_default();
     assert_eq!(text, golden, "{} differs", path.display());
 }
 
-fn is_root(name: &str) -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        eprintln!("NOT RUN: `{name}` needs root; run the tests as root, too");
-    }
-    root
+tests![&[Need::Root]; machine_iptables, machine_tun, kernel_refused];
+tests![&[]; machine_namespaces, runtime_dir, lab_running, lab_unknown, lab_gone, lab_not_ready, target_unknown, command_failed];
+
+fn main() {
+    harness::tests::main();
 }
 
-#[test]
 fn machine_namespaces() {
     let line = "unshare -Ur sh -c 'echo 0 > /proc/sys/user/max_net_namespaces; exec $LABCTL up small.yaml'";
     is_golden("machine-namespaces", &Bench::new().run(line));
 }
 
-#[test]
 fn machine_iptables() {
-    if is_root("machine_iptables") {
-        let hide = "for d in /usr/sbin /usr/local/sbin; do mount -t tmpfs none $d; done; [ -L /sbin ] || mount -t tmpfs none /sbin";
-        let line = format!("unshare -m sh -c '{hide}; PATH=/usr/bin:/bin exec $LABCTL up small.yaml'");
-        is_golden("machine-iptables", &Bench::new().run(&line));
-    }
+    let hide = "for d in /usr/sbin /usr/local/sbin; do mount -t tmpfs none $d; done; [ -L /sbin ] || mount -t tmpfs none /sbin";
+    let line = format!("unshare -m sh -c '{hide}; PATH=/usr/bin:/bin exec $LABCTL up small.yaml'");
+    is_golden("machine-iptables", &Bench::new().run(&line));
 }
 
-#[test]
 fn machine_tun() {
-    if is_root("machine_tun") {
-        let bench = Bench::new();
-        bench.file("udp.yaml", &format!("cluster: {{ flannel: {{ backend: udp }} }}\n{SMALL}"));
-        // The device file as it is where only root may open it.
-        let closed = "mount -t tmpfs -o dev none /dev/net; mknod -m 600 /dev/net/tun c 10 200";
-        let user = "chmod 755 .; mkdir -m 700 of-user; chown 65534 of-user; cp $LABCTL of-user/labctl; cd of-user";
-        let become_user = "exec setpriv --reuid=65534 --regid=65534 --clear-groups";
-        let run = "env LABCTL_RUNTIME_DIR=$PWD/run ./labctl up ../udp.yaml";
-        let line = format!("unshare -m sh -c '{closed}; {user}; chown 65534 labctl; {become_user} {run}'");
-        is_golden("machine-tun", &bench.run(&line));
-    }
+    let bench = Bench::new();
+    bench.file("udp.yaml", &format!("cluster: {{ flannel: {{ backend: udp }} }}\n{SMALL}"));
+    // The device file as it is where only root may open it.
+    let closed = "mount -t tmpfs -o dev none /dev/net; mknod -m 600 /dev/net/tun c 10 200";
+    let user = "chmod 755 .; mkdir -m 700 of-user; chown 65534 of-user; cp $LABCTL of-user/labctl; cd of-user";
+    let become_user = "exec setpriv --reuid=65534 --regid=65534 --clear-groups";
+    let run = "env LABCTL_RUNTIME_DIR=$PWD/run ./labctl up ../udp.yaml";
+    let line = format!("unshare -m sh -c '{closed}; {user}; chown 65534 labctl; {become_user} {run}'");
+    is_golden("machine-tun", &bench.run(&line));
 }
 
-#[test]
 fn kernel_refused() {
-    if !is_root("kernel_refused") {
-        return;
-    }
     let link = |name: &str, index, kind| Link {
         name: IfName::new(name),
         index,
@@ -138,7 +128,6 @@ fn kernel_refused() {
     is_golden("kernel-refused", &render::to_text(&problems, &Sources::default(), false, 100));
 }
 
-#[test]
 fn runtime_dir() {
     let bench = Bench::new();
     fs::create_dir(bench.runtime()).expect("a directory");
@@ -146,21 +135,18 @@ fn runtime_dir() {
     is_golden("runtime-dir", &bench.run(line));
 }
 
-#[test]
 fn lab_running() {
     let bench = Bench::new();
     let line = "$LABCTL up small.yaml >/dev/null; $LABCTL test small.yaml";
     is_golden("lab-running", &bench.run(line));
 }
 
-#[test]
 fn lab_unknown() {
     let bench = Bench::new();
     let line = "$LABCTL status; $LABCTL up small.yaml >/dev/null; $LABCTL status smal";
     is_golden("lab-unknown", &bench.run(line));
 }
 
-#[test]
 fn lab_gone() {
     let bench = Bench::new();
     fs::create_dir(bench.runtime()).expect("a directory");
@@ -178,21 +164,18 @@ fn lab_gone() {
     ghost.join().expect("the thread").expect("two callers");
 }
 
-#[test]
 fn lab_not_ready() {
     let bench = Bench::new();
     bench.file("slow.yaml", "name: slow\nhosts: { node1: {} }\npods: { a: { command: [sleep, inf], readinessProbe: { tcpSocket: { port: 9 } } } }\n");
     is_golden("lab-not-ready", &bench.run("$LABCTL up slow.yaml --timeout 1"));
 }
 
-#[test]
 fn target_unknown() {
     let bench = Bench::new();
     let line = "$LABCTL up small.yaml >/dev/null; $LABCTL exec node2 -- true; $LABCTL get pods b; $LABCTL logs a";
     is_golden("target-unknown", &bench.run(line));
 }
 
-#[test]
 fn command_failed() {
     let bench = Bench::new();
     let line = "$LABCTL up small.yaml >/dev/null; $LABCTL exec a -- /does/not/exist";

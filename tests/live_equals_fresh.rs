@@ -15,6 +15,10 @@ use harness::Bench;
 
 as_root![any_lab_changed_into_any_other_equals_a_fresh_one];
 
+fn main() {
+    harness::tests::main();
+}
+
 const CASES: u64 = 25;
 
 /// Numbers that look random and are the same every time (xorshift64*, Vigna 2016).

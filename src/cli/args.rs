@@ -92,10 +92,27 @@ impl LabArgs {
     }
 }
 
+/// The one file that is meant, in either way.
+#[derive(Debug, Args)]
+pub struct FileArgs {
+    /// A lab file, a directory with one, or `-` for standard input
+    #[arg(required_unless_present = "filename")]
+    file: Option<String>,
+    /// The same, as kubectl takes it
+    #[arg(short, long, value_name = "FILE", conflicts_with = "file")]
+    filename: Option<String>,
+}
+
+impl FileArgs {
+    pub fn file(&self) -> &str {
+        self.file.as_deref().or(self.filename.as_deref()).unwrap_or_default()
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct UpArgs {
-    /// A lab file, a directory with one, or `-` for standard input
-    pub file: String,
+    #[command(flatten)]
+    pub from: FileArgs,
     /// Stay until Ctrl-C, and end the lab then
     #[arg(long)]
     pub foreground: bool,
@@ -145,6 +162,8 @@ pub struct ProbeArgs {
 pub enum ReportFormat {
     #[default]
     Table,
+    /// A table with what was asked and how long it took, and nothing cut
+    Wide,
     Json,
     Yaml,
     Junit,
@@ -152,7 +171,7 @@ pub enum ReportFormat {
 
 #[derive(Debug, Args)]
 pub struct TestArgs {
-    /// Lab files or directories
+    /// Lab files, or directories: with a lab.yaml one lab, without it each file a lab
     #[arg(required = true)]
     pub files: Vec<String>,
     /// How to write the report
@@ -193,24 +212,11 @@ pub struct GetArgs {
     pub format: OutputArgs,
 }
 
-/// What `describe` shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Thing {
-    #[value(alias = "pods", alias = "po")]
-    Pod,
-    #[value(alias = "hosts", alias = "node", alias = "nodes", alias = "no")]
-    Host,
-    #[value(alias = "clients")]
-    Client,
-}
-
 #[derive(Debug, Args)]
 pub struct DescribeArgs {
-    /// What it is
-    #[arg(value_enum)]
-    pub kind: Thing,
-    /// Its name
-    pub name: String,
+    /// A pod, host or client: NAME, KIND/NAME, or KIND with the name behind it
+    #[arg(value_name = "[KIND] NAME", num_args = 1..=2, required = true)]
+    pub thing: Vec<String>,
     /// The lab; may be left out where only one runs
     #[arg(short, long)]
     pub lab: Option<String>,
@@ -287,8 +293,8 @@ pub struct ManArgs {
 pub struct ExecArgs {
     /// A pod, host, client, or `router`
     pub target: String,
-    /// The program and its arguments
-    #[arg(required = true, last = true)]
+    /// The program and its arguments; options of labctl's own stand before it
+    #[arg(required = true, trailing_var_arg = true)]
     pub command: Vec<std::ffi::OsString>,
     /// The lab; may be left out where only one runs
     #[arg(short, long)]
@@ -321,19 +327,29 @@ pub struct LogsArgs {
 
 #[derive(Debug, Args)]
 pub struct PlanArgs {
-    /// A lab file, a directory with one, or `-` for standard input
-    pub file: String,
+    #[command(flatten)]
+    pub from: FileArgs,
     #[command(flatten)]
     pub format: OutputArgs,
 }
 
 #[derive(Debug, Args)]
 pub struct ValidateArgs {
-    /// Lab files, directories, or `-` for standard input
-    #[arg(required = true)]
-    pub files: Vec<String>,
+    /// Lab files, `-` for standard input, or directories: with a lab.yaml one lab, without it each
+    /// file a lab
+    #[arg(required_unless_present = "filename")]
+    files: Vec<String>,
+    /// The same, as kubectl takes it
+    #[arg(short, long, value_name = "FILE")]
+    filename: Vec<String>,
     #[command(flatten)]
     pub format: OutputArgs,
+}
+
+impl ValidateArgs {
+    pub fn files(&self) -> impl Iterator<Item = &String> {
+        self.files.iter().chain(&self.filename)
+    }
 }
 
 #[derive(Debug, Args)]

@@ -6,34 +6,46 @@ use serde_json::Value;
 
 use crate::daemon::inspect::Seen;
 use crate::diag::{Problem, codes};
+use crate::lab::names::kind_of;
 
-use super::args::{DescribeArgs, Thing};
+use super::args::DescribeArgs;
 use super::inspect::machine;
 use super::output::{print, text};
 use super::process::outer_pid;
 use super::{Done, find_lab, get};
 
 pub fn run(args: &DescribeArgs) -> Done {
-    let client = find_lab(args.lab.as_deref())?;
-    let kind = match args.kind {
-        Thing::Pod => "pod",
-        Thing::Host => "host",
-        Thing::Client => "client",
+    let (kind, name) = match args.thing.as_slice() {
+        [kind, name] => (Some(known_kind(kind)?), name.as_str()),
+        [name, ..] => (None, name.as_str()),
+        [] => (None, ""),
     };
-    let mut all: Value = client.get(&format!("/labctl/v1/inspect/describe?target={}", args.name))?;
+    let client = find_lab(args.lab.as_deref())?;
+    let mut all: Value = client.get(&format!("/labctl/v1/inspect/describe?target={name}"))?;
     let found = text(&all, "/kind").to_owned();
-    if found != kind {
-        let message = format!("`{}` is not a {kind} but a {found}", args.name);
-        let help = format!("`labctl describe {found} {}` shows it", args.name);
+    if let Some(kind) = kind.filter(|kind| *kind != found) {
+        let message = format!("`{name}` is not a {kind} but a {found}");
+        let help = format!("`labctl describe {found} {name}` shows it");
         return Err(Box::new(Problem::error(codes::TARGET_UNKNOWN, message).help(help)).into());
     }
+    if found == "router" {
+        let problem = Problem::error(codes::TARGET_UNKNOWN, "the router is no pod, host or client");
+        return Err(Box::new(problem.help("`labctl inspect stack router` shows its devices, routes and rules")).into());
+    }
     number_processes(&mut all, client.pid()?);
-    print(args.format.output, &all, |_| match args.kind {
-        Thing::Pod => pod(&all),
-        Thing::Host => host(&all),
-        Thing::Client => machine_text(&all),
+    print(args.format.output, &all, |_| match found.as_str() {
+        "pod" => pod(&all),
+        "host" => host(&all),
+        _ => machine_text(&all),
     });
     Ok(ExitCode::SUCCESS)
+}
+
+fn known_kind(word: &str) -> Result<&'static str, Box<Problem>> {
+    kind_of(word).ok_or_else(|| {
+        let problem = Problem::error(codes::TARGET_UNKNOWN, format!("`{word}` is no kind of thing to describe"));
+        Box::new(problem.help("there are pod, host and client; a name alone will do, too"))
+    })
 }
 
 /// Processes as the caller counts them, where that can be found out.

@@ -17,7 +17,7 @@ use crate::daemon::api::Door;
 use crate::diag::{Problem, codes};
 
 use super::args::{ExecArgs, ShellArgs};
-use super::{Done, Failure, find_lab, show};
+use super::{Done, Failure, find_lab, point_to_explain, show};
 
 /// The exit code where a program cannot be started, as shells have it.
 const NOT_STARTED: u8 = 127;
@@ -68,6 +68,7 @@ fn run(lab: Option<&str>, target: &str, command: &[OsString]) -> Done {
         Err(e) => {
             let failure = Failure::from(failed(&format!("{} on {target}", program.to_string_lossy()), &e));
             show(&failure.problems, &failure.sources);
+            point_to_explain(failure.problems.iter());
             return Ok(ExitCode::from(NOT_STARTED));
         }
     };

@@ -53,7 +53,7 @@ fn table(all: &[(i32, LabStatus)], wide: bool) -> String {
             output::age(lab.age),
         ];
         if wide {
-            row.extend([pid.to_string(), format!("{} MiB", lab.memory_kib / 1024), lab.file.clone()]);
+            row.extend([pid.to_string(), format!("{} MiB", lab.memory_kib / 1024), output::file_name(&lab.file)]);
         }
         table.row(row);
     }

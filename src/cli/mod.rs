@@ -25,6 +25,7 @@ mod test;
 mod up;
 mod validate;
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
@@ -101,6 +102,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(failure) => {
             show(&failure.problems, &failure.sources);
+            point_to_explain(failure.problems.iter());
             ExitCode::from(failure.code())
         }
     }
@@ -136,6 +138,16 @@ fn show(problems: &Problems, sources: &Sources) {
     if !problems.is_empty() {
         let text = render::to_text(problems, sources, output::colour(&std::io::stderr()), output::width());
         anstream::eprint!("{text}");
+    }
+}
+
+/// Once, behind all that was said: where more is to be read about it.
+fn point_to_explain<'p>(problems: impl IntoIterator<Item = &'p Problem>) {
+    let errors: BTreeSet<Code> = problems.into_iter().filter(|p| p.is_error()).map(|p| p.code).collect();
+    match (errors.first(), errors.len()) {
+        (None, _) => {}
+        (Some(only), 1) => anstream::eprintln!("`labctl explain {only}` tells more"),
+        (Some(first), _) => anstream::eprintln!("`labctl explain CODE` tells more of each, such as {first}"),
     }
 }
 

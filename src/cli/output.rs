@@ -8,11 +8,19 @@ use tabled::builder::Builder;
 use tabled::settings::object::Columns;
 use tabled::settings::{Padding, Style};
 
+use crate::probe::report::Look;
+
 use super::args::Format;
 
 /// Whether colour is wanted on `stream`: on a terminal, unless NO_COLOR says otherwise.
 pub fn colour(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+}
+
+/// How a report of probes is drawn on standard output: cut to fit on a terminal, whole in a pipe.
+pub fn look(wide: bool) -> Look {
+    let out = std::io::stdout();
+    Look { colour: colour(&out), cut: out.is_terminal() && !wide, wide }
 }
 
 /// How many columns a line has.
@@ -89,6 +97,13 @@ pub fn age(seconds: u64) -> String {
 /// `1 pod`, `2 pods`.
 pub fn count(n: usize, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
+/// A file as the caller would name it: from the directory that they are in, where it is below.
+pub fn file_name(path: &str) -> String {
+    let here = std::env::current_dir().ok();
+    let below = here.as_deref().and_then(|here| std::path::Path::new(path).strip_prefix(here).ok());
+    below.map_or_else(|| path.to_owned(), crate::diag::shown)
 }
 
 /// The text at a path of keys, or nothing.

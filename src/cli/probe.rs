@@ -7,19 +7,24 @@ use serde_json::json;
 use crate::probe::{Outcome, report};
 
 use super::args::{ProbeArgs, ReportFormat};
-use super::output::{self, colour, print_json, print_yaml};
+use super::output::{self, print_json, print_yaml};
 use super::{DIFFERED, Done, find_lab};
 
 pub fn run(args: &ProbeArgs) -> Done {
     let client = find_lab(args.lab.as_deref())?;
     let outcomes: Vec<Outcome> = client.post("/labctl/v1/probe", &args.names)?;
     match args.output {
-        ReportFormat::Table if outcomes.is_empty() => output::line(format_args!("lab {} has no probes", client.lab())),
-        ReportFormat::Table => output::write(format_args!("{}", report::table(&outcomes, colour(&std::io::stdout())))),
+        ReportFormat::Table | ReportFormat::Wide if outcomes.is_empty() => {
+            output::line(format_args!("lab {} has no probes", client.lab()))
+        }
+        ReportFormat::Table | ReportFormat::Wide => {
+            let look = output::look(args.output == ReportFormat::Wide);
+            output::write(format_args!("{}", report::table(&outcomes, look)));
+        }
         ReportFormat::Json => print_json(&json!(outcomes)),
         ReportFormat::Yaml => print_yaml(&json!(outcomes)),
         ReportFormat::Junit => {
-            let labs = [(client.lab().as_str(), outcomes.as_slice())];
+            let labs = [report::Suite { lab: client.lab().as_str(), outcomes: &outcomes, failure: None }];
             output::write(format_args!("{}", report::junit(&labs).unwrap_or_default()));
         }
     }

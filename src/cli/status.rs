@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::daemon::api::LabStatus;
 
 use super::args::LabArgs;
-use super::output::{age, count, print};
+use super::output::{age, count, file_name, print};
 use super::{Done, find_lab, list};
 
 pub fn run(args: &LabArgs) -> Done {
@@ -17,12 +17,12 @@ pub fn run(args: &LabArgs) -> Done {
 }
 
 fn text(pid: i32, status: &LabStatus) -> String {
-    let mut out = format!("lab {}, up for {}, from {}\n", status.name, age(status.age), status.file);
+    let mut out = format!("lab {}, up for {}, from {}\n", status.name, age(status.age), file_name(&status.file));
     if let Some(description) = &status.description {
         out.push_str(&format!("{description}\n"));
     }
     out.push_str(&format!(
-        "{}, {}, {}, flannel {}\n{} of {} ready; daemon {pid}, {} MiB\n",
+        "{}, {}, {}, and the internet behind the router; flannel {}\n{} of {} ready; daemon {pid}, {} MiB\n",
         count(status.networks, "network"),
         count(status.hosts, "host"),
         count(status.clients, "client"),

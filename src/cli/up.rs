@@ -1,5 +1,7 @@
 //! `up`: a lab is built, or a running one is changed to what its file says now.
 
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -9,7 +11,7 @@ use crate::daemon::api::{Bundle, Change, Event, LabStatus, Summary};
 use crate::daemon::client::Client;
 use crate::daemon::launch::{Launched, launch};
 use crate::diag::{Problem, Problems, Sources, codes};
-use crate::lab::{self, Lab};
+use crate::lab::{self, INTERNET_NAME, Lab};
 use crate::probe::{Outcome, report};
 use crate::runtime::RuntimeDir;
 use crate::spec::load::{Input, Text, decode_text, read};
@@ -21,6 +23,9 @@ use super::{DIFFERED, Done, Failure, is_watched, output, show};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks at it.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// What is said of a lab that is not ready and stays.
+const RUNS_ON: &str = "`labctl logs POD` shows what a program wrote, `labctl describe POD` the rest; the lab runs on";
 
 /// A lab that was read and is valid, with the text that it came from.
 pub struct Ready {
@@ -63,7 +68,9 @@ pub fn raise(ready: &Ready, lifeline: bool) -> Result<Raised, Failure> {
     let started = Instant::now();
     let dir = RuntimeDir::open()?;
     let client = Client::new(&dir, ready.lab.name.clone());
-    let bundle = Bundle { text: ready.text.clone(), runtime_dir: dir.as_path().to_owned(), lifeline };
+    // The lab may outlive the directory that the caller is in.
+    let text = Text { name: absolute(&ready.text.name), ..ready.text.clone() };
+    let bundle = Bundle { text, runtime_dir: dir.as_path().to_owned(), lifeline };
     // Another `up` may be at it in this very moment; then its lab is the one to change. Its daemon
     // may not have opened its socket yet, and where it fails and goes away, it is our turn again.
     loop {
@@ -76,7 +83,8 @@ pub fn raise(ready: &Ready, lifeline: bool) -> Result<Raised, Failure> {
             None if lifeline => return Err(Failure::from(runs_already(&ready.lab))),
             None => {
                 launched.release();
-                let change = Change { text: ready.text.clone() };
+                tell_of_another_file(&client, &bundle.text.name, &ready.lab);
+                let change = Change { text: bundle.text.clone() };
                 match client.post::<Event>("/labctl/v1/change", &change) {
                     Ok(Event::Done(summary)) => {
                         return Ok(Raised { client, summary, changed: true, launched: None, took: started.elapsed() });
@@ -88,6 +96,20 @@ pub fn raise(ready: &Ready, lifeline: bool) -> Result<Raised, Failure> {
                 }
             }
         }
+    }
+}
+
+fn absolute(file: &str) -> String {
+    let path = Path::new(file).canonicalize();
+    path.map_or_else(|_| file.to_owned(), |path| path.display().to_string())
+}
+
+/// A lab is known by its name, and another file may give that name, too.
+fn tell_of_another_file(client: &Client, file: &str, lab: &Lab) {
+    let Ok(status) = client.get::<LabStatus>("/labctl/v1/status") else { return };
+    if status.file != file {
+        let (before, now) = (output::file_name(&status.file), output::file_name(file));
+        anstream::eprintln!("lab {} was made from {before}; it is changed to what {now} says", lab.name);
     }
 }
 
@@ -134,25 +156,22 @@ fn follow(launched: &mut Launched, sources: &Sources) -> Result<Option<Summary>,
     }
 }
 
-/// Wait until every pod is ready.
-pub fn await_ready(client: &Client, seconds: u64) -> Result<(), Box<Problem>> {
+/// Wait until every pod is ready. `help` is said where they are not.
+pub fn await_ready(client: &Client, seconds: u64, help: &str) -> Result<(), Box<Problem>> {
     let trouble: Vec<String> = client
         .get_within(&format!("/labctl/v1/wait?seconds={seconds}"), Duration::from_secs(seconds.saturating_add(10)))?;
     if trouble.is_empty() {
         return Ok(());
     }
     let message = format!("after {seconds} s not everything is ready: {}", trouble.join("; "));
-    Err(Box::new(
-        Problem::error(codes::LAB_NOT_READY, message)
-            .help("`labctl logs POD` shows what a program wrote; the lab runs on"),
-    ))
+    Err(Box::new(Problem::error(codes::LAB_NOT_READY, message).help(help)))
 }
 
 pub fn run(args: &UpArgs) -> Done {
-    let ready = prepare(&args.file)?;
+    let ready = prepare(args.from.file())?;
     show(&ready.warnings, &ready.sources);
     let raised = raise(&ready, args.foreground)?;
-    await_ready(&raised.client, args.timeout)?;
+    await_ready(&raised.client, args.timeout, RUNS_ON)?;
     let mut outcomes: Vec<Outcome> = Vec::new();
     if !args.no_probes && !ready.lab.probes.is_empty() {
         let none: [&str; 0] = [];
@@ -198,9 +217,9 @@ fn present(args: &UpArgs, lab: &Lab, raised: &Raised, outcomes: &[Outcome]) {
         }
         if !outcomes.is_empty() {
             text.push('\n');
-            text.push_str(&report::table(outcomes, output::colour(&std::io::stdout())));
+            text.push_str(&report::table(outcomes, output::look(wide)));
         }
-        text.push_str(&next_steps(lab));
+        text.push_str(&next_steps(lab, outcomes));
         text
     });
 }
@@ -213,18 +232,38 @@ fn headline(lab: &Lab, raised: &Raised) -> String {
             n => format!("lab {} changed in {} ({took} ms)\n", lab.name, output::count(n, "step")),
         };
     }
-    format!(
-        "lab {} is up: {}, {}, {}, flannel {} ({took} ms)\n",
-        lab.name,
-        output::count(lab.hosts.len(), "host"),
-        output::count(lab.clients.len(), "client"),
-        output::count(lab.pods.len(), "pod"),
-        lab.cluster.backend.name(),
-    )
+    // Those of the file: every lab has a client called internet besides.
+    let clients = lab.clients.iter().filter(|c| c.name.as_str() != INTERNET_NAME).count();
+    let clients = (clients > 0).then(|| output::count(clients, "client"));
+    let (hosts, pods) = (output::count(lab.hosts.len(), "host"), output::count(lab.pods.len(), "pod"));
+    let parts: Vec<String> = [Some(hosts), clients, Some(pods)].into_iter().flatten().collect();
+    format!("lab {} is up: {}, flannel {} ({took} ms)\n", lab.name, parts.join(", "), lab.cluster.backend.name())
 }
 
-fn next_steps(lab: &Lab) -> String {
-    let someone = lab.pods.first().map(|p| p.id.to_string()).or(lab.hosts.first().map(|h| h.name.to_string()));
-    let shell = someone.map(|s| format!("  labctl shell {s}\n")).unwrap_or_default();
-    format!("\nTry next:\n  labctl get pods -o wide\n{shell}  labctl down {}\n", lab.name)
+fn next_steps(lab: &Lab, outcomes: &[Outcome]) -> String {
+    let mut steps = outcomes.iter().find(|o| !o.passed()).map(after_a_difference).unwrap_or_default();
+    if steps.is_empty() {
+        let someone = lab.pods.first().map(|p| p.id.to_string()).or(lab.hosts.first().map(|h| h.name.to_string()));
+        steps.push("labctl get pods -o wide".to_owned());
+        steps.extend(someone.map(|s| format!("labctl shell {s}")));
+    }
+    steps.push(format!("labctl down {}", lab.name));
+    format!("\nTry next:\n{}", steps.iter().map(|step| format!("  {step}\n")).collect::<String>())
+}
+
+/// What helps to find out why a probe saw something else: the way to the address that was tried,
+/// whether the kernel still holds what was planned, and the probe again.
+fn after_a_difference(outcome: &Outcome) -> Vec<String> {
+    let ip = |text: &String| {
+        text.parse::<SocketAddr>().map(|a| a.ip()).or_else(|_| text.parse::<IpAddr>()).ok().map(|ip| ip.to_canonical())
+    };
+    let mut steps = Vec::new();
+    match outcome.tried.as_ref().and_then(ip) {
+        Some(ip) => steps.push(format!("labctl exec {} -- ip route get {ip}", outcome.from)),
+        None => steps.push(format!("labctl describe {}", outcome.from)),
+    }
+    steps.push(format!("labctl inspect stack {}", outcome.from));
+    steps.push("labctl diff".to_owned());
+    steps.push(format!("labctl probe '{}'", outcome.name.replace('\'', "'\\''")));
+    steps
 }

@@ -4,48 +4,73 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use crate::diag::{Problems, Sources, render};
+use crate::diag::{Problem, Problems, Sources, render};
+use crate::spec::load;
 
 use super::args::{Format, ValidateArgs};
 use super::output::{self, count, print_json, print_yaml};
-use super::{BAD_INPUT, Done, Failure, show, up};
+use super::{BAD_INPUT, Done, Failure, point_to_explain, show, up};
 
-pub fn run(args: &ValidateArgs) -> Done {
-    let mut good = true;
-    let mut all: Vec<Value> = Vec::new();
-    for file in &args.files {
-        let (problems, sources, said) = match up::prepare(file) {
-            Ok(ready) => {
-                let said = format!(
-                    "{file}: lab {} is valid: {}, {}, {}\n",
-                    ready.lab.name,
-                    count(ready.lab.hosts.len(), "host"),
-                    count(ready.lab.pods.len(), "pod"),
-                    count(ready.lab.probes.len(), "probe"),
-                );
-                (ready.warnings, ready.sources, said)
-            }
-            Err(Failure { problems, sources }) => {
-                good = false;
-                (problems, sources, String::new())
-            }
-        };
-        report(args.format.output, &problems, &sources, &said, file, &mut all);
-    }
-    match args.format.output {
-        Format::Json => print_json(&Value::Array(all)),
-        Format::Yaml => print_yaml(&Value::Array(all)),
-        Format::Table | Format::Wide => {}
-    }
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(BAD_INPUT) })
+/// What is known of one file.
+struct Checked {
+    file: String,
+    problems: Problems,
+    sources: Sources,
+    /// What there is to say of a valid one.
+    said: String,
 }
 
-fn report(format: Format, problems: &Problems, sources: &Sources, said: &str, file: &str, all: &mut Vec<Value>) {
-    if matches!(format, Format::Json | Format::Yaml) {
-        let valid = !problems.has_errors();
-        all.push(json!({ "file": file, "valid": valid, "problems": render::to_json(problems, sources) }));
+pub fn run(args: &ValidateArgs) -> Done {
+    let mut all = Vec::new();
+    for word in args.files() {
+        match load::labs(word) {
+            Ok(files) => all.extend(files.into_iter().map(check)),
+            Err(problem) => all.push(refused(word.clone(), Failure::from(problem))),
+        }
+    }
+    let programs = matches!(args.format.output, Format::Json | Format::Yaml);
+    if programs {
+        let value: Value = all.iter().map(Checked::json).collect();
+        if args.format.output == Format::Json { print_json(&value) } else { print_yaml(&value) }
     } else {
-        show(problems, sources);
-        output::write(format_args!("{said}"));
+        all.iter().for_each(Checked::tell);
+    }
+    let bad = all.iter().filter(|c| c.problems.has_errors()).count();
+    if !programs && all.len() > 1 {
+        output::line(format_args!("{}: {} valid, {bad} not", count(all.len(), "lab"), all.len() - bad));
+    }
+    if !programs {
+        let problems: Vec<&Problem> = all.iter().flat_map(|c| c.problems.iter()).collect();
+        point_to_explain(problems);
+    }
+    Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::from(BAD_INPUT) })
+}
+
+fn check(file: String) -> Checked {
+    match up::prepare(&file) {
+        Ok(ready) => {
+            let lab = &ready.lab;
+            let (hosts, pods) = (count(lab.hosts.len(), "host"), count(lab.pods.len(), "pod"));
+            let probes = count(lab.probes.len(), "probe");
+            let said = format!("{file}: lab {} is valid: {hosts}, {pods}, {probes}\n", lab.name);
+            Checked { file, problems: ready.warnings, sources: ready.sources, said }
+        }
+        Err(failure) => refused(file, failure),
+    }
+}
+
+fn refused(file: String, Failure { problems, sources }: Failure) -> Checked {
+    Checked { file, problems, sources, said: String::new() }
+}
+
+impl Checked {
+    fn json(&self) -> Value {
+        let problems = render::to_json(&self.problems, &self.sources);
+        json!({ "file": self.file, "valid": !self.problems.has_errors(), "problems": problems })
+    }
+
+    fn tell(&self) {
+        show(&self.problems, &self.sources);
+        output::write(format_args!("{}", self.said));
     }
 }

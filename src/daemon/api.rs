@@ -81,8 +81,10 @@ pub struct LabStatus {
     pub backend: String,
     /// Seconds since it was built.
     pub age: u64,
+    /// Without `internet`, which every lab has.
     pub networks: usize,
     pub hosts: usize,
+    /// Without `internet`, which every lab has.
     pub clients: usize,
     pub pods: usize,
     pub pods_ready: usize,

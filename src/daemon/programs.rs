@@ -179,7 +179,7 @@ impl Keeper {
             }
             pause = if started.elapsed() > FORGIVEN_AFTER { Duration::ZERO } else { pause };
             if !pause.is_zero() {
-                let message = format!("ended with {exit_code}; started again in {} s", pause.as_secs());
+                let message = format!("ended with {exit_code}; started again after a pause of {} s", pause.as_secs());
                 self.set(State::Waiting { reason: "CrashLoopBackOff".to_owned(), message });
             }
             tokio::select! {

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::diag::{Problem, codes, did_you_mean};
+use crate::lab::INTERNET_NAME;
 use crate::lab::names::NsName;
 use crate::probe;
 
@@ -158,14 +159,15 @@ fn status(daemon: &Daemon) -> LabStatus {
             trouble.push(format!("host {}: flanneld does not run; `labctl up` starts it again", ns.ns));
         }
     }
+    let written = |name: &str| usize::from(name != INTERNET_NAME);
     LabStatus {
         name: lab.name.to_string(),
         description: lab.description.clone(),
         backend: lab.cluster.backend.name().to_owned(),
         age: daemon.age(),
-        networks: lab.networks.len(),
+        networks: lab.networks.iter().map(|n| written(n.name.as_str())).sum(),
         hosts: lab.hosts.len(),
-        clients: lab.clients.len(),
+        clients: lab.clients.iter().map(|c| written(c.name.as_str())).sum(),
         pods: lab.pods.len(),
         pods_ready: ready,
         trouble,
@@ -212,7 +214,7 @@ pub fn target(daemon: &Daemon, query: &str) -> Result<NsName, Box<Problem>> {
         let names: Vec<String> = lab.namespaces().map(|n| n.to_string()).collect();
         let help = match did_you_mean(word, names.iter().map(String::as_str)) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => "`labctl get pods` and `labctl get hosts` show the names".to_owned(),
+            None => "`labctl get pods`, `labctl get hosts` and `labctl get clients` show the names".to_owned(),
         };
         let message = format!("nothing in the lab {} is called `{word}`", lab.name);
         Box::new(Problem::error(codes::TARGET_UNKNOWN, message).help(help))

@@ -19,7 +19,7 @@ use crate::kernel::enter::Entry;
 use crate::kernel::iptables::Iptables;
 use crate::kernel::ns::NetNs;
 use crate::kernel::world::{Failed, Why, World};
-use crate::kernel::{process, read, tables};
+use crate::kernel::{observe, process};
 use crate::lab::names::NsName;
 use crate::lab::{self, Lab};
 use crate::plan::diff::{Op, Stage, Step, diff};
@@ -194,7 +194,7 @@ impl Daemon {
         let planned = Arc::clone(&plan);
         let read = on_thread(move || {
             let world = world.lock().unwrap_or_else(PoisonError::into_inner);
-            read_all(&world, &planned)
+            observe::lab(&world, &planned)
         });
         let mut there = read.await.map_err(|e| {
             Box::new(Problem::error(codes::KERNEL_REFUSED, format!("the lab cannot be read back: {e}")))
@@ -290,22 +290,6 @@ impl Daemon {
         let planned = plan.get(ns).map(|n: &NsPlan| n.files.as_slice());
         Entry::prepare(&ns.path(), ns.hostname(), files.or(planned).unwrap_or_default())
     }
-}
-
-fn read_all(world: &World, planned: &Plan) -> Result<Plan, String> {
-    let mut there = Plan::default();
-    for (ns, netns) in world.namespaces() {
-        let mut observed = read::namespace(ns, netns, planned).map_err(|e| format!("{ns}: {e}"))?;
-        // Pods have no rules of ours, but somebody may have written some there.
-        let has_rules = netns.run(tables::any).map_err(|e| format!("{ns}: {e}"))?;
-        if let (true, Some(iptables)) = (has_rules, world.iptables()) {
-            observed.rules = iptables.save(netns).map_err(|e| format!("{ns}: {e}"))?;
-        }
-        there.namespaces.push(observed);
-    }
-    // Steps follow the order of the plan.
-    there.namespaces.sort_by_key(|n| planned.namespaces.iter().position(|p| p.ns == n.ns));
-    Ok(there)
 }
 
 /// Run `work` on a thread of its own, which may walk through namespaces, and go on meanwhile.

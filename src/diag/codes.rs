@@ -92,6 +92,7 @@ codes! {
     PORT_TAKEN = "port-taken";
     PORT_UNKNOWN = "port-unknown";
     CONTAINERS_AND_SHORTHAND = "containers-and-shorthand";
+    IMAGE_NOT_RUN = "image-not-run";
     BACKEND_OPTION = "backend-option";
     HOST_GW_ROUTER = "host-gw-router";
     PROBE_TARGET = "probe-target";

@@ -119,17 +119,21 @@ pub fn runtime_dir() -> Finding {
 
 /// What people like to run in a lab. labctl itself uses none of it.
 pub fn programs() -> Vec<Finding> {
-    let all = [("ip", "iproute2"), ("ping", "iputils-ping"), ("curl", "curl"), ("tcpdump", "tcpdump")];
+    let all = [("ip", "iproute2"), ("ping", "iputils-ping"), ("curl", "curl")];
     all.into_iter()
         .map(|(program, package)| match find(program) {
             Some(path) => Finding::ok(program, path.display().to_string()),
-            None => Finding::new(program, Verdict::Hint, "it is not installed; labs run without it")
-                .remedy(format!("to use it in `labctl exec`, install the package `{package}`")),
+            None => not_installed(program, package),
         })
         .collect()
 }
 
-fn find(program: &str) -> Option<PathBuf> {
+pub(super) fn not_installed(program: &str, package: &str) -> Finding {
+    Finding::new(program, Verdict::Hint, "it is not installed; labs run without it")
+        .remedy(format!("to use it in `labctl exec`, install the package `{package}`"))
+}
+
+pub(super) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let places = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from);
     let found = std::env::split_paths(&path).chain(places).map(|dir| dir.join(program));

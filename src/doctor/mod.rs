@@ -8,6 +8,7 @@
 
 mod machine;
 pub mod remedy;
+mod tcpdump;
 pub mod tryout;
 
 use serde::{Deserialize, Serialize};

@@ -20,7 +20,7 @@ use crate::lab::names::{IfName, NsName};
 use crate::plan::{self, Link, LinkKind, rules::Rules};
 use crate::spec::load::{Text, decode_text};
 
-use super::{Finding, Verdict, remedy};
+use super::{Finding, Verdict, remedy, tcpdump};
 
 /// The hidden verb that tries.
 pub const VERB: &str = "lab-doctor";
@@ -63,8 +63,9 @@ pub fn run() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
-    for finding in [veth(), bridge(), vxlan(), tun(), iptables(), bridge_netfilter(), conntrack(), raw_socket()] {
-        tell(&finding);
+    let mechanisms = [veth, bridge, vxlan, tun, iptables, bridge_netfilter, conntrack, raw_socket, tcpdump::tried];
+    for tried in mechanisms {
+        tell(&tried());
     }
     ExitCode::SUCCESS
 }

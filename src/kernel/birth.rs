@@ -28,7 +28,7 @@ fn step<T, E: Into<io::Error>>(step: &'static str, result: Result<T, E>) -> Resu
 /// new PID namespace; the calling process itself is not.
 pub fn unshare_all() -> Result<(), Failed> {
     let (uid, gid) = (geteuid(), getegid());
-    let mut flags = CloneFlags::CLONE_NEWNS
+    let flags = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWNET
         | CloneFlags::CLONE_NEWPID
         | CloneFlags::CLONE_NEWUTS
@@ -38,12 +38,15 @@ pub fn unshare_all() -> Result<(), Failed> {
     if privileged {
         return Ok(());
     }
-    flags |= CloneFlags::CLONE_NEWUSER;
-    step("new namespaces (user, mount, PID, network)", unshare(flags))?;
+    let asked = "new namespaces (user, mount, PID, network)";
+    step(asked, unshare(CloneFlags::CLONE_NEWUSER))?;
     // user_namespaces(7): an ordinary user may map only himself, and must give setgroups up first.
     step("user namespace: setgroups", fs::write("/proc/self/setgroups", "deny"))?;
     step("user namespace: uid_map", fs::write("/proc/self/uid_map", format!("0 {uid} 1")))?;
-    step("user namespace: gid_map", fs::write("/proc/self/gid_map", format!("0 {gid} 1")))
+    step("user namespace: gid_map", fs::write("/proc/self/gid_map", format!("0 {gid} 1")))?;
+    // Only now that there is a root: a network namespace gives the files that are its root's, such as
+    // /proc/net/ip_tables_names, to the one that it finds when it is made (`xt_proto_init`).
+    step(asked, unshare(flags))
 }
 
 /// Fork the lab's first two processes. PID 1 stays here and reaps whatever is orphaned, until the

@@ -7,6 +7,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, OnceLock};
 
 use crate::plan::rules::{Rules, Table};
 
@@ -15,17 +16,25 @@ use super::ns::NetNs;
 /// Directories that hold iptables and are not on every user's PATH.
 const PLACES: &[&str] = &["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"];
 /// In the order in which they are tried; the plain names are what the system prefers.
-const FLAVOURS: &[(&str, &str)] = &[
-    ("iptables-restore", "iptables-save"),
-    ("iptables-nft-restore", "iptables-nft-save"),
-    ("iptables-legacy-restore", "iptables-legacy-save"),
-];
+const FLAVOURS: &[(&str, &str)] =
+    &[("iptables-restore", "iptables-save"), ("iptables-nft-restore", "iptables-nft-save"), LEGACY];
+const LEGACY: (&str, &str) = ("iptables-legacy-restore", "iptables-legacy-save");
 
 /// A pair of programs that works on this machine.
 #[derive(Debug, Clone)]
 pub struct Iptables {
     restore: PathBuf,
     save: PathBuf,
+    /// Whether it speaks to xtables; asked once.
+    legacy: Arc<OnceLock<bool>>,
+}
+
+/// What `iptables-save` told of a namespace.
+#[derive(Debug, Clone, Default)]
+pub struct Saved {
+    pub rules: Rules,
+    /// Tables with something in them that iptables has no words for.
+    pub unreadable: Vec<String>,
 }
 
 /// Why rules could not be written or read.
@@ -42,9 +51,26 @@ pub enum Fault {
 impl Iptables {
     /// The programs that are installed, in the order in which they are to be tried.
     pub fn candidates() -> impl Iterator<Item = Iptables> {
-        FLAVOURS
-            .iter()
-            .filter_map(|(restore, save)| Some(Iptables { restore: program(restore)?, save: program(save)? }))
+        FLAVOURS.iter().filter_map(|names| Iptables::find(*names))
+    }
+
+    /// The programs for xtables, where they are installed.
+    pub fn legacy() -> Option<Iptables> {
+        Iptables::find(LEGACY)
+    }
+
+    fn find((restore, save): (&str, &str)) -> Option<Iptables> {
+        Some(Iptables { restore: program(restore)?, save: program(save)?, legacy: Arc::default() })
+    }
+
+    /// Whether its rules are xtables' and not nf_tables'. The program tells (since 1.8; before,
+    /// there was nothing else), and the answer is kept.
+    pub fn is_legacy(&self) -> io::Result<bool> {
+        if let Some(known) = self.legacy.get() {
+            return Ok(*known);
+        }
+        let legacy = !self.version()?.contains("nf_tables");
+        Ok(*self.legacy.get_or_init(|| legacy))
     }
 
     /// What the program says of itself, such as `iptables-restore v1.8.9 (nf_tables)`.
@@ -71,6 +97,11 @@ impl Iptables {
 
     /// The rules that `netns` holds.
     pub fn save(&self, netns: &NetNs) -> Result<Rules, Fault> {
+        Ok(self.save_all(netns)?.rules)
+    }
+
+    /// The same, with what the program could not read.
+    pub fn save_all(&self, netns: &NetNs) -> Result<Saved, Fault> {
         let mut command = Command::new(&self.save);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let output = netns.run(|| command.spawn())??.wait_with_output()?;
@@ -78,7 +109,8 @@ impl Iptables {
             let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
             return Err(Fault::Refused { program: self.save.display().to_string(), said });
         }
-        Ok(Rules::parse(&String::from_utf8_lossy(&output.stdout)))
+        let text = String::from_utf8_lossy(&output.stdout);
+        Ok(Saved { rules: Rules::parse(&text), unreadable: unreadable(&text) })
     }
 }
 
@@ -93,6 +125,12 @@ pub fn replacing(from: &Rules, to: &Rules) -> Rules {
 fn empty(table: &Table) -> Table {
     let mut rules = Rules::default();
     rules.table(&table.name).clone()
+}
+
+/// iptables-nft says it in a comment: "# Table `filter' is incompatible, use 'nft' tool."
+fn unreadable(text: &str) -> Vec<String> {
+    let comments = text.lines().filter(|l| l.starts_with("# Table") && l.contains("incompatible"));
+    comments.filter_map(|l| l.split(['`', '\'']).nth(1)).map(str::to_owned).collect()
 }
 
 fn program(name: &str) -> Option<PathBuf> {

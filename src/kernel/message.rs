@@ -25,7 +25,7 @@ use super::rtnl::Request;
 /// The loopback device's index in every namespace.
 pub const LOOPBACK: u32 = 1;
 
-const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
+pub(super) const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
 const REPLACE: u16 = NLM_F_CREATE | NLM_F_REPLACE;
 
 fn family(ip: IpAddr) -> AddressFamily {
@@ -35,7 +35,7 @@ fn family(ip: IpAddr) -> AddressFamily {
     }
 }
 
-fn request(message: Message, flags: u16) -> Request {
+pub(super) fn request(message: Message, flags: u16) -> Request {
     Request { message, flags }
 }
 
@@ -214,8 +214,13 @@ pub fn add_route(what: &Route, index: u32) -> Request {
     request(Message::NewRoute(route(what, index)), REPLACE)
 }
 
+/// Whoever made it: scope and protocol are left open, which are others than ours where somebody
+/// else did (`fib_table_delete`).
 pub fn remove_route(what: &Route, index: u32) -> Request {
-    request(Message::DelRoute(route(what, index)), 0)
+    let mut message = route(what, index);
+    message.header.protocol = RouteProtocol::Unspec;
+    message.header.scope = RouteScope::NoWhere;
+    request(Message::DelRoute(message), 0)
 }
 
 fn neighbour(what: &Neighbour, index: u32) -> NeighbourMessage {

@@ -3,10 +3,12 @@
 
 pub mod birth;
 pub mod conntrack;
+pub mod deviations;
 pub mod enter;
 pub mod iptables;
 pub mod message;
 pub mod ns;
+pub mod observe;
 pub mod process;
 pub mod read;
 pub mod restore;

@@ -2,64 +2,98 @@
 //! what should be.
 //!
 //! Left out is what the kernel adds by itself: the loopback device, IPv6 link-local addresses,
-//! connected routes, learnt neighbours. Processes are not the kernel's table but the daemon's.
+//! connected routes, learnt neighbours. What a plan has no words for is `kernel::deviations`', rules
+//! are `kernel::observe`'s. Processes are not the kernel's table but the daemon's.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::RawFd;
 
 use ipnet::IpNet;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
+use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 
 use crate::lab::names::{IfName, NsName};
+use crate::plan::deviation::Deviation;
 use crate::plan::{Address, FdbEntry, Link, LinkKind, Mac, Neighbour, NsPlan, Plan, Route};
 
+use super::deviations;
 use super::message::LOOPBACK;
 use super::ns::NetNs;
 use super::rtnl::{Fault, Rtnl};
 use super::sysctl;
+use super::tables::{self, Tables};
 
 /// The devices of a namespace by index.
-type Names = HashMap<u32, IfName>;
+pub type Names = HashMap<u32, IfName>;
 
-/// What `netns` holds of links, addresses, routes and entries. `plan` is what the lab should be;
-/// it tells where the far ends of veth pairs are to be, which the kernel only tells by index.
-pub fn namespace(ns: &NsName, netns: &NetNs, plan: &Plan) -> Result<NsPlan, Fault> {
+/// What was read of a namespace.
+pub struct Read {
+    /// Links, addresses, routes, entries, sysctls, and what deviates of them; no rules.
+    pub plan: NsPlan,
+    pub tables: Tables,
+}
+
+/// The descriptor of a namespace of the lab.
+pub type Place<'a> = dyn Fn(&NsName) -> Option<RawFd> + 'a;
+
+/// What `netns` holds. `plan` is what the lab should be; it tells where the far ends of veth pairs
+/// are to be, which the kernel only tells by numbers, and `place` finds the namespaces.
+pub fn namespace(ns: &NsName, netns: &NetNs, plan: &Plan, place: &Place) -> Result<Read, Fault> {
     let mut observed = NsPlan::new(ns.clone());
     let wanted = plan.get(ns);
     let keys: Vec<_> = wanted.iter().flat_map(|w| &w.sysctls).cloned().collect();
-    let (rtnl, sysctls) = netns.run(|| {
+    let (rtnl, sysctls, tables) = netns.run(|| {
         let values = keys.into_iter().map(read_sysctl).collect::<Vec<_>>();
-        (Rtnl::open(), values)
+        (Rtnl::open(), values, tables::read())
     })?;
-    let mut rtnl = rtnl?;
+    let (mut rtnl, tables) = (rtnl?, tables?);
     observed.sysctls = sysctls.into_iter().flatten().collect();
     let messages = links(&mut rtnl)?;
     let names: Names = messages.iter().filter_map(|m| Some((m.header.index, link_name(m)?))).collect();
     for message in messages.iter().filter(|m| m.header.index != LOOPBACK) {
-        observed.links.extend(link(message, &names, wanted, plan));
+        let mut far = Far { rtnl: &mut rtnl, wanted, plan, place };
+        observed.links.extend(link(message, &names, &mut far));
     }
     observed.links.sort_by_key(|l| l.index);
-    let (routes, connected) = routes(&mut rtnl, &names)?;
-    observed.routes = routes;
-    observed.addresses = addresses(&mut rtnl, &names)?;
-    for address in &mut observed.addresses {
-        let full = address.net.prefix_len() == address.net.max_prefix_len();
-        address.connected = full || connected.iter().any(|r| r.dst == address.net.trunc() && r.dev == address.dev);
-    }
+    addresses_and_routes(&mut observed, &mut rtnl, &names)?;
+    let up = messages.iter().any(|m| m.header.index == LOOPBACK && m.header.flags.contains(LinkFlags::Up));
+    let own = deviations::loopback_address();
+    let addressed = observed.addresses.contains(&own);
+    observed.addresses.retain(|a| *a != own);
+    observed.deviations.extend(deviations::loopback(up, addressed));
+    observed.deviations.extend(deviations::policy(&mut rtnl)?);
+    observed.deviations.extend(deviations::qdiscs(&mut rtnl, &names)?);
     (observed.neighbours, observed.fdb) = entries(&mut rtnl, &names)?;
     if let Some(wanted) = wanted {
         in_planned_order(&mut observed, wanted);
     }
-    Ok(observed)
+    Ok(Read { plan: observed, tables })
+}
+
+/// Addresses with the routes that the kernel made for them, and routes that somebody made.
+fn addresses_and_routes(observed: &mut NsPlan, rtnl: &mut Rtnl, names: &Names) -> Result<(), Fault> {
+    let routes = routes(rtnl, names)?;
+    observed.routes = routes.made;
+    observed.deviations = routes.unusual;
+    for (mut address, secondary) in addresses(rtnl, names)? {
+        let full = address.net.prefix_len() == address.net.max_prefix_len();
+        let has_route = |r: &Route| r.dst == address.net.trunc() && r.dev == address.dev;
+        let network = full || (!secondary && routes.connected.iter().any(has_route));
+        let itself = (address.dev.clone(), address.net.addr());
+        address.connected = address.dev.as_str() == "lo" || (network && routes.local.contains(&itself));
+        observed.addresses.push(address);
+    }
+    Ok(())
 }
 
 fn read_sysctl(mut wanted: crate::plan::Sysctl) -> Option<crate::plan::Sysctl> {
@@ -96,7 +130,34 @@ fn link_name(message: &LinkMessage) -> Option<IfName> {
     })
 }
 
-fn link(message: &LinkMessage, names: &Names, wanted: Option<&NsPlan>, plan: &Plan) -> Option<Link> {
+/// What it takes to tell where the other end of a cable is.
+struct Far<'a> {
+    rtnl: &'a mut Rtnl,
+    wanted: Option<&'a NsPlan>,
+    plan: &'a Plan,
+    place: &'a Place<'a>,
+}
+
+impl Far<'_> {
+    /// The planned other end of the planned device `name`, where it is the one that the kernel tells
+    /// of: by its index, and by the number that this namespace has for the one that it is in.
+    fn end(&mut self, name: &IfName, index: u32, number: Option<i32>) -> Option<LinkKind> {
+        let kind = &self.wanted?.link(name)?.kind;
+        let LinkKind::Veth { peer_ns, peer } = kind else { return None };
+        let planned = self.plan.get(peer_ns)?.link(peer)?;
+        (planned.index == index && self.number_of(peer_ns) == number).then(|| kind.clone())
+    }
+
+    fn number_of(&mut self, ns: &NsName) -> Option<i32> {
+        let fd = u32::try_from((self.place)(ns)?).ok()?;
+        let mut ask = NsidMessage::default();
+        ask.attributes.push(NsidAttribute::Fd(fd));
+        let Ok(Message::NewNsId(answer)) = self.rtnl.ask(Message::GetNsId(ask)) else { return None };
+        answer.attributes.iter().find_map(|a| if let NsidAttribute::Id(id) = a { Some(*id) } else { None })
+    }
+}
+
+fn link(message: &LinkMessage, names: &Names, far: &mut Far) -> Option<Link> {
     let name = link_name(message)?;
     let mut link = Link {
         name,
@@ -108,14 +169,15 @@ fn link(message: &LinkMessage, names: &Names, wanted: Option<&NsPlan>, plan: &Pl
         up: message.header.flags.contains(LinkFlags::Up),
         kind: LinkKind::Other { what: "device".to_owned() },
     };
-    let mut far = 0;
+    let (mut far_index, mut far_ns) = (0, None);
     let mut info: &[LinkInfo] = &[];
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok().map(Mac),
             LinkAttribute::Controller(index) => link.master = names.get(index).cloned(),
-            LinkAttribute::Link(index) => far = *index,
+            LinkAttribute::Link(index) => far_index = *index,
+            LinkAttribute::LinkNetNsId(number) => far_ns = Some(*number),
             LinkAttribute::LinkInfo(infos) => info = infos,
             _ => {}
         }
@@ -124,15 +186,19 @@ fn link(message: &LinkMessage, names: &Names, wanted: Option<&NsPlan>, plan: &Pl
         LinkInfo::PortData(InfoPortData::BridgePort(port)) => port.contains(&InfoBridgePort::HairpinMode(true)),
         _ => false,
     });
-    link.kind = kind(info, names, far, wanted.and_then(|w| w.link(&link.name)), plan);
+    link.kind = kind(info, names);
+    if info.contains(&LinkInfo::Kind(InfoKind::Veth)) {
+        let other = || LinkKind::Other { what: format!("veth to index {far_index}") };
+        link.kind = far.end(&link.name, far_index, far_ns).unwrap_or_else(other);
+    }
     if link.kind == LinkKind::Tun {
         // It belongs to whoever holds it, so it is not ours to make anew for its index alone.
-        link.index = wanted.and_then(|w| w.link(&link.name)).map_or(link.index, |w| w.index);
+        link.index = far.wanted.and_then(|w| w.link(&link.name)).map_or(link.index, |w| w.index);
     }
     Some(link)
 }
 
-fn kind(info: &[LinkInfo], names: &Names, far: u32, planned: Option<&Link>, plan: &Plan) -> LinkKind {
+fn kind(info: &[LinkInfo], names: &Names) -> LinkKind {
     let Some(kind) = info.iter().find_map(|i| if let LinkInfo::Kind(k) = i { Some(k) } else { None }) else {
         return LinkKind::Other { what: "device".to_owned() };
     };
@@ -140,14 +206,6 @@ fn kind(info: &[LinkInfo], names: &Names, far: u32, planned: Option<&Link>, plan
     match (kind, data) {
         (InfoKind::Bridge, _) => LinkKind::Bridge,
         (InfoKind::Tun, _) => LinkKind::Tun,
-        (InfoKind::Veth, _) => match planned.map(|p| &p.kind) {
-            Some(LinkKind::Veth { peer_ns, peer })
-                if plan.get(peer_ns).and_then(|n| n.link(peer)).is_some_and(|l| l.index == far) =>
-            {
-                LinkKind::Veth { peer_ns: peer_ns.clone(), peer: peer.clone() }
-            }
-            _ => LinkKind::Other { what: format!("veth to index {far}") },
-        },
         (InfoKind::Vxlan, Some(InfoData::Vxlan(data))) => vxlan(data, names),
         (other, _) => LinkKind::Other { what: other.to_string() },
     }
@@ -170,45 +228,72 @@ fn vxlan(data: &[InfoVxlan], names: &Names) -> LinkKind {
     LinkKind::Vxlan { vni, port, local, dev }
 }
 
-fn addresses(rtnl: &mut Rtnl, names: &Names) -> Result<Vec<Address>, Fault> {
+/// Addresses, and whether each is a secondary one.
+fn addresses(rtnl: &mut Rtnl, names: &Names) -> Result<Vec<(Address, bool)>, Fault> {
     let mut ask = AddressMessage::default();
     ask.header.family = AddressFamily::Inet;
     let mut all = Vec::new();
     for answer in rtnl.dump(Message::GetAddress(ask))? {
         let Message::NewAddress(message) = answer else { continue };
-        let Some(dev) = names.get(&message.header.index).filter(|_| message.header.index != LOOPBACK) else { continue };
+        let Some(dev) = names.get(&message.header.index) else { continue };
         let local = message.attributes.iter().find_map(|a| match a {
             AddressAttribute::Local(ip) => Some(*ip),
             _ => None,
         });
         let broadcast = message.attributes.iter().any(|a| matches!(a, AddressAttribute::Broadcast(_)));
         let net = local.and_then(|ip| IpNet::new(ip, message.header.prefix_len).ok());
-        all.extend(net.map(|net| Address { dev: dev.clone(), net, broadcast, connected: true }));
+        let secondary = message.header.flags.contains(AddressHeaderFlags::Secondary);
+        all.extend(net.map(|net| (Address { dev: dev.clone(), net, broadcast, connected: true }, secondary)));
     }
     Ok(all)
 }
 
-/// The main table's routes: those that somebody made, and those that the kernel made for addresses.
-fn routes(rtnl: &mut Rtnl, names: &Names) -> Result<(Vec<Route>, Vec<Route>), Fault> {
+#[derive(Default)]
+struct Routes {
+    /// The main table's, made by somebody.
+    made: Vec<Route>,
+    /// The main table's, made by the kernel for the networks of addresses.
+    connected: Vec<Route>,
+    /// By which the kernel knows addresses for its own, in the table `local`.
+    local: HashSet<(IfName, IpAddr)>,
+    /// Made by somebody, and more than a plan can say.
+    unusual: Vec<Deviation>,
+}
+
+/// The routes of all tables.
+fn routes(rtnl: &mut Rtnl, names: &Names) -> Result<Routes, Fault> {
     let mut ask = RouteMessage::default();
     ask.header.address_family = AddressFamily::Inet;
-    let (mut made, mut connected) = (Vec::new(), Vec::new());
+    let mut routes = Routes::default();
     for answer in rtnl.dump(Message::GetRoute(ask))? {
         let Message::NewRoute(message) = answer else { continue };
-        let Some(route) = route(&message, names) else { continue };
-        match message.header.protocol {
-            RouteProtocol::Kernel => connected.push(route),
-            _ => made.push(route),
+        let kernels = message.header.protocol == RouteProtocol::Kernel;
+        let plain = kernels || deviations::is_plain(&message);
+        match route(&message, names).filter(|_| plain) {
+            Some(route) if kernels => routes.connected.push(route),
+            Some(route) => routes.made.push(route),
+            None if kernels => routes.local.extend(local(&message, names)),
+            None => routes.unusual.push(deviations::route(&message, names)),
         }
     }
-    Ok((made, connected))
+    Ok(routes)
+}
+
+/// The device and address of a route by which the kernel takes packets for its own.
+fn local(message: &RouteMessage, names: &Names) -> Option<(IfName, IpAddr)> {
+    let said = words(message, names)?;
+    (message.header.kind == RouteType::Local).then_some((said.dev, said.dst.addr()))
 }
 
 fn route(message: &RouteMessage, names: &Names) -> Option<Route> {
     let header = &message.header;
-    if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast {
-        return None;
-    }
+    let ours = header.table == RouteHeader::RT_TABLE_MAIN && header.kind == RouteType::Unicast;
+    words(message, names).filter(|_| ours)
+}
+
+/// What a route says in a plan's words, whatever its table and kind.
+fn words(message: &RouteMessage, names: &Names) -> Option<Route> {
+    let header = &message.header;
     let (mut dst, mut via, mut dev) = (IpAddr::from([0, 0, 0, 0]), None, None);
     for attribute in &message.attributes {
         match attribute {

@@ -52,6 +52,14 @@ pub enum Fault {
     Io(#[from] io::Error),
 }
 
+impl Refusal {
+    /// Whether it says that what was to be removed is not there: an entry, a route, a device, an
+    /// address.
+    fn is_gone(&self) -> bool {
+        matches!(self.errno, Errno::ENOENT | Errno::ESRCH | Errno::ENODEV | Errno::EADDRNOTAVAIL)
+    }
+}
+
 /// A message with its flags (`NLM_F_CREATE` and the like).
 pub struct Request {
     pub message: RouteNetlinkMessage,
@@ -79,6 +87,9 @@ impl Rtnl {
     }
 
     /// Send all requests, in order. The kernel goes on after a refusal; the first one is returned.
+    ///
+    /// What is to be removed and has gone is no refusal. Much goes with something else: the other end
+    /// of a pair, the second address of a network with the first, what stands on a device with it.
     pub fn batch(&mut self, requests: Vec<Request>) -> Result<(), Fault> {
         let mut first = None;
         let mut done = 0;
@@ -86,15 +97,17 @@ impl Rtnl {
         while rest.peek().is_some() {
             let from = self.sequence + 1;
             let mut piece: Vec<u8> = Vec::new();
+            let mut removals = Vec::new();
             while let Some(request) = rest.next() {
                 let last = piece.len() >= PIECE || rest.peek().is_none();
+                removals.push(removes(&request.message));
                 self.append(&mut piece, request, last);
                 if last {
                     break;
                 }
             }
             self.socket.send(&piece, 0)?;
-            let refused = self.await_ack(from)?;
+            let refused = self.await_ack(from, &removals)?;
             if first.is_none() {
                 first = refused.map(|(offset, refusal)| Fault::Refused { index: done + offset, refusal });
             }
@@ -117,8 +130,8 @@ impl Rtnl {
     }
 
     /// Read answers until the last sequence number's. Returns the first refusal, as its distance
-    /// from `from`.
-    fn await_ack(&mut self, from: u32) -> Result<Option<(usize, Refusal)>, Fault> {
+    /// from `from`. `removals` tells for each message whether it removes something.
+    fn await_ack(&mut self, from: u32, removals: &[bool]) -> Result<Option<(usize, Refusal)>, Fault> {
         let mut first = None;
         loop {
             let length = receive(&self.socket, &mut self.buffer)?;
@@ -127,10 +140,10 @@ impl Rtnl {
                 if answer.sequence < from || answer.sequence > self.sequence {
                     continue;
                 }
-                if let Some(refusal) = answer.refusal
-                    && first.is_none()
-                {
-                    first = Some(((answer.sequence - from) as usize, refusal));
+                let at = (answer.sequence - from) as usize;
+                let gone = |refusal: &Refusal| removals.get(at) == Some(&true) && refusal.is_gone();
+                if let Some(refusal) = answer.refusal.filter(|r| first.is_none() && !gone(r)) {
+                    first = Some((at, refusal));
                 }
                 if answer.sequence == self.sequence {
                     return Ok(first);
@@ -141,9 +154,21 @@ impl Rtnl {
 
     /// Ask for a table; every message of the answer is returned.
     pub fn dump(&mut self, message: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, Fault> {
-        let mut request = Vec::new();
-        self.append(&mut request, Request { message, flags: NLM_F_DUMP }, false);
-        self.socket.send(&request, 0)?;
+        self.inquire(Request { message, flags: NLM_F_DUMP })
+    }
+
+    /// Ask for one thing.
+    pub fn ask(&mut self, message: RouteNetlinkMessage) -> Result<RouteNetlinkMessage, Fault> {
+        let mut answers = self.inquire(Request { message, flags: 0 })?;
+        answers.pop().ok_or_else(|| Fault::Io(io::Error::other("an empty answer")))
+    }
+
+    /// A question and its answers, which end with the last one of a table, or with the only one.
+    fn inquire(&mut self, request: Request) -> Result<Vec<RouteNetlinkMessage>, Fault> {
+        let table = request.flags & NLM_F_DUMP == NLM_F_DUMP;
+        let mut bytes = Vec::new();
+        self.append(&mut bytes, request, false);
+        self.socket.send(&bytes, 0)?;
         let mut all = Vec::new();
         loop {
             let length = receive(&self.socket, &mut self.buffer)?;
@@ -153,7 +178,8 @@ impl Rtnl {
                     continue;
                 }
                 match message.payload {
-                    NetlinkPayload::InnerMessage(inner) => all.push(inner),
+                    NetlinkPayload::InnerMessage(inner) if table => all.push(inner),
+                    NetlinkPayload::InnerMessage(inner) => return Ok(vec![inner]),
                     NetlinkPayload::Done(_) => return Ok(all),
                     NetlinkPayload::Error(e) => {
                         let errno = Errno::from_raw(e.code.map_or(0, |c| -c.get()));
@@ -178,6 +204,12 @@ pub(super) fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
             Err(e) => return Err(e),
         }
     }
+}
+
+/// Whether a message takes something away.
+fn removes(message: &RouteNetlinkMessage) -> bool {
+    use RouteNetlinkMessage::{DelAddress, DelLink, DelNeighbour, DelQueueDiscipline, DelRoute, DelRule};
+    matches!(message, DelAddress(_) | DelLink(_) | DelNeighbour(_) | DelQueueDiscipline(_) | DelRoute(_) | DelRule(_))
 }
 
 /// The messages of a datagram, each with its header.

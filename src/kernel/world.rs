@@ -9,7 +9,9 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::lab::names::NsName;
+use crate::plan::deviation::Deviation;
 use crate::plan::diff::{Op, Stage, Step};
+use crate::plan::rules::Rules;
 use crate::plan::{Link, LinkKind, Sysctl};
 
 use super::iptables::{self, Iptables};
@@ -17,7 +19,7 @@ use super::message::{self, Far};
 use super::ns::NetNs;
 use super::restore::{self, Wanted};
 use super::rtnl::{self, Request, Rtnl};
-use super::{sysctl, tun};
+use super::{deviations, sysctl, tables, tun};
 
 /// A step that could not be done, and why.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +91,10 @@ impl World {
 
     pub fn namespaces(&self) -> impl Iterator<Item = (&NsName, &NetNs)> {
         self.spaces.iter().map(|(name, space)| (name, &space.netns))
+    }
+
+    pub fn netns(&self, ns: &NsName) -> Option<&NetNs> {
+        self.spaces.get(ns).map(|space| &space.netns)
     }
 
     /// The descriptor of a TUN device that [`World::apply`] made, for its flanneld.
@@ -205,7 +211,7 @@ impl World {
             // Which step each request belongs to, for the kernel's refusals.
             let mut of_step = vec![0; requests.len()];
             for (i, step) in group.iter().enumerate() {
-                if self.make_tun(step)? || self.drop_tun(step)? || self.remove_stranger(step)? {
+                if self.make_tun(step)? || self.drop_tun(step)? || self.mend_filters(step)? {
                     continue;
                 }
                 for request in self.requests(step)? {
@@ -262,17 +268,22 @@ impl World {
         Ok(true)
     }
 
-    /// A device that is not the lab's goes on its own, because it may have gone already: with the
-    /// other end of its pair, or with the device below it. Returns whether it was one.
-    fn remove_stranger(&mut self, step: &Step) -> Result<bool, Failed> {
-        let Op::RemoveLink(link) = &step.op else { return Ok(false) };
-        if !matches!(link.kind, LinkKind::Other { .. }) {
-            return Ok(false);
-        }
-        let rtnl = self.space(step)?.rtnl().map_err(|e| Failed::new(step, e))?;
-        match rtnl.batch(vec![message::remove_link(link.index)]) {
-            Err(rtnl::Fault::Refused { refusal, .. }) if refusal.errno == nix::errno::Errno::ENODEV => Ok(true),
-            other => other.map(|()| true).map_err(|e| Failed::new(step, e)),
+    /// Tables that somebody else made for packets are no matter of rtnetlink. Returns whether the
+    /// step was about such.
+    fn mend_filters(&mut self, step: &Step) -> Result<bool, Failed> {
+        let netns = self.space(step)?.netns.clone();
+        match &step.op {
+            Op::Mend(Deviation::NftTable(table)) => {
+                let deleted = netns.run(|| tables::delete(table)).and_then(|r| r);
+                deleted.map(|()| true).map_err(|e| Failed::new(step, e))
+            }
+            Op::Mend(Deviation::LegacyRules(rules)) => {
+                let legacy = Iptables::legacy().ok_or(iptables::Fault::Missing);
+                let empty = iptables::replacing(rules, &Rules::default());
+                let emptied = legacy.and_then(|legacy| legacy.restore(&netns, &empty));
+                emptied.map(|()| true).map_err(|e| Failed::new(step, e))
+            }
+            _ => Ok(false),
         }
     }
 
@@ -288,6 +299,7 @@ impl World {
                 let to = Link { index: index(to.name.as_str()), ..(**to).clone() };
                 message::change_link(from, &to, &|_| master)
             }
+            Op::Mend(deviation) => deviations::mend(deviation),
             Op::RemoveLink(link) => {
                 // Its own index as it was read: one that is not ours has none in our book.
                 space.indices.remove(link.name.as_str());

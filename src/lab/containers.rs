@@ -12,7 +12,38 @@ use crate::spec::value::{Labels, PortRef, PortSpec, Protocol};
 use super::model::{Container, Port, Readiness, ReadinessCheck, Run};
 use super::resolve::valid;
 
-/// The workload fields of a pod or deployment, which are the same.
+/// What pods and deployments have in common: the fields that describe containers.
+pub(super) trait Workloads {
+    /// The only container, as the short form describes it.
+    fn only(&self, name: &At<String>) -> ContainerSpec;
+    fn several(&self) -> Option<&Vec<At<ContainerSpec>>>;
+}
+
+macro_rules! has_workloads {
+    ($($spec:ty),*) => { $(
+        impl Workloads for $spec {
+            fn only(&self, name: &At<String>) -> ContainerSpec {
+                ContainerSpec {
+                    name: Some(name.clone()),
+                    image: self.image.clone(),
+                    ports: self.ports.clone(),
+                    command: self.command.clone(),
+                    args: self.args.clone(),
+                    env: self.env.clone(),
+                    readiness_probe: self.readiness_probe.clone(),
+                }
+            }
+
+            fn several(&self) -> Option<&Vec<At<ContainerSpec>>> {
+                self.containers.as_ref()
+            }
+        }
+    )* };
+}
+
+has_workloads!(PodSpec, DeploymentSpec);
+
+/// The containers of one pod or deployment, as they were written.
 pub(super) struct Workload<'a> {
     damage: &'a Damage,
     name: &'a At<String>,
@@ -21,36 +52,16 @@ pub(super) struct Workload<'a> {
 }
 
 impl<'a> Workload<'a> {
-    pub fn of_pod(damage: &'a Damage, name: &'a At<String>, spec: &'a PodSpec) -> Self {
-        let only = ContainerSpec {
-            name: Some(name.clone()),
-            ports: spec.ports.clone(),
-            command: spec.command.clone(),
-            args: spec.args.clone(),
-            env: spec.env.clone(),
-            readiness_probe: spec.readiness_probe.clone(),
-        };
-        Workload { damage, name, only, several: spec.containers.as_ref() }
-    }
-
-    pub fn of_deployment(damage: &'a Damage, name: &'a At<String>, spec: &'a DeploymentSpec) -> Self {
-        let only = ContainerSpec {
-            name: Some(name.clone()),
-            ports: spec.ports.clone(),
-            command: spec.command.clone(),
-            args: spec.args.clone(),
-            env: spec.env.clone(),
-            readiness_probe: spec.readiness_probe.clone(),
-        };
-        Workload { damage, name, only, several: spec.containers.as_ref() }
+    pub fn of(damage: &'a Damage, name: &'a At<String>, spec: &'a impl Workloads) -> Self {
+        Workload { damage, name, only: spec.only(name), several: spec.several() }
     }
 
     /// Whether fields of the short form stand beside `containers`.
     fn both(&self) -> bool {
-        let ContainerSpec { ports, command, args, env, readiness_probe, .. } = &self.only;
-        let short =
-            ports.is_some() || command.is_some() || !args.is_empty() || !env.is_empty() || readiness_probe.is_some();
-        self.several.is_some() && short
+        let ContainerSpec { name: _, image, ports, command, args, env, readiness_probe } = &self.only;
+        let lists = !args.is_empty() || !env.is_empty();
+        let others = image.is_some() || ports.is_some() || command.is_some() || readiness_probe.is_some();
+        self.several.is_some() && (lists || others)
     }
 }
 
@@ -62,7 +73,7 @@ pub(super) fn resolve(workload: &Workload, problems: &mut Problems) -> Vec<Conta
                 format!("`{}` describes its container twice", workload.name.value),
             )
             .at(workload.name.place, "has `containers` and fields of a single one")
-            .help("move ports, command, args, env and readinessProbe into the list"),
+            .help("move image, ports, command, args, env and readinessProbe into the list"),
         );
     }
     let Some(several) = workload.several else {
@@ -104,6 +115,7 @@ impl Workload<'_> {
             valid::<super::names::PodName>(written, "container", problems);
         }
         check_env(&spec.env, place, problems);
+        warn_image(spec, problems);
         let mut command = spec.command.clone().unwrap_or_default();
         let echo = command.is_empty();
         if echo && !spec.args.is_empty() && !self.damage.around(place) {
@@ -123,6 +135,25 @@ impl Workload<'_> {
         let run = if echo { Run::Echo } else { Run::Program { command, env: spec.env.clone() } };
         Container { name: name.to_owned(), ports, run, readiness }
     }
+}
+
+/// A Kubernetes container has an image, so one that was copied from there has it, too.
+fn warn_image(spec: &ContainerSpec, problems: &mut Problems) {
+    let Some(image) = &spec.image else { return };
+    let (what, help) = match &spec.command {
+        Some(command) if !command.is_empty() => {
+            ("the command is run from this machine's own programs", "leave `image` out; `command` alone says what runs")
+        }
+        _ => (
+            "the built-in echo server answers in its place",
+            "leave `image` out for the echo server, or name a program of this machine in `command`",
+        ),
+    };
+    problems.push(
+        Problem::warning(codes::IMAGE_NOT_RUN, format!("the image `{}` is not run: {what}", image.value))
+            .at(image.place, "labctl runs no images")
+            .help(help),
+    );
 }
 
 /// The kernel keeps `NAME=value` with a zero byte behind it, so neither can be in a name.

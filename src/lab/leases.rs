@@ -49,17 +49,28 @@ pub(super) fn subnets(
                 used.push((net, name.place));
                 *slot = Some(net);
             }
-            None => problems.push(
-                Problem::error(
-                    codes::SUBNETS_USED_UP,
-                    format!("{} has no /{length} left for host `{}`", cluster.pod_cidr, name.value),
-                )
-                .at(name.place, "no subnet for this one")
-                .help("take a larger `cluster.podCIDR`, or a longer `flannel.subnetLen`"),
-            ),
+            None => problems.push(used_up(cluster, length, name)),
         }
     }
     all
+}
+
+fn used_up(cluster: &Cluster, length: u8, name: &At<String>) -> Problem {
+    let range = cluster.pod_cidr;
+    let subnets = 1u128 << u32::from(length.saturating_sub(range.prefix_len())).min(127);
+    let message = format!("no subnet is left for host `{}`: each host leases a /{length} of {range}", name.value);
+    let leases = match subnets - 1 {
+        0 => "the range is a single one, and flannel leaves the first free".to_owned(),
+        n => format!("the range has {subnets}, of which flannel leaves the first free: enough for {n} hosts"),
+    };
+    // Two bits are four times as many.
+    let wider = range.prefix_len().saturating_sub(2);
+    let wider = ipnet::IpNet::new(range.addr(), wider).map(|net| net.trunc()).unwrap_or(range);
+    let smaller = length.saturating_add(2).min(30);
+    Problem::error(codes::SUBNETS_USED_UP, message).at(name.place, leases).help(format!(
+        "take a larger range, such as `podCIDR: {wider}` under `cluster`, or smaller subnets, such as `subnetLen: \
+         {smaller}` under `flannel`"
+    ))
 }
 
 fn first_overlap(net: IpNet, others: &[(IpNet, Place)]) -> Option<&(IpNet, Place)> {

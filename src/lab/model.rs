@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::dns::Dns;
-use super::names::{HostName, IfName, LabName, NetworkName, NsName, PodId};
+use super::names::{HostName, IfName, LabName, NetworkName, NsName, PodId, path_of};
 use super::probe::Probe;
 use crate::objects::{EndpointSlice, ObjectKey, Service};
 use crate::spec::types::{EnvVar, RestartPolicy};
@@ -282,9 +282,10 @@ impl Lab {
     }
 
     /// The namespace that a person means by `word`: `tea-1`, `kube-system/coredns-1`, `node1`,
-    /// `router`, or a full path such as `pod/default/tea-1`.
+    /// `router`, a full path such as `pod/default/tea-1`, or as kubectl has it, `pod/tea-1`.
     pub fn find(&self, word: &str) -> Option<NsName> {
-        self.namespaces().find(|ns| ns.is_called(word))
+        let called = |word: &str| self.namespaces().find(|ns| ns.is_called(word));
+        called(word).or_else(|| called(&path_of(word)?))
     }
 
     /// The address that stands for a namespace; the router's is the first network's gateway.

@@ -190,6 +190,45 @@ impl fmt::Display for NsName {
     }
 }
 
+/// The path that a word such as `pod/tea-1` or `node/node1` means: a kind as kubectl has it, in
+/// front of a name.
+pub fn path_of(word: &str) -> Option<String> {
+    let (kind, name) = word.split_once('/')?;
+    Some(match kind_of(kind)? {
+        "pod" if !name.contains('/') => format!("pod/default/{name}"),
+        kind => format!("{kind}/{name}"),
+    })
+}
+
+/// The kind that a word means: its name, its plural or its short form.
+pub fn kind_of(word: &str) -> Option<&'static str> {
+    match word {
+        "pod" | "pods" | "po" => Some("pod"),
+        "host" | "hosts" | "node" | "nodes" | "no" => Some("host"),
+        "client" | "clients" => Some("client"),
+        _ => None,
+    }
+}
+
+/// Whether a name is meant by a pattern in which `*` stands for any letters. A pod of the
+/// namespace `default` may be written with it.
+pub fn named(pattern: &str, name: &str) -> bool {
+    glob(pattern, name) || pattern.strip_prefix("default/").is_some_and(|rest| glob(rest, name))
+}
+
+fn glob(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(last) = parts.pop() else { return rest.is_empty() };
+    // The earliest place for each part leaves the most room for those after it.
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
+}
+
 /// The name of a network device: at most 15 bytes, no slash, no blank (the kernel's
 /// `dev_valid_name`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -234,12 +273,52 @@ mod tests {
     }
 
     #[test]
+    fn a_star_stands_for_any_letters() {
+        for (pattern, name) in [
+            ("tea-1", "tea-1"),
+            ("tea-*", "tea-12"),
+            ("*", ""),
+            ("*-1", "tea-1"),
+            ("t*a*1", "tea-a1"),
+            ("a*a", "aa"),
+            ("default/tea-*", "tea-1"),
+            ("shop/*", "shop/tea-1"),
+        ] {
+            assert!(named(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [
+            ("tea", "tea-1"),
+            ("tea-*", "coffee-1"),
+            ("*a*a", "tea"),
+            ("", "tea"),
+            ("a*a", "a"),
+            ("tea-*", "shop/tea-1"),
+        ] {
+            assert!(!named(pattern, name), "{pattern} {name}");
+        }
+    }
+
+    #[test]
     fn a_namespace_path_reads_back_as_itself() {
         for path in ["router", "host/node1", "client/laptop", "pod/default/tea-1"] {
             let name = NsName::try_from(path.to_owned()).expect("a path");
             assert_eq!(name.path(), path);
         }
         assert!(NsName::try_from("pod/tea-1".to_owned()).is_err());
+    }
+
+    #[test]
+    fn a_kind_in_front_of_a_name_makes_a_path() {
+        for (word, path) in [
+            ("pod/tea-1", "pod/default/tea-1"),
+            ("po/kube-system/dns", "pod/kube-system/dns"),
+            ("node/node1", "host/node1"),
+            ("clients/laptop", "client/laptop"),
+        ] {
+            assert_eq!(path_of(word).as_deref(), Some(path));
+        }
+        assert_eq!(path_of("kube-system/dns"), None, "a namespace is no kind");
+        assert_eq!(path_of("tea-1"), None);
     }
 
     #[test]

@@ -154,7 +154,7 @@ fn single<'a>(damage: &Damage, name: &At<String>, spec: &'a PodSpec, problems: &
     let pod: Option<PodName> = valid(name, "pod", problems);
     let namespace = namespace(spec.namespace.as_ref(), problems);
     containers::check_labels(&spec.labels, name, problems);
-    let containers = containers::resolve(&Workload::of_pod(damage, name, spec), problems);
+    let containers = containers::resolve(&Workload::of(damage, name, spec), problems);
     Some(Wanted {
         id: PodId { namespace: namespace?, name: pod? },
         place: name.place,
@@ -185,7 +185,7 @@ fn replicas<'a>(
     let valid_name: Option<PodName> = valid(name, "deployment", problems);
     let namespace = namespace(spec.namespace.as_ref(), problems);
     containers::check_labels(&spec.labels, name, problems);
-    let containers = containers::resolve(&Workload::of_deployment(&file.damage, name, spec), problems);
+    let containers = containers::resolve(&Workload::of(&file.damage, name, spec), problems);
     let among: Vec<HostName> = spec
         .hosts
         .iter()

@@ -12,7 +12,7 @@ use crate::spec::types::LabFile;
 
 use super::declared;
 use super::model::{Lab, Pod};
-use super::names::{NsName, PodId};
+use super::names::{NsName, PodId, path_of};
 use super::probe::{Ask, Expect, HttpAsk, Probe, Target};
 
 /// The most questions one probe may ask.
@@ -21,10 +21,28 @@ const MOST_TRIES: u32 = 100_000;
 pub(super) fn resolve(file: &LabFile, lab: &Lab, problems: &mut Problems) -> Vec<Probe> {
     let names = Names::new(lab);
     let mut all: Vec<Probe> = Vec::new();
+    let written = file.probes.iter().filter_map(|p| p.name.as_ref());
+    let mut taken: HashMap<String, u32> = written.map(|name| (name.value.clone(), 1)).collect();
     for spec in &file.probes {
-        all.extend(Resolver { file, lab, names: &names, problems, place: head(spec.place) }.probe(spec));
+        let probe = Resolver { file, lab, names: &names, problems, place: head(spec.place) }.probe(spec);
+        all.extend(probe.map(|probe| match spec.name {
+            Some(_) => probe,
+            None => Probe { name: unique(probe.name, &mut taken), ..probe },
+        }));
     }
     all
+}
+
+/// A made-up name with a number behind it where another probe has that name already: by its name a
+/// probe is chosen and found in a report. `taken` knows the last number that each name was given.
+fn unique(name: String, taken: &mut HashMap<String, u32>) -> String {
+    let mut free = name.clone();
+    while let Some(last) = taken.get(&free).map(|_| taken.get(&name).copied().unwrap_or(1)) {
+        taken.insert(name.clone(), last + 1);
+        free = format!("{name} ({})", last + 1);
+    }
+    taken.insert(free.clone(), 1);
+    free
 }
 
 /// Everything that a probe may name, as [`Lab::find`] finds it, for many look-ups.
@@ -44,7 +62,8 @@ impl<'a> Names<'a> {
     }
 
     pub fn find(&self, word: &str) -> Option<NsName> {
-        self.known.get(word).cloned()
+        let known = |word: &str| self.known.get(word).cloned();
+        known(word).or_else(|| known(&path_of(word)?))
     }
 
     pub fn all(&self) -> impl Iterator<Item = &str> {

@@ -12,11 +12,15 @@ use serde::Serialize;
 
 use crate::lab::names::{IfName, NsName};
 
+use super::deviation::Deviation;
 use super::rules::Rules;
 use super::types::{
     Address, FdbEntry, File, Flanneld, Link, LinkKind, Listener, Neighbour, NsPlan, PeerLease, Plan, Program, Route,
     Sysctl,
 };
+
+/// The device that every namespace has by itself.
+const LOOPBACK: &str = "lo";
 
 /// One change in one namespace.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -31,6 +35,8 @@ pub struct Step {
 pub enum Op {
     AddNs,
     RemoveNs,
+    /// Undo what no plan has words for.
+    Mend(Deviation),
     SetSysctl(Sysctl),
     /// Make a link; with a veth pair the other end comes with it, in its own namespace.
     AddLink {
@@ -84,7 +90,8 @@ impl Op {
     fn order(&self) -> (Stage, u8) {
         match self {
             Op::StopProgram(_) | Op::StopListener(_) | Op::StopFlanneld => (Stage::Stop, 0),
-            Op::RemoveRoute(_) => (Stage::Remove, 0),
+            // While the devices that they are about are still there.
+            Op::Mend(_) | Op::RemoveRoute(_) => (Stage::Remove, 0),
             Op::RemoveNeighbour(_) | Op::RemoveFdb(_) => (Stage::Remove, 1),
             Op::RemoveAddress(_) => (Stage::Remove, 2),
             Op::RemoveLink(_) => (Stage::Remove, 3),
@@ -160,8 +167,9 @@ impl<'a> Differ<'a> {
                 None => self.remove_ns(old),
                 Some(new) => {
                     for link in &old.links {
-                        let stays =
-                            new.link(&link.name).is_some_and(|n| same_link(link, n)) && !restarts(old, new, link);
+                        let stays = new.link(&link.name).is_some_and(|n| same_link(link, n))
+                            && self.is_plugged_in(&old.ns, link)
+                            && !restarts(old, new, link);
                         if !stays {
                             self.remove_link(old, link);
                         }
@@ -177,6 +185,14 @@ impl<'a> Differ<'a> {
         let all = self.old_order.iter().flat_map(|n| n.links.iter().map(|l| (&n.ns, l)));
         let fallen: Vec<_> = all.filter(over).map(|(ns, l)| (ns.clone(), l.name.clone())).collect();
         self.gone.extend(fallen);
+    }
+
+    /// Whether a cable's other end is there under its own name. Where somebody renamed it, the whole
+    /// pair is laid anew.
+    fn is_plugged_in(&self, ns: &NsName, link: &Link) -> bool {
+        let LinkKind::Veth { peer_ns, peer } = &link.kind else { return true };
+        let back = LinkKind::Veth { peer_ns: ns.clone(), peer: link.name.clone() };
+        self.old.get(peer_ns).and_then(|far| far.link(peer)).is_some_and(|far| far.kind == back)
     }
 
     fn remove_ns(&mut self, old: &NsPlan) {
@@ -202,7 +218,9 @@ impl<'a> Differ<'a> {
         if !self.gone.insert((ns.ns.clone(), link.name.clone())) {
             return;
         }
-        if let LinkKind::Veth { peer_ns, peer } = &link.kind {
+        if let LinkKind::Veth { peer_ns, peer } = &link.kind
+            && self.is_plugged_in(&ns.ns, link)
+        {
             self.gone.insert((peer_ns.clone(), peer.clone()));
         }
         self.push(&ns.ns, Op::RemoveLink(Box::new(link.clone())));
@@ -219,7 +237,7 @@ impl<'a> Differ<'a> {
                 self.push(&old.ns, Op::StopProgram(program.clone()));
             }
         }
-        let keeps = new.is_some_and(|n| same_flanneld(old.flanneld.as_ref(), n.flanneld.as_ref()));
+        let keeps = new.is_some_and(|n| flanneld_goes_on(old, n));
         if old.flanneld.is_some() && !keeps {
             self.push(&old.ns, Op::StopFlanneld);
         }
@@ -236,6 +254,12 @@ impl<'a> Differ<'a> {
         };
         for sysctl in new.sysctls.iter().filter(|s| !old.sysctls.contains(s)) {
             self.push(&new.ns, Op::SetSysctl(sysctl.clone()));
+        }
+        for deviation in &old.deviations {
+            let falls = matches!(deviation, Deviation::Qdisc(q) if self.is_gone(&new.ns, &q.dev));
+            if !falls {
+                self.push(&new.ns, Op::Mend(deviation.clone()));
+            }
         }
         self.links(old, new);
         self.configuration(old, new);
@@ -284,7 +308,9 @@ impl<'a> Differ<'a> {
         // With a device's last address the kernel drops all its routes and neighbour entries, the
         // permanent ones too (`fib_disable_ip`); they must be written again.
         let keeps = |dev: &IfName| addresses.iter().any(|a| a.dev == *dev && new.addresses.contains(a));
-        let bare: HashSet<&IfName> = addresses.iter().map(|a| &a.dev).filter(|dev| !keeps(dev)).collect();
+        // The loopback device keeps the address that no plan speaks of.
+        let bare = addresses.iter().map(|a| &a.dev).filter(|dev| dev.as_str() != LOOPBACK && !keeps(dev));
+        let bare: HashSet<&IfName> = bare.collect();
         let stays = |dev: &IfName| there(dev) && !bare.contains(dev);
         let routes: Vec<_> = old.routes.iter().filter(|r| stays(&r.dev)).collect();
         let neighbours: Vec<_> = old.neighbours.iter().filter(|n| stays(&n.dev)).collect();
@@ -306,7 +332,7 @@ impl<'a> Differ<'a> {
         }
         if let Some(flanneld) = &new.flanneld {
             match &old.flanneld {
-                Some(was) if same_flanneld(Some(was), Some(flanneld)) => {
+                Some(was) if flanneld_goes_on(old, new) => {
                     if was.peers != flanneld.peers {
                         self.push(&new.ns, Op::SetPeers(flanneld.peers.clone()));
                     }
@@ -330,13 +356,14 @@ fn same_link(a: &Link, b: &Link) -> bool {
 
 /// Whether the flanneld behind a TUN device is started anew, and the device with it.
 fn restarts(old: &NsPlan, new: &NsPlan, link: &Link) -> bool {
-    link.kind == LinkKind::Tun && !same_flanneld(old.flanneld.as_ref(), new.flanneld.as_ref())
+    link.kind == LinkKind::Tun && !flanneld_goes_on(old, new)
 }
 
-/// Whether the same process can go on; its peers can be told to it.
-fn same_flanneld(a: Option<&Flanneld>, b: Option<&Flanneld>) -> bool {
+/// Whether the same process can go on; its peers can be told to it. Without its device it cannot.
+fn flanneld_goes_on(old: &NsPlan, new: &NsPlan) -> bool {
     let strip = |f: &Flanneld| Flanneld { peers: Vec::new(), ..f.clone() };
-    a.map(strip) == b.map(strip)
+    let device = |f: &Flanneld| old.link(&f.tun).is_some_and(|l| l.kind == LinkKind::Tun);
+    old.flanneld.as_ref().map(strip) == new.flanneld.as_ref().map(strip) && old.flanneld.as_ref().is_none_or(device)
 }
 
 fn changes<T: Clone + PartialEq + Eq + std::hash::Hash>(

@@ -30,6 +30,7 @@ impl fmt::Display for Op {
             Op::RemoveNeighbour(n) => write!(f, "neigh delete {n}"),
             Op::AddFdb(e) => write!(f, "fdb add {e}"),
             Op::RemoveFdb(e) => write!(f, "fdb delete {e}"),
+            Op::Mend(deviation) => write!(f, "{deviation}"),
             Op::SetRules { from, to } => {
                 write!(f, "iptables-restore of {} rules", to.lines().len())?;
                 // Of a first build every rule is new; of a change it is the difference that counts.
@@ -110,7 +111,7 @@ impl fmt::Display for Link {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lost = if self.connected { "" } else { ", whose network has no route" };
+        let lost = if self.connected { "" } else { ", which lacks a route of its own" };
         write!(f, "{} dev {}{lost}", self.net, self.dev)
     }
 }

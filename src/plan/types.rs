@@ -11,6 +11,7 @@ use crate::lab::names::{HostName, IfName, NsName};
 use crate::spec::types::{EnvVar, RestartPolicy};
 use crate::spec::value::Protocol;
 
+use super::deviation::Deviation;
 use super::rules::Rules;
 
 /// Everything that a lab consists of, in build order.
@@ -44,6 +45,9 @@ pub struct NsPlan {
     pub flanneld: Option<Flanneld>,
     pub listeners: Vec<Listener>,
     pub programs: Vec<Program>,
+    /// None in a plan.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deviations: Vec<Deviation>,
 }
 
 impl NsPlan {
@@ -61,6 +65,7 @@ impl NsPlan {
             flanneld: None,
             listeners: Vec::new(),
             programs: Vec::new(),
+            deviations: Vec::new(),
         }
     }
 
@@ -142,8 +147,10 @@ pub struct Address {
     pub net: IpNet,
     /// Whether a broadcast address is set, as the bridge plug-in does.
     pub broadcast: bool,
-    /// Whether the route to its network is there, which the kernel makes with an address of less
-    /// than a full prefix. Always true in a plan; what is read back may have lost it.
+    /// Whether the routes are there that the kernel makes with an address: to itself, and with less
+    /// than a full prefix to its network. Always true in a plan; what is read back may have lost
+    /// them, and a secondary address, which goes with the first one of its network, has no route of
+    /// its own to that.
     pub connected: bool,
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::outcome::{Details, Kind, Observation, failure_name};
-use crate::lab::names::NsName;
+use crate::lab::names::{NsName, named};
 use crate::lab::probe::{Expect, SourceExpect};
 use crate::spec::probe::FailureName;
 
@@ -159,25 +159,6 @@ fn same(wanted: &[String], got: &[String]) -> bool {
         all
     };
     plain(wanted) == plain(got)
-}
-
-/// Whether a name is meant by a pattern in which `*` stands for any letters. A pod of the
-/// namespace `default` may be written with it.
-pub fn named(pattern: &str, name: &str) -> bool {
-    glob(pattern, name) || pattern.strip_prefix("default/").is_some_and(|rest| glob(rest, name))
-}
-
-fn glob(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
-    let mut parts: Vec<&str> = parts.collect();
-    let Some(last) = parts.pop() else { return rest.is_empty() };
-    // The earliest place for each part leaves the most room for those after it.
-    for part in parts {
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
-    }
-    rest.ends_with(last)
 }
 
 /// What must come of a probe, in a short text.

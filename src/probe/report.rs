@@ -34,24 +34,40 @@ impl std::fmt::Display for Summary {
     }
 }
 
-/// The longest text of a cell; what a differing probe saw stands on lines of its own, uncut.
+/// The longest text of a cell on a terminal; what a differing probe saw stands on lines of its own,
+/// uncut.
 const WIDEST_CELL: usize = 64;
 
+/// How a table is drawn.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Look {
+    pub colour: bool,
+    /// Whether long texts are cut, so that lines fit on a screen.
+    pub cut: bool,
+    /// Whether there are more columns: what was asked, and how long it took.
+    pub wide: bool,
+}
+
 /// A table with a line for each probe, for one that differed three more with what was asked, what
-/// was expected and what was observed, and the summary. Coloured where `colour` says so.
-pub fn table(outcomes: &[Outcome], colour: bool) -> String {
+/// was expected and what was observed, and the summary.
+pub fn table(outcomes: &[Outcome], look: Look) -> String {
     let paint = |text: &str, style: Style| {
-        if colour { format!("{style}{text}{style:#}") } else { text.to_owned() }
+        if look.colour { format!("{style}{text}{style:#}") } else { text.to_owned() }
     };
-    let mut rows = Builder::with_capacity(outcomes.len() + 1, 4);
-    rows.push_record(["RESULT", "PROBE", "FROM", "SEEN"]);
+    let mut rows = Builder::with_capacity(outcomes.len() + 1, 6);
+    let (asked, took) = if look.wide { (Some("ASKED"), Some("TOOK")) } else { (None, None) };
+    let headings = ["RESULT", "PROBE", "FROM"].into_iter().chain(asked).chain(["SEEN"]).chain(took);
+    rows.push_record(headings);
     for o in outcomes {
         let result = match o.verdict {
             Verdict::Passed => paint("passed", AnsiColor::Green.on_default()),
             Verdict::Differed => paint("differed", AnsiColor::Red.on_default().bold()),
         };
-        let seen = if o.passed() { cell(&o.observed) } else { String::new() };
-        rows.push_record([result, cell(&o.name), o.from.to_string(), seen]);
+        let seen = if o.passed() { cell(&o.observed, look) } else { String::new() };
+        let asked = asked.map(|_| cell(&what(o), look));
+        let took = took.map(|_| format!("{:.1} ms", o.took_ms));
+        let first = [result, cell(&o.name, look), o.from.to_string()];
+        rows.push_record(first.into_iter().chain(asked).chain([seen]).chain(took));
     }
     let drawn = rows.build().with(Lines::blank()).to_string();
     let mut text = String::new();
@@ -90,10 +106,10 @@ fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// One line of at most [`WIDEST_CELL`] letters.
-fn cell(text: &str) -> String {
+/// One line, of at most [`WIDEST_CELL`] letters where it is to be cut.
+fn cell(text: &str, look: Look) -> String {
     let text = one_line(text);
-    match text.char_indices().nth(WIDEST_CELL) {
+    match text.char_indices().nth(WIDEST_CELL).filter(|_| look.cut) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }
@@ -104,14 +120,31 @@ pub fn json(outcomes: &[Outcome]) -> serde_json::Value {
     serde_json::json!({ "probes": outcomes, "summary": Summary::of(outcomes) })
 }
 
+/// What JUnit's XML tells of one lab.
+#[derive(Debug, Clone, Copy)]
+pub struct Suite<'a> {
+    pub lab: &'a str,
+    pub outcomes: &'a [Outcome],
+    /// Why the lab could not be tested, where it could not.
+    pub failure: Option<&'a str>,
+}
+
 /// JUnit's XML, one suite for each lab. An error where the XML cannot be written, which memory
 /// alone could cause.
-pub fn junit(labs: &[(&str, &[Outcome])]) -> Result<String, quick_junit::SerializeError> {
-    let mut report = quick_junit::Report::new("labctl");
-    for (lab, outcomes) in labs {
-        let mut suite = quick_junit::TestSuite::new(*lab);
+pub fn junit(labs: &[Suite]) -> Result<String, quick_junit::SerializeError> {
+    use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
+    let mut report = Report::new("labctl");
+    for Suite { lab, outcomes, failure } in labs {
+        let mut suite = TestSuite::new(*lab);
         for o in *outcomes {
             suite.add_test_case(case(lab, o));
+        }
+        if let Some(why) = failure {
+            let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
+            status.set_message(*why).set_type("lab");
+            let mut case = TestCase::new("the lab can be tested", status);
+            case.set_classname(*lab);
+            suite.add_test_case(case);
         }
         suite.set_time(outcomes.iter().map(took).sum());
         report.add_test_suite(suite);
@@ -148,6 +181,8 @@ mod tests {
     use super::*;
     use crate::lab::names::NsName;
 
+    const PLAIN: Look = Look { colour: false, cut: false, wide: false };
+
     fn outcomes() -> Vec<Outcome> {
         let first = Outcome {
             name: "tea answers".into(),
@@ -177,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_table_shows_what_differed() {
-        insta::assert_snapshot!(table(&outcomes(), false), @r"
+        insta::assert_snapshot!(table(&outcomes(), PLAIN), @r"
         RESULT     PROBE            FROM     SEEN
         passed     tea answers      laptop   an answer from tea-1, status 200
         differed   db is <closed>   laptop
@@ -189,16 +224,40 @@ mod tests {
     }
 
     #[test]
+    fn a_wide_table_shows_what_was_asked_and_how_long_it_took() {
+        insta::assert_snapshot!(table(&outcomes()[..1], Look { wide: true, ..PLAIN }), @r"
+        RESULT   PROBE         FROM     ASKED                              SEEN                               TOOK
+        passed   tea answers   laptop   http http://tea/ (10.244.1.2:80)   an answer from tea-1, status 200   1.5 ms
+        1 probe: 1 as expected
+        ");
+    }
+
+    #[test]
+    fn a_cell_is_cut_only_where_that_is_asked_for() {
+        let long = "x".repeat(WIDEST_CELL + 1);
+        let all = [Outcome { name: long.clone(), ..outcomes().remove(0) }];
+        assert!(table(&all, PLAIN).contains(&long));
+        let cut = table(&all, Look { cut: true, ..PLAIN });
+        assert!(!cut.contains(&long) && cut.contains(&format!("{}…", "x".repeat(WIDEST_CELL))), "{cut}");
+    }
+
+    #[test]
+    fn a_lab_that_could_not_be_tested_is_an_error_in_junit() {
+        let xml = junit(&[Suite { lab: "cafe", outcomes: &[], failure: Some("no <iptables>") }]).expect("XML");
+        assert!(xml.contains(r#"errors="1""#) && xml.contains("no &lt;iptables&gt;"), "{xml}");
+    }
+
+    #[test]
     fn colour_changes_no_letter() {
-        let coloured = table(&outcomes(), true);
+        let coloured = table(&outcomes(), Look { colour: true, ..PLAIN });
         assert!(coloured.contains("\u{1b}["));
-        assert_eq!(anstream::adapter::strip_str(&coloured).to_string(), table(&outcomes(), false));
-        assert!(!table(&outcomes(), false).contains('\u{1b}'), "what a server says cannot steer the terminal");
+        assert_eq!(anstream::adapter::strip_str(&coloured).to_string(), table(&outcomes(), PLAIN));
+        assert!(!table(&outcomes(), PLAIN).contains('\u{1b}'), "what a server says cannot steer the terminal");
     }
 
     #[test]
     fn no_probes_are_said_so() {
-        assert_eq!(table(&[], false), "0 probes: 0 as expected\n");
+        assert_eq!(table(&[], PLAIN), "0 probes: 0 as expected\n");
     }
 
     #[test]
@@ -211,7 +270,7 @@ mod tests {
     #[test]
     fn junit_counts_what_differed_as_failures() {
         let all = outcomes();
-        let xml = junit(&[("cafe", &all)]).expect("XML");
+        let xml = junit(&[Suite { lab: "cafe", outcomes: &all, failure: None }]).expect("XML");
         assert!(xml.contains(r#"<testsuites name="labctl" tests="2" skipped="0" failures="1""#), "{xml}");
         assert!(xml.contains("db is &lt;closed&gt;"), "{xml}");
         assert!(xml.contains(r#"classname="cafe.client/laptop""#), "{xml}");

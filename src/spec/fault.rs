@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::de;
 
+use super::shape;
 use crate::diag::{Place, Problem, codes, did_you_mean};
 
 /// Why a node does not fit the type, and which node it is.
@@ -75,10 +76,10 @@ impl Fault {
             Kind::Missing(field) => {
                 Problem::error(codes::SPEC_MISSING_FIELD, format!("the field `{field}` is missing"))
                     .at(first_line(place), "in this one")
-                    .help(format!("add `{field}: …`"))
+                    .help(format!("add it, such as `{field}: {}`", shape::of_field(field)))
             }
             Kind::Type { found, expected, instead } => {
-                let help = instead.unwrap_or_else(|| format!("this must be {expected}"));
+                let help = instead.unwrap_or_else(|| format!("write {expected}"));
                 Problem::error(codes::SPEC_WRONG_TYPE, format!("expected {expected}, found {found}"))
                     .at(first_line(place), format!("this is {found}"))
                     .help(help)
@@ -118,8 +119,10 @@ impl de::Error for Fault {
     }
 
     fn invalid_type(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        let expected = in_plain_words(&expected.to_string());
-        Fault::of(Kind::Type { instead: rewritten(&found, &expected), found: describe(found), expected })
+        let wanted = expected.to_string();
+        let expected = in_plain_words(&wanted);
+        let instead = rewritten(&found, &expected).or_else(|| shape::of_type(&wanted, &expected));
+        Fault::of(Kind::Type { instead, found: describe(found), expected })
     }
 
     fn invalid_value(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
@@ -151,11 +154,17 @@ fn describe(found: de::Unexpected<'_>) -> String {
         de::Unexpected::Signed(n) => format!("the number {n}"),
         de::Unexpected::Float(n) => format!("the fraction {n}"),
         de::Unexpected::Str(s) if s.chars().count() > 40 => "a long text".to_owned(),
-        de::Unexpected::Str(s) => format!("the text `{}`", s.escape_debug()),
+        de::Unexpected::Str(s) => format!("the text `{}`", one_line(s)),
         de::Unexpected::Seq => "a list".to_owned(),
         de::Unexpected::Map => "a map".to_owned(),
         other => other.to_string(),
     }
+}
+
+/// Text with its line ends and the like spelt out.
+fn one_line(text: &str) -> String {
+    let letter = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
+    text.chars().map(letter).collect()
 }
 
 /// Serde names what it wants as Rust does.
@@ -188,14 +197,22 @@ fn rewritten(found: &de::Unexpected<'_>, expected: &str) -> Option<String> {
             Some(format!("leave the quotes out: {text}"))
         }
         de::Unexpected::Signed(value) if expected == "a list" => Some(listed(value)),
-        de::Unexpected::Str(text) if expected == "a list" => {
-            let words: Vec<String> = text.split_whitespace().map(|word| format!("{word:?}")).collect();
+        de::Unexpected::Str(text) if expected == "a list" || expected.starts_with("a command as a list") => {
+            let words: Vec<String> = shape::words(text).iter().map(|word| format!("{word:?}")).collect();
             Some(listed(&words.join(", ")))
         }
         de::Unexpected::Map if expected == "a list" => Some("write a list: put `- ` before each entry".to_owned()),
         de::Unexpected::Str(text @ ("true" | "false")) if expected == "true or false" => {
             Some(format!("leave the quotes out: {text}"))
         }
+        de::Unexpected::Float(n) if expected.contains("whole number") => {
+            Some(format!("write it without a fraction, such as {:.0}", n.ceil().abs()))
+        }
+        de::Unexpected::Str(text) if expected == "true or false" => match text.to_lowercase().as_str() {
+            "yes" | "on" | "y" => Some("write true".to_owned()),
+            "no" | "off" | "n" => Some("write false".to_owned()),
+            _ => None,
+        },
         _ => None,
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::de::decode;
 use super::manifest::{self, Objects};
+use super::node::Node;
 use super::types::LabFile;
 use super::yaml::{self, LARGEST_FILE};
 use crate::diag::{Place, Problem, Problems, Sources, codes, shown};
@@ -130,9 +131,18 @@ fn first_bytes(place: Place) -> Place {
     Place { end: place.end.min(place.start + 20), ..place }
 }
 
-/// Read the text of `input` and of the manifests that it names. See [`read_text`].
+/// The lab that manifests without one stand for.
+const BARE_LAB: &str = "hosts: { node1: {}, node2: {} }\nclients: { laptop: {} }\n";
+
+/// Read the text of `input` and of the manifests that it names. See [`read_text`]. A file that is
+/// itself a manifest stands for a lab of two hosts and a client with that manifest.
 pub fn read(input: &Input) -> Result<Text, Box<Problem>> {
     let mut text = read_text(input)?;
+    if is_manifest(&text.text) {
+        let manifest = Manifest { asked: None, name: text.name, text: Ok(text.text) };
+        let name = "<lab of a manifest>".to_owned();
+        return Ok(Text { name, text: BARE_LAB.to_owned(), manifests: vec![manifest], ..text });
+    }
     let folder = match input {
         Input::Stdin => PathBuf::new(),
         Input::Path(_) => Path::new(&text.name).parent().map(Path::to_owned).unwrap_or_default(),
@@ -161,6 +171,15 @@ pub fn read_manifest(input: &Input) -> Result<Vec<Manifest>, Box<Problem>> {
 fn one_manifest(asked: Option<&str>, input: &Input) -> Result<Manifest, Box<Problem>> {
     let text = read_text(input)?;
     Ok(Manifest { asked: asked.map(str::to_owned), name: text.name, text: Ok(text.text) })
+}
+
+/// Whether a text holds Kubernetes objects: those have `apiVersion` and `kind`, and a lab has neither.
+fn is_manifest(text: &str) -> bool {
+    if !text.contains("apiVersion") || !text.contains("kind") {
+        return false;
+    }
+    let is_object = |node: &Node| node.get("apiVersion").is_some() && node.get("kind").is_some();
+    yaml::read(text, 0, &mut Problems::default()).iter().any(is_object)
 }
 
 /// The words of a text's `manifests`. What is wrong with the text is told when it is decoded.
@@ -225,31 +244,62 @@ pub fn read_text(input: &Input) -> Result<Text, Box<Problem>> {
     }
 }
 
+/// What a directory holds: one lab, or several that each have a file.
+enum Directory {
+    One(PathBuf),
+    Several(Vec<PathBuf>),
+}
+
+/// A directory with a `lab.yaml` is that lab, whatever else lies there. Otherwise each YAML file in
+/// it is a lab of its own, as is each directory in it that has a `lab.yaml`.
+fn directory(path: &Path) -> Result<Directory, Box<Problem>> {
+    let name = shown(path);
+    let entries = std::fs::read_dir(path).map_err(|e| unreadable(&name, &e))?;
+    let entries: Vec<PathBuf> = entries.filter_map(|entry| entry.ok().map(|e| e.path())).collect();
+    let is_yaml = |p: &Path| p.extension().is_some_and(|e| e == "yaml" || e == "yml") && !p.is_dir();
+    if let Some(lab) = lab_yaml(path) {
+        return Ok(Directory::One(lab));
+    }
+    let mut found: Vec<PathBuf> = entries.iter().filter(|p| is_yaml(p)).cloned().collect();
+    found.extend(entries.iter().filter_map(|p| lab_yaml(p)));
+    found.sort();
+    match found.as_slice() {
+        [only] => Ok(Directory::One(only.clone())),
+        [] => Err(Box::new(
+            Problem::error(codes::FILE_UNREADABLE, format!("the directory {name} holds no lab"))
+                .help("name a YAML file, or put a lab.yaml there"),
+        )),
+        _ => Ok(Directory::Several(found)),
+    }
+}
+
+fn lab_yaml(directory: &Path) -> Option<PathBuf> {
+    ["lab.yaml", "lab.yml"].map(|name| directory.join(name)).into_iter().find(|file| file.is_file())
+}
+
+/// The labs that `word` names: itself, or each that the directory holds.
+pub fn labs(word: &str) -> Result<Vec<String>, Box<Problem>> {
+    match Input::parse(word) {
+        Input::Path(path) if path.is_dir() => Ok(match directory(&path)? {
+            Directory::One(lab) => vec![shown(&lab)],
+            Directory::Several(labs) => labs.iter().map(|l| shown(l)).collect(),
+        }),
+        _ => Ok(vec![word.to_owned()]),
+    }
+}
+
+/// The one lab that `path` stands for.
 fn in_directory(path: &Path) -> Result<PathBuf, Box<Problem>> {
     if !path.is_dir() {
         return Ok(path.to_owned());
     }
-    let name = shown(path);
-    let mut found: Vec<PathBuf> = std::fs::read_dir(path)
-        .map_err(|e| unreadable(&name, &e))?
-        .filter_map(|entry| entry.ok().map(|e| e.path()))
-        .filter(|p| p.extension().is_some_and(|e| e == "yaml" || e == "yml"))
-        .collect();
-    found.sort();
-    let lab = found.iter().find(|p| p.file_stem().is_some_and(|s| s == "lab"));
-    match (lab, found.as_slice()) {
-        (Some(lab), _) => Ok(lab.clone()),
-        (None, [only]) => Ok(only.clone()),
-        (None, []) => Err(Box::new(
-            Problem::error(codes::FILE_UNREADABLE, format!("the directory {name} holds no lab"))
-                .help("name a YAML file, or put a lab.yaml there"),
-        )),
-        (None, several) => {
+    match directory(path)? {
+        Directory::One(lab) => Ok(lab),
+        Directory::Several(several) => {
             let names: Vec<_> = several.iter().take(8).map(|p| shown(p)).collect();
-            Err(Box::new(
-                Problem::error(codes::FILE_UNREADABLE, format!("the directory {name} holds several labs"))
-                    .help(format!("name one: {}", names.join(", "))),
-            ))
+            let message = format!("the directory {} holds several labs", shown(path));
+            let help = format!("name one: {}; `labctl test` and `labctl validate` take all of them", names.join(", "));
+            Err(Box::new(Problem::error(codes::FILE_UNREADABLE, message).help(help)))
         }
     }
 }

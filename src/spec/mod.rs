@@ -16,6 +16,7 @@ pub mod node;
 pub mod probe;
 mod scan;
 pub mod schema;
+mod shape;
 pub mod types;
 pub mod value;
 pub mod yaml;

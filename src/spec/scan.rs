@@ -85,3 +85,29 @@ pub(super) fn in_plain_words(fault: &str) -> (String, &'static str) {
         ),
     }
 }
+
+/// A tab that the grammar forbids.
+pub(super) struct Tab {
+    /// Where it is, in bytes.
+    pub at: usize,
+    pub message: &'static str,
+    pub help: &'static str,
+}
+
+/// The tab that a complaint about the text at byte `start` is really about.
+pub(super) fn misplaced_tab(text: &str, start: usize, fault: &str) -> Option<Tab> {
+    const INDENT: &str = "a tab is used to indent";
+    let line = text[..start].rfind('\n').map_or(0, |i| i + 1);
+    let indent = text[line..].split(|c| c != ' ' && c != '\t').next().unwrap_or_default();
+    if let Some(tab) = indent.find('\t') {
+        return Some(Tab { at: line + tab, message: INDENT, help: "YAML wants spaces: two for each level" });
+    }
+    if fault.contains("YAML whitespace") && text[..start].ends_with('\t') {
+        let message = "a tab stands where YAML wants a space";
+        return Some(Tab { at: start - 1, message, help: "put a space in its place" });
+    }
+    // The parser points at the beginning of a text whose next line begins with the tab.
+    let at = start + text[start..].find('\t').filter(|_| fault.contains("found a tab"))?;
+    let help = "indent this line with spaces, or put the text of several lines in quotes";
+    Some(Tab { at, message: INDENT, help })
+}

@@ -245,6 +245,8 @@ pub struct PodSpec {
     pub labels: Labels,
     /// Its address. Default: the next free one of its host's subnet, as host-local gives them.
     pub address: Option<At<String>>,
+    /// Taken as Kubernetes has it, with a warning: labctl runs no images.
+    pub image: Option<At<String>>,
     /// Ports on which it listens. Without a `command` the built-in echo server answers on each of
     /// them. Default: 8080, TCP and UDP.
     pub ports: Option<Vec<At<PortSpec>>>,
@@ -284,6 +286,8 @@ pub struct DeploymentSpec {
     pub subdomain: Option<At<String>>,
     /// Seconds that a pod's programs have to end. Default: 30.
     pub termination_grace_period_seconds: Option<At<u32>>,
+    /// Taken as Kubernetes has it, with a warning: labctl runs no images.
+    pub image: Option<At<String>>,
     /// Ports, as in a pod.
     pub ports: Option<Vec<At<PortSpec>>>,
     /// A program to run in place of the echo server.
@@ -304,6 +308,8 @@ pub struct DeploymentSpec {
 pub struct ContainerSpec {
     /// Its name, unique within the pod.
     pub name: Option<At<String>>,
+    /// Taken as Kubernetes has it, with a warning: labctl runs no images.
+    pub image: Option<At<String>>,
     /// Ports on which it listens.
     pub ports: Option<Vec<At<PortSpec>>>,
     /// A program to run in place of the echo server.

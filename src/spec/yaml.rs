@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 
 use super::node::{Entry, Key, Node, Value};
-use super::scan::{Offsets, in_plain_words, scalar};
+use super::scan::{Offsets, in_plain_words, misplaced_tab, scalar};
 use crate::diag::{Place, Problem, Problems, codes};
 
 /// The largest text that is read, in bytes. A lab of a thousand pods needs a hundredth of it.
@@ -231,14 +231,11 @@ impl<'t> Builder<'t> {
     fn scan_error(&mut self, fault: &ScanError) -> Problem {
         let start = self.offsets.byte(self.text, fault.marker().index());
         let before = self.text.get(..start as usize).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |i| i + 1);
-        let line = self.text[line_start..].lines().next().unwrap_or("");
-        let indent = &line[..line.len() - line.trim_start().len()];
-        if let Some(tab) = indent.find('\t') {
-            let at = u32::try_from(line_start + tab).unwrap_or(0);
-            return Problem::error(codes::YAML_TAB, "a tab is used to indent")
+        if let Some(tab) = misplaced_tab(self.text, before.len(), fault.info()) {
+            let at = u32::try_from(tab.at).unwrap_or(u32::MAX);
+            return Problem::error(codes::YAML_TAB, tab.message)
                 .at(self.place(at, at + 1), "here is the tab")
-                .help("YAML wants spaces: two for each level");
+                .help(tab.help);
         }
         if fault.info().starts_with("recursion limit") {
             return self.too_deep(self.place(start, start));
@@ -373,7 +370,10 @@ mod tests {
     #[test]
     fn depth_tabs_and_strange_keys_have_their_own_codes() {
         assert_eq!(faults(&"[".repeat(100)), ["yaml-too-deep"]);
-        assert_eq!(faults("hosts:\n\tnode1: {}\n"), ["yaml-tab"]);
+        for tab in ["hosts:\n\tnode1: {}\n", "description: words\n\tmore\n", "hosts: { a: { network:\tlan } }\n"] {
+            assert_eq!(faults(tab), ["yaml-tab"], "{tab:?}");
+        }
+        assert_eq!(faults("name: x\t# good\nhosts:\n  a:\t{}\t\n"), [""; 0]);
         assert_eq!(faults("? [a, b]\n: c\n"), ["yaml-key"]);
         assert_eq!(faults("a: [1, 2\nb: 3\n"), ["yaml-syntax"]);
     }

@@ -14,6 +14,7 @@ as_root_and_ordinary_user![
     a_background_child_ends_with_the_lab,
     an_unknown_target_is_told_with_a_near_one,
     a_program_that_is_not_there_is_told,
+    tcpdump_listens_as_doctor_says,
 ];
 
 fn up(bench: &Bench) {
@@ -101,4 +102,22 @@ fn a_program_that_is_not_there_is_told(bench: &Bench) {
     up(bench);
     let ran = bench.exec("a1", &["no-such-program"]).says("no-such-program");
     assert_ne!(ran.code, 0);
+}
+
+fn tcpdump_listens_as_doctor_says(bench: &Bench) {
+    let doctor = bench.json(&["doctor"]);
+    let findings = doctor["findings"].as_array().expect("findings");
+    let tcpdump = findings.iter().find(|f| f["what"] == "tcpdump").expect("a finding about tcpdump");
+    let remedy = tcpdump["remedy"].as_str().unwrap_or_default();
+    let (options, listens) = match remedy {
+        _ if tcpdump["verdict"] == "ok" => ("", true),
+        stay_root if stay_root.contains("-Z root") => ("-Z root", true),
+        _ => ("-Z root", false),
+    };
+    assert!(listens || (!bench.is_root() && remedy.contains("as root")), "{tcpdump}");
+    up(bench);
+    let ping = format!("ping -i 0.2 {} >/dev/null & ", bench.ip("a2"));
+    let listen = format!("timeout 20 tcpdump {options} -c 1 -ni eth0 icmp; code=$?; kill $!; exit $code");
+    let ran = bench.exec("a1", &["sh", "-c", &(ping + &listen)]);
+    assert_eq!(ran.code == 0 && ran.stdout.contains("ICMP echo"), listens, "{tcpdump} {ran}");
 }

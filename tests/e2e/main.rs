@@ -6,6 +6,7 @@ mod harness;
 
 mod backends;
 mod drift;
+mod drift_filters;
 mod ending;
 mod enter;
 mod live;
@@ -15,3 +16,7 @@ mod sample;
 mod testing;
 mod together;
 mod untouched;
+
+fn main() {
+    harness::tests::main();
+}

@@ -8,7 +8,7 @@ use quick_junit::Report;
 
 use crate::harness::{Bench, Ran};
 use crate::sample::FOUR_PODS;
-use crate::{as_root, as_root_and_ordinary_user};
+use crate::{as_ordinary_user_with_tun, as_root, as_root_and_ordinary_user};
 
 as_root_and_ordinary_user![
     a_lab_that_is_as_expected_gives_0_and_leaves_nothing,
@@ -17,9 +17,12 @@ as_root_and_ordinary_user![
     a_lab_that_runs_already_is_refused_and_left_alone,
     the_junit_report_has_every_probe,
     a_pipe_gets_the_answer_and_nothing_else,
+    each_lab_of_a_directory_is_tested_and_summed_up,
+    a_lab_that_is_not_ready_is_not_said_to_run_on,
     the_projects_labs_pass,
 ];
-as_root![a_machine_that_cannot_gives_3];
+as_root![a_machine_that_cannot_gives_3, the_projects_udp_labs_pass];
+as_ordinary_user_with_tun![the_projects_udp_labs_pass];
 
 fn a_lab_that_is_as_expected_gives_0_and_leaves_nothing(bench: &Bench) {
     let said = bench.ok(&["test", &bench.write(FOUR_PODS)]);
@@ -104,17 +107,23 @@ fn a_pipe_gets_the_answer_and_nothing_else(bench: &Bench) {
 /// The project's labs; a folder of several files is one lab.
 fn labs() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("labs");
-    let Ok(entries) = fs::read_dir(&folder) else {
-        eprintln!("NOT RUN: {} is not there", folder.display());
-        return Vec::new();
-    };
-    let paths = entries.map(|e| e.expect("an entry").path());
+    let paths = fs::read_dir(&folder).expect("the project's labs").map(|e| e.expect("an entry").path());
     let mut labs: Vec<PathBuf> = paths.filter(|p| p.is_dir() || p.extension().is_some_and(|e| e == "yaml")).collect();
     labs.sort();
     labs
 }
 
+/// All labs but those with the back end udp, which a test below has.
 fn the_projects_labs_pass(bench: &Bench) {
+    pass(bench, |backend| backend != "udp");
+}
+
+fn the_projects_udp_labs_pass(bench: &Bench) {
+    pass(bench, |backend| backend == "udp");
+}
+
+fn pass(bench: &Bench, chosen: fn(&str) -> bool) {
+    let mut passed = 0;
     for lab in labs() {
         let file = bench.path(lab.file_name().and_then(|n| n.to_str()).expect("a name"));
         // The project may lie where the bench's user cannot go.
@@ -122,10 +131,45 @@ fn the_projects_labs_pass(bench: &Bench) {
         assert!(copied.expect("cp").success(), "{} can be copied", lab.display());
         let file = file.to_string_lossy().into_owned();
         let plan = bench.json(&["plan", &file]);
-        if plan["lab"]["cluster"]["backend"]["type"] == "udp" && !bench.is_root() {
-            eprintln!("NOT RUN as an ordinary user: {} needs /dev/net/tun", lab.display());
-            continue;
+        if chosen(plan["lab"]["cluster"]["backend"]["type"].as_str().expect("a back end")) {
+            bench.ok(&["test", &file]);
+            passed += 1;
         }
-        bench.ok(&["test", &file]);
     }
+    assert!(passed > 0, "no lab was chosen");
+}
+
+fn each_lab_of_a_directory_is_tested_and_summed_up(bench: &Bench) {
+    let labs = bench.path("run/labs");
+    fs::create_dir(&labs).expect("a directory");
+    let file = |name: &str, text: &str| fs::write(labs.join(name), text).expect("a lab file");
+    let name = |n: &str| format!("{}-{n}", bench.lab);
+    file("a.yaml", &format!("name: {}\n{FOUR_PODS}", name("a")));
+    file("b.yaml", &format!("name: {}\n{}", name("b"), wrong()));
+    file("c.yaml", "hots: { node1: {} }\n");
+    let (dir, report) = (labs.to_string_lossy().into_owned(), labs.join("report.xml").to_string_lossy().into_owned());
+    // The bench's user writes there.
+    let ran = bench.run(&["test", &dir, "--junit", &report.replace("/labs/", "/")]).ends_with(2);
+    for words in ["passed", "differed", "not tested", "3 labs: 1 as expected, 2 not"] {
+        assert!(ran.stdout.contains(words), "{words} is not in {ran}");
+    }
+    assert_eq!(ran.stderr.matches("labctl explain").count(), 1, "{ran}");
+    let written = fs::read_to_string(report.replace("/labs/", "/")).expect("the report");
+    fs::remove_file(report.replace("/labs/", "/")).expect("the report");
+    let report = Report::deserialize_from_str(&written).unwrap_or_else(|e| panic!("{e}: {written}"));
+    let suites: Vec<&str> = report.test_suites.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(suites[..2], [name("a"), name("b")]);
+    assert_eq!((report.tests, report.failures, report.errors), (7, 1, 1), "{written}");
+    let ran = bench.run(&["validate", &dir]).ends_with(2).says("spec-unknown-field");
+    assert!(ran.stdout.contains("3 labs: 2 valid, 1 not"), "{ran}");
+    bench.run(&["up", &dir]).ends_with(2).says("holds several labs");
+    assert_eq!(bench.json(&["list"]), serde_json::json!([]));
+    fs::remove_dir_all(&labs).expect("the directory");
+}
+
+fn a_lab_that_is_not_ready_is_not_said_to_run_on(bench: &Bench) {
+    let shy = "hosts: { node1: {} }\npods: { shy: { readinessProbe: { tcpSocket: { port: 9 } } } }\n";
+    let ran = bench.run(&["test", &bench.write(shy), "--timeout", "1"]).ends_with(1).says("the lab was ended");
+    assert!(!ran.stderr.contains("runs on"), "{ran}");
+    bench.nothing_lives();
 }

@@ -5,3 +5,4 @@ mod doctor;
 mod inspect;
 mod lab;
 mod shells;
+mod words;

@@ -1,0 +1,239 @@
+//! What is read back of a namespace beyond the words of a plan (`plan::deviation`), and the
+//! messages that mend it: routes of an unusual kind, routing policy, queueing disciplines, the
+//! loopback device. Tables of nf_tables and xtables are `kernel::tables`' and `kernel::observe`'s.
+
+use netlink_packet_core::{Emitable, NetlinkDeserializable, NetlinkHeader};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
+use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
+
+use crate::lab::names::IfName;
+use crate::plan::Address;
+use crate::plan::deviation::{Deviation, Qdisc, Told, table_name};
+
+use super::message::{self, CREATE, LOOPBACK, request};
+use super::read::Names;
+use super::rtnl::{Fault, Request, Rtnl};
+
+/// The policy that the kernel begins with: priority and table (`fib_default_rules_init`).
+const POLICY: [(u32, u8); 3] = [(0, 255), (32766, 254), (32767, 253)];
+/// linux/rtnetlink.h, for the bodies that are sent back as removals.
+const DEL_ROUTE: u16 = 25;
+const DEL_RULE: u16 = 33;
+
+/// The table that a route is in. The header has room for small numbers only.
+pub fn route_table(message: &RouteMessage) -> u32 {
+    let told = message.attributes.iter().find_map(|a| if let RouteAttribute::Table(t) = a { Some(*t) } else { None });
+    told.unwrap_or_else(|| message.header.table.into())
+}
+
+/// Whether a plan has words for a route.
+pub fn is_plain(message: &RouteMessage) -> bool {
+    let header = &message.header;
+    let said = |a: &RouteAttribute| {
+        use RouteAttribute::{Destination, Gateway, Oif, Table};
+        matches!(a, Destination(_) | Gateway(RouteAddress::Inet(_)) | Oif(_) | Table(_))
+    };
+    header.kind == RouteType::Unicast
+        && header.tos == 0
+        && route_table(message) == u32::from(RouteHeader::RT_TABLE_MAIN)
+        && message.attributes.iter().all(said)
+        && message.attributes.iter().any(|a| matches!(a, RouteAttribute::Oif(_)))
+}
+
+/// A route that no plan has words for.
+pub fn route(message: &RouteMessage, names: &Names) -> Deviation {
+    let mut known = message.clone();
+    if message.attributes.iter().any(|a| matches!(a, RouteAttribute::NhId(_))) {
+        // The kernel tells what the next hop's number stands for, and takes only one of the two.
+        use RouteAttribute::{Gateway, MultiPath, Oif, Via};
+        known.attributes.retain(|a| !matches!(a, Gateway(_) | MultiPath(_) | Oif(_) | Via(_)));
+    }
+    Deviation::Route(Told { what: route_words(message, names), message: body(&known) })
+}
+
+fn route_words(message: &RouteMessage, names: &Names) -> String {
+    let header = &message.header;
+    let mut dst = "default".to_owned();
+    let mut words = Vec::new();
+    let device = |index: &u32| names.get(index).map_or_else(|| index.to_string(), ToString::to_string);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(ip) => dst = format!("{}/{}", ip_words(ip), header.destination_prefix_length),
+            RouteAttribute::Gateway(ip) => words.push(format!("via {}", ip_words(ip))),
+            RouteAttribute::Oif(index) => words.push(format!("dev {}", device(index))),
+            RouteAttribute::PrefSource(ip) => words.push(format!("src {}", ip_words(ip))),
+            RouteAttribute::Priority(metric) => words.push(format!("metric {metric}")),
+            RouteAttribute::MultiPath(hops) => {
+                words.extend(hops.iter().map(|hop| format!("nexthop dev {}", device(&hop.interface_index))));
+            }
+            _ => {}
+        }
+    }
+    if header.tos != 0 {
+        words.push(format!("tos {:#x}", header.tos));
+    }
+    let table = route_table(message);
+    if table != u32::from(RouteHeader::RT_TABLE_MAIN) {
+        words.push(format!("table {}", table_name(table)));
+    }
+    if header.kind != RouteType::Unicast {
+        dst = format!("{} {dst}", format!("{:?}", header.kind).to_lowercase());
+    }
+    words.insert(0, dst);
+    words.join(" ")
+}
+
+fn ip_words(ip: &RouteAddress) -> String {
+    match ip {
+        RouteAddress::Inet(ip) => ip.to_string(),
+        RouteAddress::Inet6(ip) => ip.to_string(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn body(message: &impl Emitable) -> Vec<u8> {
+    let mut bytes = vec![0; message.buffer_len()];
+    message.emit(&mut bytes);
+    bytes
+}
+
+/// How the routing policy differs from what the kernel begins with.
+pub fn policy(rtnl: &mut Rtnl) -> Result<Vec<Deviation>, Fault> {
+    let mut ask = RuleMessage::default();
+    ask.header.family = AddressFamily::Inet;
+    let mut missing = POLICY.to_vec();
+    let mut found = Vec::new();
+    for answer in rtnl.dump(Message::GetRule(ask))? {
+        let Message::NewRule(rule) = answer else { continue };
+        let own = plain_rule(&rule).and_then(|r| missing.iter().position(|m| *m == r));
+        match own {
+            Some(at) => {
+                missing.remove(at);
+            }
+            None => found.push(Deviation::PolicyRule(Told { what: rule_words(&rule), message: body(&rule) })),
+        }
+    }
+    found.extend(missing.into_iter().map(|(priority, table)| Deviation::MissingPolicyRule { priority, table }));
+    Ok(found)
+}
+
+fn priority(rule: &RuleMessage) -> u32 {
+    // The kernel does not tell a priority of 0.
+    rule.attributes.iter().find_map(|a| if let RuleAttribute::Priority(p) = a { Some(*p) } else { None }).unwrap_or(0)
+}
+
+/// Priority and table of a rule that does nothing but send every packet to a table.
+fn plain_rule(rule: &RuleMessage) -> Option<(u32, u8)> {
+    let header = &rule.header;
+    let every = header.dst_len == 0 && header.src_len == 0 && header.tos == 0;
+    let says_nothing = |a: &RuleAttribute| {
+        // A prefix length of -1 suppresses nothing.
+        matches!(a, RuleAttribute::Table(_) | RuleAttribute::Priority(_) | RuleAttribute::Protocol(_))
+            || *a == RuleAttribute::SuppressPrefixLen(u32::MAX)
+    };
+    let plain = every && header.flags.is_empty() && header.action == RuleAction::ToTable;
+    (plain && rule.attributes.iter().all(says_nothing)).then(|| (priority(rule), header.table))
+}
+
+fn rule_words(rule: &RuleMessage) -> String {
+    let header = &rule.header;
+    let negated = if header.flags.contains(RuleFlags::Invert) { "not " } else { "" };
+    let (mut from, mut to) = ("all".to_owned(), String::new());
+    let mut words = Vec::new();
+    let mut table = header.table.into();
+    for attribute in &rule.attributes {
+        match attribute {
+            RuleAttribute::Source(ip) => from = format!("{ip}/{}", header.src_len),
+            RuleAttribute::Destination(ip) => to = format!(" to {ip}/{}", header.dst_len),
+            RuleAttribute::Iifname(dev) => words.push(format!("iif {dev}")),
+            RuleAttribute::Oifname(dev) => words.push(format!("oif {dev}")),
+            RuleAttribute::FwMark(mark) => words.push(format!("fwmark {mark:#x}")),
+            RuleAttribute::Table(t) => table = *t,
+            RuleAttribute::Goto(target) => words.push(format!("goto {target}")),
+            _ => {}
+        }
+    }
+    match header.action {
+        RuleAction::ToTable => words.push(format!("lookup {}", table_name(table))),
+        RuleAction::Goto => {}
+        other => words.push(format!("{other:?}").to_lowercase()),
+    }
+    format!("{}: {negated}from {from}{to} {}", priority(rule), words.join(" "))
+}
+
+/// The queueing disciplines that somebody chose. What a device has by itself has no handle.
+pub fn qdiscs(rtnl: &mut Rtnl, names: &Names) -> Result<Vec<Deviation>, Fault> {
+    let mut found = Vec::new();
+    for answer in rtnl.dump(Message::GetQueueDiscipline(TcMessage::default()))? {
+        let Message::NewQueueDiscipline(message) = answer else { continue };
+        let header = &message.header;
+        let Ok(index) = u32::try_from(header.index) else { continue };
+        // Those below another one go with it.
+        let first = header.parent == TcHandle::ROOT || header.parent == TcHandle::INGRESS;
+        let (true, Some(dev)) = (first && header.handle != TcHandle::UNSPEC, names.get(&index)) else { continue };
+        let kind = message.attributes.iter().find_map(|a| if let TcAttribute::Kind(k) = a { Some(k) } else { None });
+        found.push(Deviation::Qdisc(Qdisc {
+            dev: dev.clone(),
+            name: kind.cloned().unwrap_or_default(),
+            index,
+            handle: header.handle.into(),
+            parent: header.parent.into(),
+        }));
+    }
+    Ok(found)
+}
+
+/// The loopback device, which must be up and have its address.
+pub fn loopback(up: bool, addressed: bool) -> Option<Deviation> {
+    match (up, addressed) {
+        (false, _) => Some(Deviation::LoopbackDown),
+        (true, false) => Some(Deviation::LoopbackBare),
+        (true, true) => None,
+    }
+}
+
+/// 127.0.0.1 as every loopback device has it.
+pub fn loopback_address() -> Address {
+    let net = ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::LOCALHOST, 8);
+    Address { dev: IfName::new("lo"), net: net.into(), broadcast: false, connected: true }
+}
+
+/// The messages that mend a deviation; none for what is not netlink's to mend.
+pub fn mend(deviation: &Deviation) -> Vec<Request> {
+    match deviation {
+        // With the device the kernel brings its address up again (`inetdev_event`).
+        Deviation::LoopbackDown => vec![message::link_up(LOOPBACK)],
+        Deviation::LoopbackBare => vec![message::add_address(&loopback_address(), LOOPBACK)],
+        Deviation::Route(told) => back(DEL_ROUTE, told),
+        Deviation::PolicyRule(told) => back(DEL_RULE, told),
+        Deviation::MissingPolicyRule { priority, table } => vec![add_rule(*priority, *table)],
+        Deviation::Qdisc(qdisc) => vec![remove_qdisc(qdisc)],
+        Deviation::NftTable(_) | Deviation::LegacyRules(_) => Vec::new(),
+    }
+}
+
+/// What the kernel told of, to be removed.
+fn back(kind: u16, told: &Told) -> Vec<Request> {
+    let mut header = NetlinkHeader::default();
+    header.message_type = kind;
+    // It was read from a message of this library's and reads back.
+    Message::deserialize(&header, &told.message).map(|m| request(m, 0)).into_iter().collect()
+}
+
+fn add_rule(priority: u32, table: u8) -> Request {
+    let mut message = RuleMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.table = table;
+    message.header.action = RuleAction::ToTable;
+    message.attributes = vec![RuleAttribute::Priority(priority), RuleAttribute::Protocol(RouteProtocol::Kernel)];
+    request(Message::NewRule(message), CREATE)
+}
+
+fn remove_qdisc(qdisc: &Qdisc) -> Request {
+    let mut message = TcMessage::with_index(qdisc.index.cast_signed());
+    message.header.handle = qdisc.handle.into();
+    message.header.parent = qdisc.parent.into();
+    request(Message::DelQueueDiscipline(message), 0)
+}

@@ -1,0 +1,66 @@
+//! Reading a whole lab back: each namespace's tables (`kernel::read`) and its packet filters.
+//!
+//! There may be rules in two places, nf_tables and the older xtables, and the kernel asks both. A
+//! lab's own are in one of them; whatever the other holds is somebody else's.
+
+use std::os::fd::AsRawFd;
+
+use crate::plan::deviation::{Deviation, NftTable};
+use crate::plan::{NsPlan, Plan};
+
+use super::iptables::{self, Iptables};
+use super::ns::NetNs;
+use super::read;
+use super::tables::Tables;
+use super::world::World;
+
+/// Tables that iptables-nft makes, all of nf_tables' family `ip` (2).
+const OF_IPTABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
+
+/// What the namespaces of `world` hold, in the order of the plan. Why it could not be read is said
+/// with the namespace's name.
+pub fn lab(world: &World, planned: &Plan) -> Result<Plan, String> {
+    let mut there = Plan::default();
+    let place = |ns: &_| world.netns(ns).map(AsRawFd::as_raw_fd);
+    for (ns, netns) in world.namespaces() {
+        let read = read::namespace(ns, netns, planned, &place).map_err(|e| format!("{ns}: {e}"))?;
+        let mut observed = read.plan;
+        filters(&mut observed, read.tables, netns, world.iptables()).map_err(|e| format!("{ns}: {e}"))?;
+        there.namespaces.push(observed);
+    }
+    // Steps follow the order of the plan.
+    there.namespaces.sort_by_key(|n| planned.namespaces.iter().position(|p| p.ns == n.ns));
+    Ok(there)
+}
+
+/// The rules of a namespace, and what is there beside them. Pods have no rules of ours, but
+/// somebody may have written some there.
+fn filters(
+    observed: &mut NsPlan,
+    tables: Tables,
+    netns: &NetNs,
+    iptables: Option<&Iptables>,
+) -> Result<(), iptables::Fault> {
+    // Without rules of our own nothing says which of the two is ours.
+    let Some(iptables) = iptables.filter(|_| tables.legacy || !tables.nft.is_empty()) else { return Ok(()) };
+    let legacy = iptables.is_legacy()?;
+    let (own, foreign): (Vec<NftTable>, Vec<NftTable>) =
+        tables.nft.into_iter().partition(|t| !legacy && t.family == 2 && OF_IPTABLES.contains(&t.name.as_str()));
+    observed.deviations.extend(foreign.into_iter().map(Deviation::NftTable));
+    if if legacy { tables.legacy } else { !own.is_empty() } {
+        let saved = iptables.save_all(netns)?;
+        observed.rules = saved.rules;
+        // What iptables cannot read it cannot mend: such a table goes as a whole and is made anew.
+        let strange = own.into_iter().filter(|t| saved.unreadable.contains(&t.name));
+        for table in strange {
+            observed.rules.tables.retain(|t| t.name != table.name);
+            observed.deviations.push(Deviation::NftTable(table));
+        }
+    }
+    if let (true, false, Some(other)) = (tables.legacy, legacy, Iptables::legacy()) {
+        // A table that was only looked at stays for good, but is empty.
+        let rules = other.save(netns)?;
+        observed.deviations.extend((!rules.is_empty()).then_some(Deviation::LegacyRules(rules)));
+    }
+    Ok(())
+}
