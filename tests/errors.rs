@@ -222,7 +222,7 @@ fn probes_without_names_get_names_of_their_own() {
     let text = format!(
         "hosts: {{ a: , b: }}\nprobes: [{probe}, {probe}, {{ name: 'a: ping b (2)', from: a, ping: a }}, {probe}]"
     );
-    let loaded = decode_text(&Text { name: "lab.yaml".into(), text, default_name: "lab".into() });
+    let loaded = decode_text(&Text { name: "lab.yaml".into(), text, default_name: "lab".into(), ..Text::default() });
     let lab = lab::resolve(&loaded, None, &mut Problems::default()).expect("a lab");
     let names: Vec<&str> = lab.probes.iter().map(|p| p.name.as_str()).collect();
     assert_eq!(names, ["a: ping b", "a: ping b (3)", "a: ping b (2)", "a: ping b (4)"]);
