@@ -76,7 +76,7 @@ fn is_golden(name: &str, text: &str) {
 }
 
 tests![&[Need::Root]; machine_iptables, machine_tun, kernel_refused];
-tests![&[]; machine_namespaces, runtime_dir, lab_running, lab_unknown, lab_gone, lab_not_ready, target_unknown, command_failed];
+tests![&[]; machine_namespaces, runtime_dir, lab_running, lab_unknown, lab_gone, lab_not_ready, target_unknown, command_failed, workload_failed];
 
 fn main() {
     harness::tests::main();
@@ -180,4 +180,15 @@ fn command_failed() {
     let bench = Bench::new();
     let line = "$LABCTL up small.yaml >/dev/null; $LABCTL exec a -- /does/not/exist";
     is_golden("command-failed", &bench.run(line));
+}
+
+fn workload_failed() {
+    let bench = Bench::new();
+    let listen = "import socket,os\ns=socket.create_server((\"\",90))\nprint(1,flush=True)\nos.read(0,1)";
+    bench.file("listen.py", &listen.replace("\\\"", "\""));
+    bench.file("more.yaml", &SMALL.replace("a: {}", "a: { ports: [90] }"));
+    // The one who listens says that it does, and goes with its input.
+    let line = "$LABCTL up small.yaml >/dev/null; mkfifo in out; $LABCTL exec a -- python3 listen.py <in >out & \
+                exec 3>in; read line <out; $LABCTL up more.yaml; code=$?; exec 3>&-; wait; exit $code";
+    is_golden("workload-failed", &bench.run(line));
 }

@@ -11,7 +11,7 @@ use crate::lab::names::kind_of;
 use super::args::DescribeArgs;
 use super::inspect::machine;
 use super::output::{print, text};
-use super::process::outer_pid;
+use super::process::{outer_pid, program_pid};
 use super::{Done, find_lab, get};
 
 pub fn run(args: &DescribeArgs) -> Done {
@@ -50,15 +50,15 @@ fn known_kind(word: &str) -> Result<&'static str, Box<Problem>> {
 
 /// Processes as the caller counts them, where that can be found out.
 fn number_processes(all: &mut Value, daemon: i32) {
-    let number = |value: &mut Value| {
+    let number = |value: &mut Value, outer: fn(i32, u32) -> Option<u32>| {
         let inner = value.as_u64().and_then(|n| u32::try_from(n).ok());
-        if let Some(outer) = inner.and_then(|pid| outer_pid(daemon, pid)) {
+        if let Some(outer) = inner.and_then(|pid| outer(daemon, pid)) {
             *value = outer.into();
         }
     };
-    number(&mut all["flanneldProcess"]);
+    number(&mut all["flanneldProcess"], outer_pid);
     for container in all["containers"].as_array_mut().into_iter().flatten() {
-        number(&mut container["process"]);
+        number(&mut container["process"], program_pid);
     }
 }
 

@@ -1,13 +1,13 @@
 //! `exec` and `shell`: a program on a pod, host or client, at the caller's own terminal.
 //!
-//! The program is the caller's child and a process of the lab: it is in the lab's PID namespace
-//! and ends with it.
+//! The program is the caller's child and a process of the machine: it joins those that a
+//! container's program has started, and sees and can signal nobody else. Where no program runs,
+//! the daemon opens a room for as long as somebody is in it. Either ends with the machine.
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 use nix::sched::{CloneFlags, setns};
@@ -15,6 +15,7 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 
 use crate::daemon::api::Door;
 use crate::diag::{Problem, codes};
+use crate::kernel::process::exit_code;
 
 use super::args::{ExecArgs, ShellArgs};
 use super::{Done, Failure, find_lab, point_to_explain, show};
@@ -35,7 +36,8 @@ pub fn shell(args: &ShellArgs) -> Done {
 fn run(lab: Option<&str>, target: &str, command: &[OsString]) -> Done {
     let client = find_lab(lab)?;
     let pid = client.pid()?;
-    let door: Door = client.get(&format!("/labctl/v1/door?target={target}"))?;
+    // The machine is open to us as long as the connection is.
+    let (door, _connection): (Door, _) = client.get_and_hold(&format!("/labctl/v1/door?target={target}"))?;
     let failed = |what: &str, e: &dyn std::fmt::Display| {
         let message = format!("{what}: {e}");
         Box::new(
@@ -43,27 +45,28 @@ fn run(lab: Option<&str>, target: &str, command: &[OsString]) -> Done {
                 .help("is the program installed on this machine, and does the lab still run (`labctl list`)?"),
         )
     };
-    let rooms = Rooms::open(pid, door.netns_fd).map_err(|e| failed("the lab cannot be entered", &e))?;
-    rooms.enter().map_err(|e| failed("the lab cannot be entered", &e))?;
+    let ways = Ways::open(pid, &door).map_err(|e| failed("the lab cannot be entered", &e))?;
+    ways.enter().map_err(|e| failed("the lab cannot be entered", &e))?;
     let (program, rest) = command.split_first().ok_or_else(|| failed("no program", &"nothing to run"))?;
     // Found by the PATH that the program will have, not by ours.
     let mut child = Command::new(found(program));
     child.arg0(program);
-    child.args(rest).env("HOSTNAME", &door.entry.hostname).env("PATH", path());
-    let (entry, netns) = (door.entry, rooms.net);
+    child.args(rest).env("HOSTNAME", &door.hostname).env("PATH", path());
+    let netns = ways.net;
     // SAFETY: between fork and exec of a process with one thread; nothing else can hold a lock.
     unsafe {
         child.pre_exec(move || {
             // What we ignore while we wait, the program must not.
             restore_signals()?;
-            entry.enter(netns.as_fd())?;
-            // The directory that the caller is in may not be there as the lab's user sees it.
-            Ok(())
+            Ok(setns(&netns, CloneFlags::CLONE_NEWNET)?)
         });
     }
     // Ctrl-C is for the program, which is in the same group at the same terminal.
     ignore_signals().map_err(|e| failed("signals", &e))?;
-    let status = match child.status() {
+    let started = child.spawn();
+    // With it goes our descriptor of the machine's network, which would outlive the machine.
+    drop(child);
+    let status = match started.and_then(|mut program| program.wait()) {
         Ok(status) => status,
         Err(e) => {
             let failure = Failure::from(failed(&format!("{} on {target}", program.to_string_lossy()), &e));
@@ -72,8 +75,7 @@ fn run(lab: Option<&str>, target: &str, command: &[OsString]) -> Done {
             return Ok(ExitCode::from(NOT_STARTED));
         }
     };
-    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-    Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
+    Ok(ExitCode::from(u8::try_from(exit_code(status)).unwrap_or(u8::MAX)))
 }
 
 /// The caller's PATH, with the directories of system programs behind it: in the lab everyone is
@@ -94,39 +96,44 @@ fn found(program: &OsString) -> OsString {
     file.map_or_else(|| program.clone(), std::path::PathBuf::into_os_string)
 }
 
-/// The daemon's namespaces by descriptor.
-struct Rooms {
+/// The namespaces to enter: the daemon's own, and the machine's, which the daemon holds.
+struct Ways {
     user: Option<File>,
-    mount: File,
-    pids: File,
     ipc: File,
+    pids: File,
+    mounts: File,
+    uts: File,
     net: File,
 }
 
-impl Rooms {
-    fn open(pid: i32, netns_fd: i32) -> io::Result<Rooms> {
-        let ns = |name: &str| File::open(format!("/proc/{pid}/ns/{name}"));
-        let same = std::fs::read_link(format!("/proc/{pid}/ns/user"))? == std::fs::read_link("/proc/self/ns/user")?;
-        Ok(Rooms {
+impl Ways {
+    fn open(daemon: i32, door: &Door) -> io::Result<Ways> {
+        let of_daemon = |name: &str| File::open(format!("/proc/{daemon}/ns/{name}"));
+        let held = |fd: i32| File::open(format!("/proc/{daemon}/fd/{fd}"));
+        let own = std::fs::read_link("/proc/self/ns/user")?;
+        let same = std::fs::read_link(format!("/proc/{daemon}/ns/user"))? == own;
+        Ok(Ways {
             // Entering one's own user namespace is refused (setns(2)).
-            user: if same { None } else { Some(ns("user")?) },
-            mount: ns("mnt")?,
-            pids: ns("pid")?,
-            ipc: ns("ipc")?,
-            net: File::open(format!("/proc/{pid}/fd/{netns_fd}"))?,
+            user: if same { None } else { Some(of_daemon("user")?) },
+            ipc: of_daemon("ipc")?,
+            pids: held(door.pids)?,
+            mounts: held(door.mounts)?,
+            uts: held(door.uts)?,
+            net: held(door.netns)?,
         })
     }
 
     /// Enter all but the network: that is for the program alone, so that our own process keeps no
-    /// pod's namespace alive. Children are born in the lab's PID namespace.
+    /// machine's namespace alive. Children are born among the machine's processes.
     fn enter(&self) -> io::Result<()> {
         if let Some(user) = &self.user {
             setns(user, CloneFlags::CLONE_NEWUSER)?;
         }
         setns(&self.ipc, CloneFlags::CLONE_NEWIPC)?;
         setns(&self.pids, CloneFlags::CLONE_NEWPID)?;
+        setns(&self.uts, CloneFlags::CLONE_NEWUTS)?;
         let here = std::env::current_dir();
-        setns(&self.mount, CloneFlags::CLONE_NEWNS)?;
+        setns(&self.mounts, CloneFlags::CLONE_NEWNS)?;
         // Entering a mount namespace leads to its root; go back to where the caller stood.
         if let Ok(here) = here {
             let _ = std::env::set_current_dir(here);

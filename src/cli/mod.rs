@@ -70,11 +70,12 @@ impl Failure {
 }
 
 fn is_machine(code: Code) -> bool {
-    const MACHINE: [Code; 6] = [
+    const MACHINE: [Code; 7] = [
         codes::MACHINE_NAMESPACES,
         codes::MACHINE_IPTABLES,
         codes::MACHINE_TUN,
         codes::KERNEL_REFUSED,
+        codes::WORKLOAD_FAILED,
         codes::RUNTIME_DIR,
         codes::LAB_GONE,
     ];

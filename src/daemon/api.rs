@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::diag::Problem;
-use crate::kernel::enter::Entry;
 use crate::spec::load::Text;
 
 /// What a new daemon reads from its standard input, as one line.
@@ -65,12 +64,15 @@ pub struct StepText {
     pub step: String,
 }
 
-/// How to become a process of a machine.
+/// How to become a process of a machine: its namespaces, by descriptors of the daemon's, which
+/// are there as long as the connection that they were asked on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Door {
-    /// The descriptor of its network namespace in the daemon.
-    pub netns_fd: i32,
-    pub entry: Entry,
+    pub hostname: String,
+    pub netns: i32,
+    pub pids: i32,
+    pub mounts: i32,
+    pub uts: i32,
 }
 
 /// A lab as `list` shows it.

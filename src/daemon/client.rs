@@ -94,6 +94,14 @@ impl Client {
         self.get_within(path, PATIENCE)
     }
 
+    /// Ask for something that the daemon gives for as long as the connection lasts, which comes along.
+    pub fn get_and_hold<T: DeserializeOwned>(&self, path: &str) -> Result<(T, StdStream), Box<Problem>> {
+        let stream = self.connect()?;
+        let held = stream.try_clone().map_err(|e| self.gone(&e.to_string()))?;
+        let answer = self.exchange_on(stream, Question::get(path, Some(PATIENCE)), whole)?;
+        Ok((self.read(answer)?, held))
+    }
+
     /// Ask for what the daemon may take its time for.
     pub fn get_within<T: DeserializeOwned>(&self, path: &str, limit: Duration) -> Result<T, Box<Problem>> {
         self.read(self.ask(Question::get(path, Some(limit)))?)
@@ -132,11 +140,7 @@ impl Client {
     }
 
     fn ask(&self, question: Question) -> Result<(StatusCode, Raw), Box<Problem>> {
-        self.exchange(question, |mut answer| async move {
-            let (status, position) = (answer.status(), position(answer.headers()));
-            let bytes = answer.body_mut().collect().await.map_err(|e| e.to_string())?.to_bytes().to_vec();
-            Ok((status, Raw { bytes, position }))
-        })
+        self.exchange(question, whole)
     }
 
     /// Follow an answer that comes in lines, until it ends or `hear` says that it is enough.
@@ -165,8 +169,16 @@ impl Client {
         question: Question,
         take: impl FnOnce(Response<Incoming>) -> F,
     ) -> Result<T, Box<Problem>> {
+        self.exchange_on(self.connect()?, question, take)
+    }
+
+    fn exchange_on<T, F: Future<Output = Result<T, String>>>(
+        &self,
+        stream: StdStream,
+        question: Question,
+        take: impl FnOnce(Response<Incoming>) -> F,
+    ) -> Result<T, Box<Problem>> {
         let Question { method, path, body, limit } = question;
-        let stream = self.connect()?;
         let exchange = async {
             stream.set_nonblocking(true).map_err(|e| e.to_string())?;
             let stream = tokio::net::UnixStream::from_std(stream).map_err(|e| e.to_string())?;
@@ -205,6 +217,13 @@ impl Client {
         let runtime = runtime.map_err(|e| self.gone(&e.to_string()))?;
         runtime.block_on(exchange).map_err(|why| self.gone(&why))
     }
+}
+
+/// All of an answer.
+async fn whole(mut answer: Response<Incoming>) -> Result<(StatusCode, Raw), String> {
+    let (status, position) = (answer.status(), position(answer.headers()));
+    let bytes = answer.body_mut().collect().await.map_err(|e| e.to_string())?.to_bytes().to_vec();
+    Ok((status, Raw { bytes, position }))
 }
 
 fn position(headers: &hyper::HeaderMap) -> u64 {

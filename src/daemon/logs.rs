@@ -22,7 +22,7 @@ pub async fn answer(daemon: &Daemon, query: &str) -> Outcome {
     let ns = target(daemon, query)?;
     let log = match &ns {
         NsName::Pod(_) => of_container(daemon, &ns, query)?,
-        NsName::Host(_) => daemon.workloads.flanneld_log(&ns).ok_or_else(|| {
+        NsName::Host(_) => daemon.workloads.flannelds.log(&ns).ok_or_else(|| {
             no_log(format!("host {ns} has no log"), "of hosts, only flanneld of the back end udp writes one".to_owned())
         })?,
         _ => return Err(no_log(format!("{ns} has no log"), "pods have, and hosts with the back end udp".to_owned())),
@@ -44,7 +44,7 @@ fn of_container(daemon: &Daemon, ns: &NsName, query: &str) -> Result<Rc<Log>, Bo
     let pod = lab.pods.iter().find(|p| p.ns() == *ns);
     let names: Vec<&str> = pod.iter().flat_map(|p| &p.containers).map(|c| c.name.as_str()).collect();
     let name = parameter(query, "container").or(names.first().copied()).unwrap_or_default();
-    daemon.workloads.program(ns, name, |s| Rc::clone(&s.log)).ok_or_else(|| {
+    daemon.workloads.log(ns, name).ok_or_else(|| {
         let help = match names.contains(&name) {
             true => "its container is the built-in echo server, which writes nothing".to_owned(),
             false => format!("its containers are: {}", names.join(", ")),

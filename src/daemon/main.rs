@@ -58,7 +58,11 @@ fn begin() -> Result<(), Box<Problem>> {
         report(&Event::Running);
         return Ok(());
     };
-    birth::unshare_all().map_err(no_namespaces)?;
+    let forbidden = remedy::forbidden();
+    birth::unshare_all().map_err(|failed| match forbidden {
+        Some(limit) => namespaces_refused(&failed, &limit),
+        None => no_namespaces(failed),
+    })?;
     birth::fork_daemon().map_err(no_namespaces)?;
     // From here on only the daemon itself goes on, as the second process of the lab.
     let outcome = live(bundle, lab, problems, &held);
@@ -89,7 +93,10 @@ fn no_socket(e: &io::Error) -> Box<Problem> {
 }
 
 fn no_namespaces(failed: birth::Failed) -> Box<Problem> {
-    let help = remedy::namespaces(Some(&failed.error));
+    namespaces_refused(&failed, &remedy::namespaces(Some(&failed.error)))
+}
+
+fn namespaces_refused(failed: &birth::Failed, help: &str) -> Box<Problem> {
     Box::new(
         Problem::error(codes::MACHINE_NAMESPACES, format!("the machine gives no namespaces: {failed}"))
             .help(format!("{help}; `labctl doctor` tries everything that a lab needs")),

@@ -4,30 +4,20 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use serde::Serialize;
 use tokio::io::AsyncReadExt;
-use tokio::process::Command;
 use tokio::sync::watch;
 
-use crate::kernel::enter::Entry;
-use crate::kernel::ns::NetNs;
+use crate::kernel::process::{Place, Running, exit_code};
 use crate::plan::Program;
 use crate::spec::types::RestartPolicy;
 
-/// The hidden verb that enters a machine and becomes its program.
-pub const ENTER_VERB: &str = "lab-enter";
-/// The descriptor under which the network namespace is handed over.
-pub const NETNS_FD: RawFd = 3;
-/// The descriptor on which a program that cannot be started is told; see [`ENTER_VERB`].
-pub const STARTED_FD: RawFd = 4;
+use super::rooms::{Key, Rooms};
+
 /// How much of a program's output is kept, in bytes.
 const KEPT_OUTPUT: usize = 256 * 1024;
 /// kubelet's back-off: at once, then 10 s, doubled up to 5 minutes; forgotten after 10 good ones.
@@ -36,6 +26,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
 /// How long a program has after SIGTERM.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long is waited for what was written last.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// What a container does now, in Kubernetes' words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -72,7 +64,17 @@ impl Log {
         let over = ring.len().saturating_sub(KEPT_OUTPUT);
         ring.drain(..over);
         *self.written.borrow_mut() += bytes.len() as u64;
+        self.ring_bell();
+    }
+
+    pub fn ring_bell(&self) {
         self.bell.send_replace(());
+    }
+
+    /// Forget what was written, for a program that comes in another's place. Who follows goes on
+    /// where he is.
+    pub fn begin_anew(&self) {
+        self.ring.borrow_mut().clear();
     }
 
     fn line(&self, text: &str) {
@@ -83,7 +85,7 @@ impl Log {
     pub fn since(&self, from: u64) -> (Vec<u8>, u64) {
         let (ring, written) = (self.ring.borrow(), *self.written.borrow());
         let kept = ring.len() as u64;
-        // Who knows more than was written has read another program's log, before this one's.
+        // Who knows more than was written has read the log of another pod of this name.
         let from = if from > written { 0 } else { from };
         let skip = from.saturating_sub(written - kept).min(kept);
         (ring.iter().skip(usize::try_from(skip).unwrap_or(0)).copied().collect(), written)
@@ -105,23 +107,28 @@ pub struct Supervised {
     task: tokio::task::JoinHandle<()>,
 }
 
-/// Where a program runs.
-#[derive(Clone)]
-pub struct Place {
-    pub netns: NetNs,
-    pub entry: Entry,
+/// What a program needs besides itself.
+pub struct Surroundings {
+    pub key: Key,
+    pub place: Place,
+    pub rooms: Rooms,
+    pub log: Rc<Log>,
+    /// Rung at each change of state.
+    pub changed: Rc<tokio::sync::Notify>,
 }
 
 impl Supervised {
-    /// Start looking after `program`. `changed` is rung at each change of state.
-    pub fn start(program: Program, place: Place, changed: Rc<tokio::sync::Notify>) -> Supervised {
+    /// Start looking after `program`.
+    pub fn start(program: Program, around: Surroundings) -> Supervised {
+        let Surroundings { key, place, rooms, log, changed } = around;
         let waiting = State::Waiting { reason: "ContainerCreating".to_owned(), message: String::new() };
         let (state, restarts) = (Rc::new(RefCell::new(waiting)), Rc::new(RefCell::new(0)));
         let (stop, stopped) = watch::channel(false);
-        let log = Rc::new(Log::default());
         let keeper = Keeper {
             program: program.clone(),
+            key,
             place,
+            rooms,
             state: Rc::clone(&state),
             restarts: Rc::clone(&restarts),
             log: Rc::clone(&log),
@@ -132,7 +139,7 @@ impl Supervised {
         Supervised { program, state, restarts, log, stop, changed, task }
     }
 
-    /// End the program: SIGTERM to its process group, SIGKILL where that does not help.
+    /// End the program: SIGTERM to its process group, SIGKILL to its room where that does not help.
     pub async fn stop(self) {
         self.stop.send_replace(true);
         let _ = self.task.await;
@@ -142,7 +149,9 @@ impl Supervised {
 
 struct Keeper {
     program: Program,
+    key: Key,
     place: Place,
+    rooms: Rooms,
     state: Rc<RefCell<State>>,
     restarts: Rc<RefCell<u32>>,
     log: Rc<Log>,
@@ -191,100 +200,37 @@ impl Keeper {
         }
     }
 
-    /// Run the program once. Returns its exit code and Kubernetes' reason.
+    /// Run the program once, in a room of its own. Returns its exit code and Kubernetes' reason.
     async fn once(&mut self) -> io::Result<(i32, String)> {
-        let (started, report) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-        let mut child = self.command(report).spawn()?;
-        let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-        if is_started(started).await? {
-            self.set(State::Running { pid: child.id().unwrap_or_default() });
+        let mut launch = self.place.launch(&self.program.command)?;
+        launch.env(self.program.env.iter().map(|e| (&e.name, &e.value)));
+        let mut running = Running::start(launch)?;
+        let output = running.output.take();
+        let output = output.map(|o| tokio::task::spawn_local(keep(o, Rc::clone(&self.log))));
+        if running.has_started().await? {
+            self.rooms.open(&self.key, running.room()?);
+            self.set(State::Running { pid: running.pid() });
         }
-        let mut outputs = Vec::new();
-        outputs.extend(child.stdout.take().map(|o| tokio::task::spawn_local(keep(o, Rc::clone(&self.log)))));
-        outputs.extend(child.stderr.take().map(|o| tokio::task::spawn_local(keep(o, Rc::clone(&self.log)))));
-        let status = tokio::select! {
-            status = child.wait() => status,
-            _ = self.stopped.wait_for(|s| *s) => {
-                signal(group, Signal::SIGTERM);
-                let gone = tokio::time::timeout(GRACE, child.wait()).await;
-                signal(group, Signal::SIGKILL);
-                match gone { Ok(status) => status, Err(_) => child.wait().await }
-            }
-        }?;
-        // What the program's own children still hold open is not waited for.
-        signal(group, Signal::SIGKILL);
-        for output in outputs {
-            let _ = tokio::time::timeout(Duration::from_millis(200), output).await;
-        }
-        Ok(outcome(status))
-    }
-
-    fn command(&self, report: OwnedFd) -> Command {
-        let Place { netns, entry } = &self.place;
-        let mut command = Command::from(enter_command(Some(entry), Some(netns), &self.program.command));
-        command.envs(self.program.env.iter().map(|e| (&e.name, &e.value)));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.kill_on_drop(true).process_group(0);
-        // SAFETY: dup2 is async-signal-safe, and the descriptor lives as long as the closure.
-        unsafe {
-            command.pre_exec(move || hand_over(report.as_raw_fd(), STARTED_FD));
-        }
-        command
-    }
-}
-
-/// The command that runs a program as a process of a machine, with an environment of its own.
-/// Without an entry or a namespace it ends at once and says so.
-pub fn enter_command(entry: Option<&Entry>, netns: Option<&NetNs>, words: &[String]) -> std::process::Command {
-    let mut command = std::process::Command::new("/proc/self/exe");
-    // An entry is plain data, so this cannot fail; the verb refuses an empty one.
-    let text = entry.and_then(|e| serde_json::to_string(e).ok()).unwrap_or_default();
-    command.arg(ENTER_VERB).arg(text).arg("--").args(words);
-    command
-        .env_clear()
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-        .env("HOME", "/root");
-    if let Some(entry) = entry {
-        command.env("HOSTNAME", &entry.hostname);
-    }
-    if let Some(netns) = netns.cloned() {
-        // SAFETY: dup2 is async-signal-safe, and the descriptor lives as long as the closure.
-        unsafe {
-            command.pre_exec(move || hand_over(netns.as_raw_fd(), NETNS_FD));
-        }
-    }
-    command
-}
-
-/// Make `from` known as `to` in the program that is about to be started. To be called between
-/// fork and exec.
-pub fn hand_over(from: RawFd, to: RawFd) -> io::Result<()> {
-    if from == to {
-        // dup2 would leave the close-on-exec flag as it is.
-        // SAFETY: plain system call on a descriptor of ours.
-        return match unsafe { libc::fcntl(from, libc::F_SETFD, 0) } {
-            -1 => Err(io::Error::last_os_error()),
-            _ => Ok(()),
+        let ended = tokio::select! {
+            ended = running.ended() => Some(ended),
+            _ = self.stopped.wait_for(|s| *s) => None,
         };
-    }
-    // SAFETY: plain system call; the target is overwritten on purpose.
-    match unsafe { libc::dup2(from, to) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
-}
-
-/// Whether the program itself runs now: its end of the pipe closes with that, in silence; what
-/// becomes it writes a byte where it fails.
-async fn is_started(pipe: OwnedFd) -> io::Result<bool> {
-    let mut pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(pipe)?;
-    Ok(pipe.read(&mut [0u8; 1]).await? == 0)
-}
-
-fn signal(group: Option<Pid>, signal: Signal) {
-    if let Some(group) = group {
-        // A group that is gone needs no signal.
-        let _ = killpg(group, signal);
+        let status = match ended {
+            Some(status) => status,
+            None => {
+                running.ask_to_end();
+                match tokio::time::timeout(GRACE, running.ended()).await {
+                    Ok(status) => status,
+                    Err(_) => running.killed().await,
+                }
+            }
+        };
+        self.rooms.close(&self.key);
+        // Everyone who wrote is gone with the room; what is left is in the pipe.
+        if let Some(output) = output {
+            let _ = tokio::time::timeout(LAST_WORDS, output).await;
+        }
+        Ok(outcome(status?))
     }
 }
 
@@ -299,9 +245,9 @@ pub async fn keep(mut output: impl tokio::io::AsyncRead + Unpin, log: Rc<Log>) {
     }
 }
 
-/// Exit code (128 and the signal's number for a killed one, as shells count) and reason.
+/// Exit code and Kubernetes' reason.
 fn outcome(status: ExitStatus) -> (i32, String) {
-    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    let code = exit_code(status);
     (code, if code == 0 { "Completed" } else { "Error" }.to_owned())
 }
 
@@ -324,5 +270,9 @@ mod tests {
         assert_eq!(kept.len(), KEPT_OUTPUT);
         assert_eq!(end, 13 + 1_000_000);
         assert!(log.since(end).0.is_empty());
+        log.begin_anew();
+        log.line("another");
+        assert_eq!(log.since(0).0, b"another\n");
+        assert_eq!(log.since(end), (b"another\n".to_vec(), end + 8));
     }
 }

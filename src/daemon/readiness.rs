@@ -5,22 +5,18 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::process::Stdio;
 use std::rc::Rc;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use tokio::task::JoinHandle;
 
 use crate::kernel::ns::NetNs;
+use crate::kernel::process::{Place, Running};
 use crate::lab::names::{HostName, NsName};
 use crate::lab::{self, Lab, ReadinessCheck};
 
-use super::programs::{Place, enter_command};
+use super::rooms::{Key, Rooms};
 use super::state::Daemon;
-
-type Key = (NsName, String);
 
 /// What is known of the containers that have a probe.
 #[derive(Default)]
@@ -61,10 +57,15 @@ impl Readiness {
                 let key = (pod.ns(), container.name.clone());
                 let question = (spec.clone(), pod.ip(), pod.host.clone());
                 let same = before.remove(&key).filter(|f| f.question == question);
-                let followed = same.or_else(|| start(daemon, lab, pod, spec));
+                let followed = same.or_else(|| start(daemon, lab, pod, (&key, spec)));
                 probes.extend(followed.map(|f| (key, f)));
             }
         }
+    }
+
+    /// Ask no more in a pod that goes.
+    pub fn forget(&self, ns: &NsName) {
+        self.probes.borrow_mut().retain(|(pod, _), _| pod != ns);
     }
 
     /// What a container's probe says; nothing where it has none.
@@ -74,12 +75,14 @@ impl Readiness {
     }
 }
 
-fn start(daemon: &Daemon, lab: &Lab, pod: &lab::Pod, spec: &lab::Readiness) -> Option<Followed> {
+fn start(daemon: &Daemon, lab: &Lab, pod: &lab::Pod, (key, spec): (&Key, &lab::Readiness)) -> Option<Followed> {
     let host = lab.host(&pod.host)?;
     let verdict = Rc::new(RefCell::new(Verdict { ready: false, message: "not asked yet".to_owned() }));
     let asker = Asker {
         from: daemon.netns(&host.ns())?,
-        place: Place { netns: daemon.netns(&pod.ns())?, entry: daemon.entry(&pod.ns(), None).ok()? },
+        place: daemon.place(&key.0).ok()?,
+        key: key.clone(),
+        rooms: daemon.workloads.rooms.clone(),
         pod: pod.ip(),
         spec: spec.clone(),
         verdict: Rc::clone(&verdict),
@@ -93,6 +96,8 @@ struct Asker {
     /// The host's namespace, where kubelet would be.
     from: NetNs,
     place: Place,
+    key: Key,
+    rooms: Rooms,
     pod: IpAddr,
     spec: lab::Readiness,
     verdict: Rc<RefCell<Verdict>>,
@@ -151,18 +156,13 @@ impl Asker {
     }
 
     async fn exec(&self, words: &[String]) -> Result<(), String> {
-        let Place { netns, entry } = &self.place;
-        let mut command = tokio::process::Command::from(enter_command(Some(entry), Some(netns), words));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-        command.process_group(0);
-        let mut child = command.spawn().map_err(|e| e.to_string())?;
-        let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-        let ended = tokio::time::timeout(self.spec.timeout, child.wait()).await;
-        // What it started must not outlive it: the next try starts it again.
-        if let Some(group) = group {
-            let _ = killpg(group, Signal::SIGKILL);
-        }
-        match ended {
+        // In the container's own room, while its program runs.
+        let place = Place { room: self.rooms.container(&self.key), ..self.place.clone() };
+        let mut running = place.launch(words).and_then(Running::start).map_err(|e| e.to_string())?;
+        let mut unread = Vec::new();
+        let ended = running.until_the_end(&mut unread, 0);
+        // Where it takes too long, dropping it ends it with all that it started.
+        match tokio::time::timeout(self.spec.timeout, ended).await {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => Err(format!("`{}` ended with {status}", words.join(" "))),
             Ok(Err(e)) => Err(e.to_string()),

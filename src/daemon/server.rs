@@ -3,8 +3,8 @@
 //! Kubernetes' objects are under Kubernetes' own paths; everything that only labctl knows is
 //! under `/labctl/v1`.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
-use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
 use http_body_util::combinators::UnsyncBoxBody;
@@ -21,7 +21,8 @@ use crate::lab::INTERNET_NAME;
 use crate::lab::names::NsName;
 use crate::probe;
 
-use super::api::{Change, Door, Event, LabStatus, Refusal, StepText, Steps};
+use super::api::{Change, Event, LabStatus, Refusal, StepText, Steps};
+use super::rooms::{self, Visit};
 use super::state::Daemon;
 use super::{inspect, objects};
 
@@ -33,6 +34,9 @@ const PROBES_AT_ONCE: usize = 32;
 
 pub type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 pub type Outcome = Result<Answer, Box<Problem>>;
+
+/// The machines that a caller is in, for as long as its connection lasts.
+type Visits = RefCell<Vec<Visit>>;
 
 /// Answer until the lab ends.
 pub async fn run(daemon: Rc<Daemon>, listener: UnixListener) {
@@ -47,9 +51,10 @@ pub async fn run(daemon: Rc<Daemon>, listener: UnixListener) {
         }
         let daemon = Rc::clone(&daemon);
         tokio::task::spawn_local(async move {
+            let visits = Visits::default();
             let service = hyper::service::service_fn(|request| {
-                let daemon = Rc::clone(&daemon);
-                async move { Ok::<_, Infallible>(answer(&daemon, request).await) }
+                let (daemon, visits) = (Rc::clone(&daemon), &visits);
+                async move { Ok::<_, Infallible>(answer(&daemon, request, visits).await) }
             });
             // A caller that goes away in the middle is no fault of ours.
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
@@ -63,9 +68,9 @@ fn is_ours(stream: &UnixStream) -> bool {
     stream.peer_cred().is_ok_and(|peer| peer.uid() == nix::unistd::geteuid().as_raw())
 }
 
-async fn answer(daemon: &Rc<Daemon>, request: Request<Incoming>) -> Answer {
+async fn answer(daemon: &Rc<Daemon>, request: Request<Incoming>, visits: &Visits) -> Answer {
     daemon.until_built().await;
-    match route(daemon, request).await {
+    match route(daemon, request, visits).await {
         Ok(answer) => answer,
         Err(problem) => json(StatusCode::UNPROCESSABLE_ENTITY, &Refusal { problem: *problem }),
     }
@@ -83,7 +88,7 @@ pub fn ok(value: &impl Serialize) -> Outcome {
     Ok(json(StatusCode::OK, value))
 }
 
-async fn route(daemon: &Rc<Daemon>, request: Request<Incoming>) -> Outcome {
+async fn route(daemon: &Rc<Daemon>, request: Request<Incoming>, visits: &Visits) -> Outcome {
     let path = request.uri().path().to_owned();
     let query = read_back(request.uri().query().unwrap_or_default());
     let lab = daemon.lab();
@@ -103,7 +108,11 @@ async fn route(daemon: &Rc<Daemon>, request: Request<Incoming>) -> Outcome {
         (&Method::GET, "/labctl/v1/text") => ok(&daemon.text()),
         (&Method::GET, "/labctl/v1/flannelds") => ok(&flannelds(daemon)),
         (&Method::GET, "/labctl/v1/drift") => ok(&texts(&daemon.drift().await?)),
-        (&Method::GET, "/labctl/v1/door") => ok(&door(daemon, &query)?),
+        (&Method::GET, "/labctl/v1/door") => {
+            let (door, visit) = daemon.receive(&target(daemon, &query)?).await?;
+            visits.borrow_mut().push(visit);
+            ok(&door)
+        }
         (&Method::GET, "/labctl/v1/logs") => super::logs::answer(daemon, &query).await,
         (&Method::GET, "/labctl/v1/wait") => ok(&wait(daemon, &query).await),
         (&Method::POST, "/labctl/v1/probe") => probe(daemon, body(request).await?).await,
@@ -155,7 +164,7 @@ fn status(daemon: &Daemon) -> LabStatus {
     let ready = lab.pods.iter().filter(|p| objects::is_ready(daemon, p)).count();
     let mut trouble: Vec<String> = lab.pods.iter().filter_map(|p| objects::trouble(daemon, p)).collect();
     for ns in &daemon.plan().namespaces {
-        if ns.flanneld.is_some() && daemon.workloads.flanneld_pid(&ns.ns).is_none() {
+        if ns.flanneld.is_some() && daemon.workloads.flannelds.pid(&ns.ns).is_none() {
             trouble.push(format!("host {}: flanneld does not run; `labctl up` starts it again", ns.ns));
         }
     }
@@ -187,7 +196,7 @@ fn memory() -> u64 {
 fn flannelds(daemon: &Daemon) -> Vec<(String, Option<u32>)> {
     let plan = daemon.plan();
     let with = plan.namespaces.iter().filter(|n| n.flanneld.is_some());
-    with.map(|n| (n.ns.to_string(), daemon.workloads.flanneld_pid(&n.ns))).collect()
+    with.map(|n| (n.ns.to_string(), daemon.workloads.flannelds.pid(&n.ns))).collect()
 }
 
 /// A query as it was typed, before the client wrote some of its bytes as `%` and two digits.
@@ -219,19 +228,6 @@ pub fn target(daemon: &Daemon, query: &str) -> Result<NsName, Box<Problem>> {
         let message = format!("nothing in the lab {} is called `{word}`", lab.name);
         Box::new(Problem::error(codes::TARGET_UNKNOWN, message).help(help))
     })
-}
-
-fn door(daemon: &Daemon, query: &str) -> Result<Door, Box<Problem>> {
-    let ns = target(daemon, query)?;
-    let closed = |why: String| {
-        Box::new(
-            Problem::error(codes::COMMAND_FAILED, format!("{ns} cannot be entered: {why}"))
-                .help("is there room in the lab's /run?"),
-        )
-    };
-    let netns = daemon.netns(&ns).ok_or_else(|| closed("it is being changed".to_owned()))?;
-    let entry = daemon.entry(&ns, None).map_err(|e| closed(e.to_string()))?;
-    Ok(Door { netns_fd: netns.as_raw_fd(), entry })
 }
 
 /// Wait until every pod is ready, for at most `seconds`. Returns what is still in trouble.
@@ -275,14 +271,10 @@ fn field(daemon: &Rc<Daemon>) -> probe::Field {
         lab.namespaces().filter_map(|ns| Some((ns.clone(), daemon.netns(&ns)?))).collect();
     // Files are written now, for the few machines that a program is started in.
     let asks = |p: &crate::lab::probe::Probe| matches!(p.ask, crate::lab::probe::Ask::Exec { .. });
-    let entries: std::collections::HashMap<_, _> = lab
-        .probes
-        .iter()
-        .filter(|p| asks(p))
-        .filter_map(|p| Some((p.from.clone(), daemon.entry(&p.from, None).ok()?)))
-        .collect();
-    let doors = namespaces.clone();
-    let enter =
-        move |ns: &NsName, words: &[String]| super::programs::enter_command(entries.get(ns), doors.get(ns), words);
+    let asking = lab.probes.iter().filter(|p| asks(p)).map(|p| p.from.clone());
+    let places = rooms::places(daemon, asking);
+    let enter = move |ns: &NsName, words: &[String]| {
+        places.get(ns).ok_or_else(|| std::io::Error::other("it cannot be entered"))?.launch(words)
+    };
     probe::Field { lab, namespaces, enter: Box::new(enter) }
 }

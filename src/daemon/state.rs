@@ -15,20 +15,20 @@ use tokio::sync::Notify;
 
 use crate::diag::{Problem, codes};
 use crate::doctor::remedy;
-use crate::kernel::enter::Entry;
 use crate::kernel::iptables::Iptables;
 use crate::kernel::ns::NetNs;
+use crate::kernel::observe;
 use crate::kernel::world::{Failed, Why, World};
-use crate::kernel::{observe, process};
 use crate::lab::names::NsName;
 use crate::lab::{self, Lab};
-use crate::plan::diff::{Op, Stage, Step, diff};
-use crate::plan::{self, NsPlan, Plan};
+use crate::plan::diff::{Stage, Step, diff};
+use crate::plan::{self, Plan};
 use crate::spec::load::{Text, decode_text};
 
 use super::api::{Event, Summary};
+use super::inhabit::Undone;
 use super::readiness::Readiness;
-use super::workloads::{Wanted, Workloads};
+use super::workloads::Workloads;
 
 /// A lab's daemon.
 pub struct Daemon {
@@ -110,7 +110,7 @@ impl Daemon {
         self.end.notified().await;
     }
 
-    fn world(&self) -> MutexGuard<'_, World> {
+    pub(super) fn world(&self) -> MutexGuard<'_, World> {
         // A panic inside one change must not take the lab's other doors with it.
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -130,7 +130,7 @@ impl Daemon {
         let plan = self.plan();
         let steps = diff(&Plan::default(), &plan);
         report(&Event::Progress(format!("building {} namespaces", plan.namespaces.len())));
-        self.run(&steps).await.map_err(|f| vec![*problem(&f)])?;
+        self.run(&steps).await.map_err(|f| vec![*f.problem()])?;
         self.readiness.follow(&self.lab(), self);
         Ok(Summary { steps: steps.len(), ..Summary::default() })
     }
@@ -143,8 +143,9 @@ impl Daemon {
         let there = self.observe().await.map_err(|p| vec![*p])?;
         let steps = diff(&there, &wanted);
         if let Err(failed) = self.run(&steps).await {
+            self.restore_files(&steps);
             let back = self.way_back().await;
-            let mut problem = *problem(&failed);
+            let mut problem = *failed.problem();
             let so =
                 if back { "the lab is as it was before" } else { "see `labctl diff` for what is left of the change" };
             problem.message = format!("{}; {so}", problem.message);
@@ -210,85 +211,22 @@ impl Daemon {
     }
 
     /// Do steps: who lives there stops first, then the kernel's part, then who lives there starts.
-    async fn run(&self, steps: &[Step]) -> Result<(), Failed> {
+    async fn run(&self, steps: &[Step]) -> Result<(), Undone> {
         self.stop(steps).await;
         let kernel: Vec<Step> =
             steps.iter().filter(|s| !matches!(s.stage(), Stage::Stop | Stage::Workloads)).cloned().collect();
         let world = Arc::clone(&self.world);
-        let applied = on_thread(move || world.lock().unwrap_or_else(PoisonError::into_inner).apply(&kernel)).await;
+        let applied: Result<(), Failed> =
+            on_thread(move || world.lock().unwrap_or_else(PoisonError::into_inner).apply(&kernel)).await;
         self.learn_handles();
         applied?;
-        self.start(steps)
-    }
-
-    /// End who is to end. Programs have some time to do so, all of them at once.
-    async fn stop(&self, steps: &[Step]) {
-        let mut ending = Vec::new();
-        for step in steps.iter().filter(|s| s.stage() == Stage::Stop) {
-            match &step.op {
-                Op::StopListener(listener) => self.workloads.close(&step.ns, listener),
-                Op::StopProgram(program) => ending.extend(self.workloads.take(&step.ns, program)),
-                Op::StopFlanneld => self.workloads.stop_flanneld(&step.ns),
-                _ => {}
-            }
-        }
-        let ending: Vec<_> = ending.into_iter().map(|p| tokio::task::spawn_local(p.stop())).collect();
-        for ended in ending {
-            let _ = ended.await;
-        }
-        let removed: Vec<&NsName> = steps.iter().filter(|s| s.op == Op::RemoveNs).map(|s| &s.ns).collect();
-        if !removed.is_empty() {
-            let namespaces: Vec<NetNs> = removed.iter().filter_map(|ns| self.netns(ns)).collect();
-            process::kill_in(&namespaces);
-            removed.iter().for_each(|ns| Entry::forget(&ns.path()));
-        }
+        self.start(steps).await
     }
 
     /// Note which namespaces there are now.
     fn learn_handles(&self) {
         let handles = self.world().namespaces().map(|(ns, netns)| (ns.clone(), netns.clone())).collect();
         *self.handles.borrow_mut() = handles;
-    }
-
-    fn start(&self, steps: &[Step]) -> Result<(), Failed> {
-        let failed = |step: &Step, e: io::Error| Failed { step: step.to_string(), why: Why::Socket(e) };
-        let mut wanted = Vec::new();
-        for step in steps.iter().filter(|s| s.stage() == Stage::Workloads) {
-            let Some(netns) = self.netns(&step.ns) else {
-                return Err(Failed { step: step.to_string(), why: Why::Unknown(step.ns.clone()) });
-            };
-            match &step.op {
-                Op::StartListener(listener) => {
-                    wanted.push(Wanted { ns: step.ns.clone(), netns, listener: listener.clone() });
-                }
-                Op::StartFlanneld(config) => {
-                    let no_tun = || io::Error::other("its TUN device is missing");
-                    let tun = self.world().take_tun(&step.ns).ok_or_else(no_tun).map_err(|e| failed(step, e))?;
-                    self.workloads.start_flanneld(&step.ns, config, &netns, tun).map_err(|e| failed(step, e))?;
-                }
-                Op::SetPeers(peers) => self.workloads.set_peers(&step.ns, peers).map_err(|e| failed(step, e))?,
-                Op::StartProgram(program) => {
-                    let files = steps.iter().find_map(|s| match &s.op {
-                        Op::SetFiles(files) if s.ns == step.ns => Some(files.as_slice()),
-                        _ => None,
-                    });
-                    let entry = self.entry(&step.ns, files).map_err(|e| failed(step, e))?;
-                    self.workloads.start(&step.ns, program, netns, entry);
-                }
-                Op::SetFiles(files) if Entry::exists(&step.ns.path()) => {
-                    self.entry(&step.ns, Some(files)).map_err(|e| failed(step, e))?;
-                }
-                _ => {}
-            }
-        }
-        self.workloads.listen(wanted).map_err(|(step, e)| Failed { step, why: Why::Socket(e) })
-    }
-
-    /// What a process needs to enter a machine; its files are written now.
-    pub fn entry(&self, ns: &NsName, files: Option<&[plan::File]>) -> io::Result<Entry> {
-        let plan = self.plan();
-        let planned = plan.get(ns).map(|n: &NsPlan| n.files.as_slice());
-        Entry::prepare(&ns.path(), ns.hostname(), files.or(planned).unwrap_or_default())
     }
 }
 

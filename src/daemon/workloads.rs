@@ -1,32 +1,27 @@
-//! Who lives in the lab: echo listeners, programs, and flanneld where the back end is udp.
+//! Who lives in the lab: echo listeners, programs, and, in files of their own, rooms and flannelds.
 //! Started and stopped by the steps of a plan; what really lives is told from here, so that a
 //! plan can be compared with it.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Write};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdin, Command, Stdio};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use crate::kernel::enter::Entry;
 use crate::kernel::ns::NetNs;
+use crate::kernel::process::Place;
 use crate::lab::names::NsName;
-use crate::plan::{Flanneld, Listener, NsPlan, PeerLease, Program};
+use crate::plan::{Listener, NsPlan, Program};
 use crate::spec::value::Protocol;
 use crate::workload::echo::{self, Identity};
-use crate::workload::flanneld;
 
-use super::programs::{Log, NETNS_FD, Place, Supervised, hand_over, keep};
-
-/// The hidden verb that is flanneld.
-pub const FLANNELD_VERB: &str = "lab-flanneld";
+use super::flannelds::Flannelds;
+use super::programs::{Log, Supervised, Surroundings};
+use super::rooms::{Key, Rooms};
 
 type ListenerKey = (NsName, Protocol, u16);
 
@@ -34,18 +29,13 @@ type ListenerKey = (NsName, Protocol, u16);
 #[derive(Default)]
 pub struct Workloads {
     listeners: RefCell<HashMap<ListenerKey, (Listener, JoinHandle<()>)>>,
-    programs: RefCell<BTreeMap<(NsName, String), Supervised>>,
-    flannelds: RefCell<BTreeMap<NsName, Daemonised>>,
+    programs: RefCell<BTreeMap<Key, Supervised>>,
+    /// What containers' programs wrote, also while one takes another's place.
+    logs: RefCell<BTreeMap<Key, Rc<Log>>>,
+    pub flannelds: Flannelds,
+    pub rooms: Rooms,
     /// Rung whenever something starts, ends or changes.
     pub changed: Rc<Notify>,
-}
-
-/// A flanneld of the udp back end.
-struct Daemonised {
-    config: Flanneld,
-    child: Child,
-    control: ChildStdin,
-    log: Rc<Log>,
 }
 
 /// A listener and where it is to be.
@@ -96,10 +86,14 @@ impl Workloads {
         }
     }
 
-    pub fn start(&self, ns: &NsName, program: &Program, netns: NetNs, entry: Entry) {
-        let place = Place { netns, entry };
-        let supervised = Supervised::start(program.clone(), place, Rc::clone(&self.changed));
-        self.programs.borrow_mut().insert((ns.clone(), program.name.clone()), supervised);
+    pub fn start(&self, ns: &NsName, program: &Program, place: Place) {
+        let key = (ns.clone(), program.name.clone());
+        let log = Rc::clone(self.logs.borrow_mut().entry(key.clone()).or_default());
+        log.begin_anew();
+        let (rooms, changed) = (self.rooms.clone(), Rc::clone(&self.changed));
+        let around = Surroundings { key: key.clone(), place, rooms, log, changed };
+        let supervised = Supervised::start(program.clone(), around);
+        self.programs.borrow_mut().insert(key, supervised);
     }
 
     /// Take a program out, for the caller to stop.
@@ -107,83 +101,31 @@ impl Workloads {
         self.programs.borrow_mut().remove(&(ns.clone(), program.name.clone()))
     }
 
+    /// What a container's program wrote.
+    pub fn log(&self, ns: &NsName, container: &str) -> Option<Rc<Log>> {
+        self.logs.borrow().get(&(ns.clone(), container.to_owned())).cloned()
+    }
+
+    /// Keep the logs of those containers only.
+    pub fn keep_logs(&self, keep: impl Fn(&Key) -> bool) {
+        self.logs.borrow_mut().retain(|key, log| {
+            let kept = keep(key);
+            if !kept {
+                // Who follows is to see that there is no more to come.
+                log.ring_bell();
+            }
+            kept
+        });
+    }
+
     /// Look at one program, by container name.
     pub fn program<T>(&self, ns: &NsName, container: &str, look: impl FnOnce(&Supervised) -> T) -> Option<T> {
         self.programs.borrow().get(&(ns.clone(), container.to_owned())).map(look)
     }
 
-    /// Start flanneld behind a TUN device and wait until it says that it is ready.
-    pub fn start_flanneld(&self, ns: &NsName, config: &Flanneld, netns: &NetNs, tun: OwnedFd) -> io::Result<()> {
-        let options = flanneld::Config {
-            listen: config.listen,
-            port: config.port,
-            tun_address: config.tun_address,
-            mtu: config.mtu,
-        };
-        let mut command = Command::new("/proc/self/exe");
-        command.arg0("flanneld").arg(FLANNELD_VERB).arg(serde_json::to_string(&options).map_err(io::Error::other)?);
-        // Our standard error is the caller's until the lab is ready; flanneld must not hold it open.
-        command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        // SAFETY: dup2 is async-signal-safe, and the descriptor lives as long as the closure.
-        unsafe {
-            command.pre_exec(move || hand_over(tun.as_raw_fd(), NETNS_FD));
-        }
-        // A child is born into the namespace of the thread that starts it.
-        let mut child = netns.run(|| command.spawn())??;
-        // Our copy of the descriptor goes with the command, so that the device ends with flanneld.
-        drop(command);
-        let Some(mut control) = child.stdin.take() else { return Err(io::Error::other("no pipe")) };
-        tell(&mut control, &config.peers)?;
-        let mut said = String::new();
-        if let Some(stdout) = child.stdout.take() {
-            io::BufRead::read_line(&mut io::BufReader::new(stdout), &mut said)?;
-        }
-        if said.trim() != "ready" {
-            let _ = child.kill();
-            let ended = child.wait_with_output()?;
-            let why = String::from_utf8_lossy(&ended.stderr).trim().to_owned();
-            return Err(io::Error::other(format!("flanneld ended at once ({}): {why}", ended.status)));
-        }
-        let log = Rc::new(Log::default());
-        if let Some(stderr) = child.stderr.take() {
-            let output = tokio::net::unix::pipe::Receiver::from_owned_fd(OwnedFd::from(stderr))?;
-            tokio::task::spawn_local(keep(output, Rc::clone(&log)));
-        }
-        self.flannelds.borrow_mut().insert(ns.clone(), Daemonised { config: config.clone(), child, control, log });
-        Ok(())
-    }
-
-    pub fn stop_flanneld(&self, ns: &NsName) {
-        if let Some(mut flanneld) = self.flannelds.borrow_mut().remove(ns) {
-            // It may have been ended by someone else; then there is nothing left to do.
-            let _ = flanneld.child.kill();
-            let _ = flanneld.child.wait();
-        }
-    }
-
-    pub fn set_peers(&self, ns: &NsName, peers: &[PeerLease]) -> io::Result<()> {
-        let mut all = self.flannelds.borrow_mut();
-        let Some(flanneld) = all.get_mut(ns) else { return Ok(()) };
-        flanneld.config.peers = peers.to_vec();
-        tell(&mut flanneld.control, peers)
-    }
-
-    /// What a host's flanneld complained about, where there is one or was.
-    pub fn flanneld_log(&self, ns: &NsName) -> Option<Rc<Log>> {
-        self.flannelds.borrow().get(ns).map(|f| Rc::clone(&f.log))
-    }
-
-    /// The process of a host's flanneld, where it lives.
-    pub fn flanneld_pid(&self, ns: &NsName) -> Option<u32> {
-        let mut all = self.flannelds.borrow_mut();
-        let flanneld = all.get_mut(ns)?;
-        matches!(flanneld.child.try_wait(), Ok(None)).then(|| flanneld.child.id())
-    }
-
     /// Put into `observed` who really lives in this namespace, planned or not.
     pub fn observe(&self, observed: &mut NsPlan) {
-        let alive = self.flanneld_pid(&observed.ns).is_some();
-        observed.flanneld = self.flannelds.borrow().get(&observed.ns).filter(|_| alive).map(|f| f.config.clone());
+        observed.flanneld = self.flannelds.config(&observed.ns);
         let here = |ns: &NsName| *ns == observed.ns;
         let listeners = self.listeners.borrow();
         let open = listeners.iter().filter(|((ns, ..), (_, task))| here(ns) && !task.is_finished());
@@ -192,12 +134,6 @@ impl Workloads {
         observed.programs =
             programs.iter().filter(|((ns, _), _)| here(ns)).map(|(_, kept)| kept.program.clone()).collect();
     }
-}
-
-fn tell(control: &mut ChildStdin, peers: &[PeerLease]) -> io::Result<()> {
-    let mut line = serde_json::to_vec(peers).map_err(io::Error::other)?;
-    line.push(b'\n');
-    control.write_all(&line)
 }
 
 /// To be called on a thread of its own: it walks into the namespace.

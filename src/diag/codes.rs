@@ -119,6 +119,7 @@ codes! {
     LAB_UNKNOWN = "lab-unknown";
     LAB_GONE = "lab-gone";
     LAB_NOT_READY = "lab-not-ready";
+    WORKLOAD_FAILED = "workload-failed";
     TARGET_UNKNOWN = "target-unknown";
     COMMAND_FAILED = "command-failed";
 }

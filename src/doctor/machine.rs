@@ -11,8 +11,8 @@ use crate::runtime::RuntimeDir;
 use super::remedy::value;
 use super::{Finding, Verdict};
 
-/// The first kernel with pidfd_open(2), by which `down` ends a lab that hangs.
-const OLDEST_KERNEL: (u32, u32) = (5, 3);
+/// The first kernel whose setns(2) takes a process, by which a container's namespaces are entered.
+const OLDEST_KERNEL: (u32, u32) = (5, 8);
 
 pub fn kernel() -> Finding {
     let release = value("kernel/osrelease").unwrap_or_default();

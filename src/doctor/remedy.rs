@@ -18,16 +18,23 @@ pub const TUN: &str = "open it for your user (`sudo chmod 666 /dev/net/tun`, whi
 pub const DEVICES: &str = "load the kernel's modules: `sudo modprobe veth bridge vxlan`; a kernel built without them \
                            needs another one, such as Debian's `linux-image-amd64`";
 
+/// A limit that forbids namespaces altogether, and how to change it. To be asked before a user
+/// namespace is made: each has limits of its own, and shows only those.
+pub fn forbidden() -> Option<String> {
+    ["user", "net", "mnt", "pid", "uts", "ipc"]
+        .into_iter()
+        .find(|limit| value(&format!("user/max_{limit}_namespaces")).as_deref() == Some("0"))
+        .map(|limit| format!("they are forbidden: `sudo sysctl user.max_{limit}_namespaces=10000` allows them"))
+}
+
 /// Which setting forbids namespaces on this machine, and how to change it. `why` is what the kernel
 /// said, where it said something.
 pub fn namespaces(why: Option<&io::Error>) -> String {
     let root = geteuid().is_root();
     let zero = |key: &str| value(key).as_deref() == Some("0");
     let one = |key: &str| value(key).as_deref() == Some("1");
-    for limit in ["user", "net", "mnt", "pid", "uts", "ipc"] {
-        if zero(&format!("user/max_{limit}_namespaces")) {
-            return format!("they are forbidden: `sudo sysctl user.max_{limit}_namespaces=10000` allows them");
-        }
+    if let Some(limit) = forbidden() {
+        return limit;
     }
     // namespaces(7): a limit that is not zero has been reached, here or in a user namespace around.
     if why.and_then(io::Error::raw_os_error) == Some(libc::ENOSPC) {

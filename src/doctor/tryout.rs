@@ -7,7 +7,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 
-use nix::unistd::geteuid;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork, geteuid};
 
 use crate::diag::Problems;
 use crate::kernel::birth;
@@ -54,16 +56,19 @@ pub fn in_child() -> Vec<Finding> {
 pub fn run() -> ExitCode {
     birth::close_inherited();
     let way = if geteuid().is_root() { "as root" } else { "rootless, in a user namespace of your own" };
+    let forbidden = remedy::forbidden();
     let begun = birth::unshare_all().and_then(|()| birth::fork_daemon()).and_then(|()| birth::mounts());
     match begun {
         Ok(()) => tell(&Finding::ok("namespaces", format!("network, mount, PID, UTS and IPC, {way}"))),
         Err(failed) => {
             let said = format!("{way}: {failed}");
-            tell(&Finding::new("namespaces", Verdict::Fails, said).remedy(remedy::namespaces(Some(&failed.error))));
+            let help = forbidden.unwrap_or_else(|| remedy::namespaces(Some(&failed.error)));
+            tell(&Finding::new("namespaces", Verdict::Fails, said).remedy(help));
             return ExitCode::FAILURE;
         }
     }
-    let mechanisms = [veth, bridge, vxlan, tun, iptables, bridge_netfilter, conntrack, raw_socket, tcpdump::tried];
+    let mechanisms =
+        [rooms, veth, bridge, vxlan, tun, iptables, bridge_netfilter, conntrack, raw_socket, tcpdump::tried];
     for tried in mechanisms {
         tell(&tried());
     }
@@ -95,6 +100,38 @@ fn made(what: &str, link: &Link, far: Option<&Far>, said: &str) -> Finding {
 
 fn pair((index, name): (u32, &'static str), peer: &str) -> Link {
     device((index, name), LinkKind::Veth { peer_ns: NsName::Router, peer: IfName::new(peer) })
+}
+
+/// What a container's processes see of each other.
+fn rooms() -> Finding {
+    const WHAT: &str = "/proc";
+    // Each in a child: who has made a PID namespace can start no thread any more.
+    let namespace = || succeeds_in_child(|| unshare(CloneFlags::CLONE_NEWPID).is_ok());
+    let own_proc = || {
+        succeeds_in_child(|| {
+            let made = unshare(CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS);
+            made.is_ok() && succeeds_in_child(|| birth::proc().is_ok())
+        })
+    };
+    if own_proc() {
+        return Finding::ok(WHAT, "each container's programs see their own processes only");
+    }
+    if namespace() {
+        return Finding::new(WHAT, Verdict::Hint, "a lab gets none of its own, as in most containers").remedy(
+            "programs in a lab end none outside all the same, but `ps` there shows other numbers than `kill` takes; \
+             start the container with `--security-opt systempaths=unconfined`",
+        );
+    }
+    Finding::new(WHAT, Verdict::Fails, "a second PID namespace cannot be made").remedy(remedy::namespaces(None))
+}
+
+fn succeeds_in_child(what: impl FnOnce() -> bool) -> bool {
+    // SAFETY: this process has one thread; the child does one thing and ends.
+    match unsafe { fork() } {
+        Ok(ForkResult::Child) => std::process::exit(i32::from(!what())),
+        Ok(ForkResult::Parent { child }) => waitpid(child, None) == Ok(WaitStatus::Exited(child, 0)),
+        Err(_) => false,
+    }
 }
 
 fn veth() -> Finding {

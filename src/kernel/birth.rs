@@ -114,9 +114,16 @@ pub fn mounts() -> Result<(), Failed> {
     step("mount: /run", mount(Some("tmpfs"), "/run", Some("tmpfs"), safe, Some("mode=755")))?;
     // In a container part of /proc or /sys may be covered, and then the kernel gives no new one
     // to a user namespace. The old ones still work: they only show more than the lab.
-    let _ = mount(Some("proc"), "/proc", Some("proc"), safe | MsFlags::MS_NOEXEC, none);
+    let _ = proc();
     sysfs();
     Ok(())
+}
+
+/// A /proc of the calling process' PID namespace, where the kernel allows it.
+pub fn proc() -> io::Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let none: Option<&str> = None;
+    Ok(mount(Some("proc"), "/proc", Some("proc"), flags, none)?)
 }
 
 /// /sys of the calling process' network namespace, where the kernel allows it.

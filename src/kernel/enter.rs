@@ -1,8 +1,9 @@
-//! Starting a program as a process of a pod, host or client: in its network namespace, under its
-//! hostname, with its own /run, /etc/hosts, /etc/hostname and /etc/resolv.conf.
+//! Becoming a process of a pod, host or client: in its network namespace, under its hostname, with
+//! its own /run, /etc/hosts, /etc/hostname and /etc/resolv.conf.
 //!
-//! The network namespace is the machine's; mount and UTS namespaces are made anew for each
-//! program, so that a thousand pods that run nothing cost nothing.
+//! The network namespace is the machine's; mount and UTS namespaces are made by the first process
+//! of a room, so that a thousand pods that run nothing cost nothing. The files are the machine's
+//! as long as it is there: what a program writes into them, the next one reads.
 
 use std::fs;
 use std::io;
@@ -32,9 +33,20 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Write a machine's files where [`Entry::enter`] finds them. `path` is the machine's
-    /// (`NsName::path`). To be called in the lab's mount namespace.
+    /// A machine's files as they are, written first where nobody has entered yet. `path` is the
+    /// machine's (`NsName::path`). To be called in the lab's mount namespace.
     pub fn prepare(path: &str, hostname: &str, files: &[File]) -> io::Result<Entry> {
+        let dir = Path::new(FILES).join(path);
+        if !dir.is_dir() {
+            // All or nothing: half of it would be taken for all of it the next time.
+            Entry::write(path, files).inspect_err(|_| Entry::forget(path))?;
+        }
+        let files = files.iter().map(|f| f.path.clone()).filter(|p| !p.starts_with("/run/")).collect();
+        Ok(Entry { hostname: hostname.to_owned(), dir, files })
+    }
+
+    /// Write a machine's files where [`Entry::enter`] finds them.
+    pub fn write(path: &str, files: &[File]) -> io::Result<()> {
         let dir = Path::new(FILES).join(path);
         fs::create_dir_all(dir.join("run"))?;
         for file in files {
@@ -45,8 +57,7 @@ impl Entry {
             // Written in place, so that programs that run already see the change.
             fs::write(&target, &file.content)?;
         }
-        let files = files.iter().map(|f| f.path.clone()).filter(|p| !p.starts_with("/run/")).collect();
-        Ok(Entry { hostname: hostname.to_owned(), dir, files })
+        Ok(())
     }
 
     /// Forget a machine's files, and what its programs left in /run.
@@ -60,8 +71,8 @@ impl Entry {
         Path::new(FILES).join(path).is_dir()
     }
 
-    /// Become a process of the machine. The calling process must have one thread, and be in the
-    /// lab's mount namespace.
+    /// Become a process of the machine, the first of a room. The calling process must have one
+    /// thread, and be in the lab's mount namespace.
     pub fn enter(&self, netns: BorrowedFd<'_>) -> io::Result<()> {
         setns(netns, CloneFlags::CLONE_NEWNET)?;
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)?;
@@ -78,6 +89,9 @@ impl Entry {
                 birth::bind(&own(file), &target)?;
             }
         }
+        // Last, because the way to the files is through the old one. Where the kernel gives none
+        // (see `birth::mounts`), the old one stays and shows more than the room.
+        let _ = birth::proc();
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ pub mod observe;
 pub mod process;
 pub mod read;
 pub mod restore;
+pub mod room;
 pub mod rtnl;
 pub mod rulewatch;
 pub mod stack;

@@ -30,12 +30,6 @@ impl NetNs {
         Ok(setns(self.as_fd(), CloneFlags::CLONE_NEWNET)?)
     }
 
-    /// The namespace's number, which no other one has while it lives.
-    pub fn inode(&self) -> io::Result<u64> {
-        use std::os::unix::fs::MetadataExt;
-        Ok(File::from(self.0.try_clone()?).metadata()?.ino())
-    }
-
     /// Run `work` in this namespace, on a thread of its own. A socket that it makes belongs to
     /// the namespace for good and can be used anywhere afterwards.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {

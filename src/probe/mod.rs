@@ -23,14 +23,15 @@ mod udp;
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::io;
 use std::net::IpAddr;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::kernel::ns::NetNs;
+use crate::kernel::process::Launch;
 use crate::lab::Lab;
 use crate::lab::names::NsName;
 use crate::lab::probe::Expect;
@@ -41,9 +42,8 @@ pub use run::run_all;
 
 use outcome::Failure;
 
-/// Makes the command that runs a program in a namespace, with that namespace's hostname and
-/// files. Its standard input and outputs, and its process group, are set by the caller.
-pub type Enter = Box<dyn Fn(&NsName, &[String]) -> Command + Send + Sync>;
+/// Makes what runs a program in a namespace, with that namespace's hostname, files and processes.
+pub type Enter = Box<dyn Fn(&NsName, &[String]) -> io::Result<Launch> + Send + Sync>;
 
 /// Where probes are run.
 pub struct Field {

@@ -9,10 +9,12 @@
 //! and idle time have [`Limits`].
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{io, net};
 
+use nix::sys::resource::{Resource, getrlimit};
 use serde::Serialize;
 use tokio::task::JoinHandle;
 
@@ -79,6 +81,10 @@ struct Answer<'a> {
 pub struct Limits {
     /// Connections at a time; further ones wait in the listener's backlog.
     pub connections: usize,
+    /// The first descriptor that no connection may have. The kernel gives the lowest free one, so
+    /// a high one tells that the listeners together hold almost all that the process may have;
+    /// the rest is for everyone else in it. A connection that gets it is closed at once.
+    pub descriptors: RawFd,
     /// How long a new connection may be silent before it is told the identity, and from then on
     /// speaks lines.
     pub silence: Duration,
@@ -97,12 +103,20 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             connections: 4096,
+            descriptors: spared(),
             silence: Duration::from_millis(300),
             http_idle: Duration::from_secs(75),
             line_idle: Duration::from_secs(3600),
             stall: Duration::from_secs(60),
         }
     }
+}
+
+/// Three quarters of the descriptors that the process may have, or all but enough of them.
+fn spared() -> RawFd {
+    const ENOUGH: u64 = 4096;
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+    RawFd::try_from(limit - (limit / 4).min(ENOUGH)).unwrap_or(RawFd::MAX)
 }
 
 /// Serve a TCP listener until the task is aborted, which closes its connections too: an open

@@ -11,7 +11,7 @@ as_root_and_ordinary_user![
     hosts_clients_and_the_router_can_be_entered,
     each_machine_has_a_run_directory_of_its_own,
     standard_input_and_output_are_the_callers,
-    a_background_child_ends_with_the_lab,
+    a_background_child_stays_in_a_containers_room_and_ends_with_the_lab,
     an_unknown_target_is_told_with_a_near_one,
     a_program_that_is_not_there_is_told,
     tcpdump_listens_as_doctor_says,
@@ -83,10 +83,10 @@ fn standard_input_and_output_are_the_callers(bench: &Bench) {
     assert_eq!(text(Box::new(cat.0.stderr.take().expect("a pipe"))), "err\n");
 }
 
-fn a_background_child_ends_with_the_lab(bench: &Bench) {
-    up(bench);
+fn a_background_child_stays_in_a_containers_room_and_ends_with_the_lab(bench: &Bench) {
+    bench.up(&bench.write("hosts: { node1: {} }\npods: { own: { command: [tail, -f, /dev/null] } }\n"));
     let tree = Tree::of(bench.daemon());
-    bench.sh("a1", "sleep 12345 >/dev/null 2>&1 & echo started");
+    bench.sh("own", "sleep 12345 >/dev/null 2>&1 & echo started");
     until("the child lives on in the lab", || tree.named("sleep").len() == 1);
     bench.ok(&["down"]);
     tree.must_end();

@@ -1,10 +1,13 @@
 //! A running lab is changed to what its file says now. What is in both stays untouched.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::harness::{Background, Bench};
+use crate::harness::process::{Tree, signal};
+use crate::harness::{Background, Bench, until};
 use crate::sample::{FOUR_PODS, two_networks};
 use crate::{as_root, as_root_and_ordinary_user};
 
@@ -19,8 +22,13 @@ as_root_and_ordinary_user![
     a_file_with_faults_leaves_the_lab_as_it_was,
     a_change_that_the_kernel_refuses_leaves_the_lab_as_it_was,
     the_same_file_again_changes_nothing,
+    a_caller_killed_in_the_middle_of_a_change_leaves_a_whole_lab,
 ];
-as_root![the_udp_back_end_can_be_changed_to_and_from];
+as_root![
+    the_udp_back_end_can_be_changed_to_and_from,
+    a_failed_change_leaves_no_listener_and_no_tun_device,
+    a_stopped_flanneld_holds_nobody_up,
+];
 
 /// Change the lab to `text`. What `plan` says beforehand must be what `up` does, and the kernel
 /// must then hold what the plan says.
@@ -204,22 +212,27 @@ fn a_file_with_faults_leaves_the_lab_as_it_was(bench: &Bench) {
     bench.probes_pass();
 }
 
-fn a_change_that_the_kernel_refuses_leaves_the_lab_as_it_was(bench: &Bench) {
-    change_first(bench, FOUR_PODS);
-    let before = bench.ok(&["get", "pods", "-o", "wide"]);
-    // A port that somebody else listens on in the namespace cannot be opened.
+/// Listen on port 90 of a pod: it cannot be opened by others then.
+fn occupy(bench: &Bench, pod: &str) -> Background {
     let occupy = "my $s = IO::Socket::INET->new(LocalPort => 90, Listen => 1) or die; \
         $| = 1; print qq(here\\n); sleep 1000";
     let mut occupant =
-        Background::start(bench.labctl(&["exec", "a1", "--", "perl", "-MIO::Socket::INET", "-e", occupy]));
+        Background::start(bench.labctl(&["exec", pod, "--", "perl", "-MIO::Socket::INET", "-e", occupy]));
     let mut said = String::new();
     BufReader::new(occupant.0.stdout.as_mut().expect("a pipe")).read_line(&mut said).expect("text");
     assert_eq!(said, "here\n", "the port is taken");
+    occupant
+}
+
+fn a_change_that_the_kernel_refuses_leaves_the_lab_as_it_was(bench: &Bench) {
+    change_first(bench, FOUR_PODS);
+    let before = bench.ok(&["get", "pods", "-o", "wide"]);
+    let occupant = occupy(bench, "a1");
     let more = FOUR_PODS
         .replace("a1: { host: node1 }", "a1: { host: node1, ports: [90] }")
         .replace("pods:\n", "pods:\n  new: { host: node2 }\n");
     let file = bench.write(&more);
-    bench.run(&["up", &file]).ends_with(3).says("kernel-refused").says("90").says("as it was before");
+    bench.run(&["up", &file]).ends_with(3).says("workload-failed").says("90").says("as it was before");
     assert_eq!(bench.ok(&["get", "pods", "-o", "wide"]), before);
     bench.is_as_planned();
     bench.probes_pass();
@@ -230,4 +243,62 @@ fn the_same_file_again_changes_nothing(bench: &Bench) {
     change_first(bench, FOUR_PODS);
     let done = change(bench, FOUR_PODS);
     assert_eq!(done["steps"], 0);
+}
+
+fn a_failed_change_leaves_no_listener_and_no_tun_device(bench: &Bench) {
+    let with = |flannel: &str, text: &str| format!("cluster: {{ flannel: {{ backend: {flannel} }} }}\n{text}");
+    change_first(bench, &with("vxlan", FOUR_PODS));
+    let occupant = occupy(bench, "a1");
+    // One that can be opened beside the one that cannot.
+    let more = FOUR_PODS
+        .replace("a1: { host: node1 }", "a1: { host: node1, ports: [90] }")
+        .replace("a2: { host: node1 }", "a2: { host: node1, ports: [91] }");
+    bench.run(&["up", &bench.write(&with("udp", &more))]).ends_with(3).says("as it was before");
+    let ip = bench.ip("a2");
+    assert_ne!(bench.exec("node1", &["bash", "-c", &format!("exec 3<>/dev/tcp/{ip}/91")]).code, 0, "91 is closed");
+    let devices = bench.sh("node1", "ip -br link");
+    assert!(devices.contains("flannel.1") && !devices.contains("flannel0"), "{devices}");
+    assert!(Tree::of(bench.daemon()).named("flanneld").is_empty(), "no flanneld is left");
+    bench.is_as_planned();
+    bench.probes_pass();
+    drop(occupant);
+    bench.up(&bench.write(&with("udp", FOUR_PODS)));
+    bench.probes_pass();
+}
+
+fn a_stopped_flanneld_holds_nobody_up(bench: &Bench) {
+    let with = |port: u16| format!("cluster: {{ flannel: {{ backend: udp, port: {port} }} }}\n{FOUR_PODS}");
+    change_first(bench, &with(8285));
+    let tree = Tree::of(bench.daemon());
+    tree.named("flanneld").into_iter().for_each(|pid| signal(pid, Signal::SIGSTOP));
+    bench.ok(&["status"]);
+    bench.ok(&["inspect", "flannel"]);
+    // It gets a list of subnets that it does not take, and is then replaced.
+    bench.up(&bench.write(&with(8285).replace("node2: {} }", "node2: {}, node3: {} }")));
+    bench.up(&bench.write(&with(9999)));
+    bench.is_as_planned();
+    bench.probes_pass();
+    assert_eq!(tree.named("flanneld").len(), 2);
+}
+
+fn a_caller_killed_in_the_middle_of_a_change_leaves_a_whole_lab(bench: &Bench) {
+    change_first(bench, FOUR_PODS);
+    let daemon = bench.daemon();
+    // The daemon holds each namespace: the change is at work when it holds more.
+    let held = || std::fs::read_dir(format!("/proc/{daemon}/fd")).map_or(0, Iterator::count);
+    let before = held();
+    let file = bench.write(&FOUR_PODS.replace("probes:\n", "deployments: { many: { replicas: 200 } }\nprobes:\n"));
+    let mut up = Background::start(bench.labctl(&["up", &file, "--no-probes"]));
+    until("the change is at work", || held() > before + 20);
+    signal(up.pid(), Signal::SIGKILL);
+    assert_eq!(up.end().signal(), Some(Signal::SIGKILL as i32), "it was still at work");
+    assert_eq!(bench.daemon(), daemon, "the lab goes on");
+    // The change is made to its end, and what the lab says of itself is true.
+    until("all pods are there", || bench.json(&["status"])["pods"] == 204);
+    bench.is_as_planned();
+    bench.probes_pass();
+    assert!(bench.sh("node1", "true").is_empty());
+    assert_eq!(bench.json(&["plan", &file])["steps"], serde_json::json!([]));
+    change(bench, FOUR_PODS);
+    bench.probes_pass();
 }

@@ -12,6 +12,7 @@ mod enter;
 mod live;
 mod programs;
 mod readiness;
+mod rooms;
 mod sample;
 mod testing;
 mod together;

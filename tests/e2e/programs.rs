@@ -8,6 +8,7 @@ use crate::harness::{Background, Bench, until};
 as_root_and_ordinary_user![
     what_a_program_writes_is_in_its_log,
     a_log_can_be_followed,
+    a_log_is_followed_across_a_programs_replacement,
     a_program_that_keeps_dying_is_in_a_crash_loop_and_the_rest_goes_on,
     a_program_that_ends_well_and_must_not_be_restarted_has_completed,
     a_program_that_floods_its_log_costs_bounded_memory,
@@ -43,6 +44,23 @@ fn a_log_can_be_followed(bench: &Bench) {
     bench.sh("talker", "touch /run/go");
     assert_eq!(next(), "second");
     bench.ok(&["down"]);
+    logs.end();
+}
+
+fn a_log_is_followed_across_a_programs_replacement(bench: &Bench) {
+    let talker = |line: &str| bench.write(&with("talker", "", &format!("echo {line}; exec sleep 1000")));
+    bench.up(&talker("first"));
+    let mut logs = Background::start(bench.labctl(&["logs", "-f", "talker"]));
+    let mut lines = BufReader::new(logs.0.stdout.take().expect("a pipe")).lines();
+    let mut next = || lines.next().expect("a line").expect("text");
+    assert_eq!(next(), "first");
+    // Longer than what was written before, and then shorter: no position in it is the old one's.
+    for line in ["the second one says far more than the first one did", "3"] {
+        bench.up(&talker(line));
+        assert_eq!(next(), line);
+        assert_eq!(bench.ok(&["logs", "talker"]), format!("{line}\n"), "a new program has a new log");
+    }
+    bench.up(&bench.write(&format!("{GROUND}  talker: {{}}\n")));
     logs.end();
 }
 

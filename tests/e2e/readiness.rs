@@ -9,6 +9,7 @@ as_root_and_ordinary_user![
     a_tcp_port_decides,
     what_is_not_ready_in_time_is_named_with_its_reason,
     a_pod_can_become_unready_and_ready_again,
+    a_pod_that_moved_to_another_host_is_asked_there,
 ];
 
 fn pod(probe: &str, rest: &str) -> String {
@@ -60,4 +61,26 @@ fn a_pod_can_become_unready_and_ready_again(bench: &Bench) {
     until("it is unready", || bench.row("tea").contains("0/1"));
     bench.sh("tea", "rm /run/busy");
     until("it is ready again", || bench.row("tea").contains("1/1"));
+}
+
+fn a_pod_that_moved_to_another_host_is_asked_there(bench: &Bench) {
+    let on = |host: &str| {
+        let not_busy = "{ exec: { command: [test, '!', -e, /run/busy] }, periodSeconds: 1, failureThreshold: 1 }";
+        let answers = "{ httpGet: { path: /healthz, port: 80 }, periodSeconds: 1, failureThreshold: 1 }";
+        format!(
+            "hosts: {{ node1: {{}}, node2: {{}} }}\npods:\n  \
+             tea: {{ host: {host}, ports: [80], readinessProbe: {not_busy} }}\n  \
+             coffee: {{ host: {host}, ports: [80], readinessProbe: {answers} }}\n"
+        )
+    };
+    bench.up(&bench.write(&on("node1")));
+    bench.up(&bench.write(&on("node2")));
+    for pod in ["tea", "coffee"] {
+        let row = bench.row(pod);
+        assert!(row.contains("1/1") && row.contains("node2"), "{row}");
+    }
+    bench.sh("tea", "touch /run/busy");
+    until("it is asked where it is", || bench.row("tea").contains("0/1"));
+    bench.sh("node2", "ip link set cni0 down");
+    until("and from its new host", || bench.row("coffee").contains("0/1"));
 }

@@ -1,13 +1,20 @@
-//! Processes of a lab as the machine sees them: found by their PID namespace, so that none can
-//! hide behind another name or parent.
+//! Processes of a lab as the machine sees them: found by their PID namespace, the lab's own or one
+//! inside it, so that none can hide behind another name or parent.
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::until;
+
+mod ioctl {
+    // ioctl_ns(2): the parent of a PID namespace.
+    nix::ioctl_none!(parent, 0xb7, 2);
+}
 
 /// A lab's processes, by the PID namespace that all of them are in.
 pub struct Tree(PathBuf);
@@ -21,16 +28,30 @@ impl Tree {
 
     /// The processes of the tree that live.
     pub fn processes(&self) -> Vec<i32> {
-        all()
-            .into_iter()
-            .filter(|pid| fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok_and(|ns| ns == self.0))
-            .collect()
+        all().into_iter().filter(|pid| self.has(*pid).unwrap_or(false)).collect()
+    }
+
+    /// Whether a process is in the lab's PID namespace or in one inside it.
+    fn has(&self, pid: i32) -> std::io::Result<bool> {
+        let mut namespace = fs::File::open(format!("/proc/{pid}/ns/pid"))?;
+        loop {
+            let number = format!("pid:[{}]", namespace.metadata()?.ino());
+            if Path::new(&number) == self.0 {
+                return Ok(true);
+            }
+            // SAFETY: the descriptor is open; the kernel gives a new one, or refuses to look
+            // beyond our own namespace.
+            let parent = unsafe { ioctl::parent(namespace.as_raw_fd()) }?;
+            // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
+            namespace = unsafe { fs::File::from_raw_fd(parent) };
+        }
     }
 
     /// The tree's first process.
     #[track_caller]
     pub fn init(&self) -> i32 {
-        let is_first = |pid: &i32| inner_pid(*pid) == Some(1);
+        let own = |pid: &i32| fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok_and(|ns| ns == self.0);
+        let is_first = |pid: &i32| own(pid) && inner_pid(*pid) == Some(1);
         self.processes().into_iter().find(is_first).expect("a first process")
     }
 

@@ -111,7 +111,7 @@ impl World {
             let ns = inside[ns].clone();
             // SAFETY: between fork and exec only setns(2) is called.
             unsafe { command.pre_exec(move || ns.enter()) };
-            command
+            Ok(command.into())
         });
         Field { lab: Arc::new(lab), namespaces, enter }
     }

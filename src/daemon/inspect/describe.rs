@@ -119,7 +119,7 @@ fn describe_host(daemon: &Daemon, lab: &Lab, host: &Host, all: &mut Value) {
     all["network"] = json!({ "name": network.name, "router": network.gateway });
     all["backend"] = json!(lab.cluster.backend);
     all["lease"] = json!(lease(lab, host));
-    all["flanneldProcess"] = json!(daemon.workloads.flanneld_pid(&host.ns()));
+    all["flanneldProcess"] = json!(daemon.workloads.flannelds.pid(&host.ns()));
     all["ports"] = host
         .ports
         .iter()

@@ -113,7 +113,7 @@ impl Reader<'_> {
     fn host(&self) -> FlannelHost {
         let device_name = device(&self.lab.cluster.backend).map(|d| d.to_string());
         let is_device = |i: &&Interface| Some(&i.name) == device_name.as_ref();
-        let pid = || self.daemon.workloads.flanneld_pid(&self.host.ns());
+        let pid = || self.daemon.workloads.flannelds.pid(&self.host.ns());
         let env = self.planned.files.iter().find(|f| f.path == SUBNET_ENV);
         FlannelHost {
             host: self.host.name.to_string(),
@@ -205,7 +205,7 @@ impl Reader<'_> {
     /// The daemon that must look the peer up.
     fn flanneld(&self, peer: &Host) -> Part {
         let text = format!("{} is behind {}", peer.pod_cidr, peer.ip());
-        let runs = self.daemon.workloads.flanneld_pid(&self.host.ns()).is_some();
+        let runs = self.daemon.workloads.flannelds.pid(&self.host.ns()).is_some();
         Part::compare("flanneld", runs.then(|| text.clone()), text)
     }
 }

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -40,6 +41,8 @@ pub async fn accept(listener: TcpListener, identity: Arc<Identity>, limits: Limi
             // How a connection ended is its client's concern.
             Some(_) = connections.join_next() => {}
             accepted = listener.accept(), if connections.len() < limits.connections.max(1) => match accepted {
+                // One too many for the process: it is told so by its end.
+                Ok((stream, _)) if stream.as_raw_fd() >= limits.descriptors => drop(stream),
                 Ok((stream, peer)) => {
                     connections.spawn(connection(stream, peer, identity.clone(), limits));
                 }

@@ -312,6 +312,22 @@ fn connections_beyond_the_limit_wait_for_their_turn() {
 }
 
 #[test]
+fn a_connection_that_would_take_one_of_the_spared_descriptors_is_closed_at_once() {
+    // Descriptors are the whole process', in which other tests run: no number but these is sure.
+    for (descriptors, is_served) in [(0, false), (RawFd::MAX, true)] {
+        let limits = Limits { descriptors, ..Limits::default() };
+        with_server(limits, |address, _server| async move {
+            let mut stream = connect(address).await;
+            if is_served {
+                assert_eq!(get(&mut stream, "/healthz").await.body, b"ok");
+            } else {
+                assert!(closed(&mut stream).await);
+            }
+        });
+    }
+}
+
+#[test]
 fn the_end_of_the_task_ends_its_connections() {
     with_server(Limits::default(), |address, server| async move {
         let mut stream = connect(address).await;
