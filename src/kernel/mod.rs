@@ -2,6 +2,7 @@
 //! comes from `plan`.
 
 pub mod birth;
+pub mod conntrack;
 pub mod deviations;
 pub mod enter;
 pub mod iptables;
@@ -13,6 +14,7 @@ pub mod read;
 pub mod restore;
 pub mod room;
 pub mod rtnl;
+pub mod rulewatch;
 pub mod stack;
 pub mod sysctl;
 pub mod tables;

@@ -134,7 +134,7 @@ impl Rtnl {
     fn await_ack(&mut self, from: u32, removals: &[bool]) -> Result<Option<(usize, Refusal)>, Fault> {
         let mut first = None;
         loop {
-            let length = self.receive()?;
+            let length = receive(&self.socket, &mut self.buffer)?;
             for message in split(&self.buffer[..length]) {
                 let Some(answer) = Answer::parse(message) else { continue };
                 if answer.sequence < from || answer.sequence > self.sequence {
@@ -148,19 +148,6 @@ impl Rtnl {
                 if answer.sequence == self.sequence {
                     return Ok(first);
                 }
-            }
-        }
-    }
-
-    fn receive(&mut self) -> io::Result<usize> {
-        loop {
-            // MSG_TRUNC makes the kernel tell the whole length, so that a cut is seen.
-            let mut window = &mut self.buffer[..];
-            match self.socket.recv(&mut window, libc::MSG_TRUNC) {
-                Ok(length) if length <= self.buffer.len() => return Ok(length),
-                Ok(_) => return Err(io::Error::other("an answer is larger than the buffer")),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
             }
         }
     }
@@ -184,7 +171,7 @@ impl Rtnl {
         self.socket.send(&bytes, 0)?;
         let mut all = Vec::new();
         loop {
-            let length = self.receive()?;
+            let length = receive(&self.socket, &mut self.buffer)?;
             for bytes in split(&self.buffer[..length]) {
                 let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).map_err(io::Error::other)?;
                 if message.header.sequence_number != self.sequence {
@@ -201,6 +188,20 @@ impl Rtnl {
                     _ => {}
                 }
             }
+        }
+    }
+}
+
+/// Wait for a datagram. Returns its length; one that `buffer` cannot hold is an error.
+pub(super) fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        // MSG_TRUNC makes the kernel tell the whole length, so that a cut is seen.
+        let mut window = &mut buffer[..];
+        match socket.recv(&mut window, libc::MSG_TRUNC) {
+            Ok(length) if length <= buffer.len() => return Ok(length),
+            Ok(_) => return Err(io::Error::other("an answer is larger than the buffer")),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
         }
     }
 }

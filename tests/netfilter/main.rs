@@ -1,0 +1,6 @@
+//! Connection tracking and changes of rules, as the kernel tells them: in real namespaces of the
+//! test's own, as root and again where the namespaces belong to a user namespace.
+
+mod conntrack;
+mod ground;
+mod rulewatch;
