@@ -118,6 +118,8 @@ impl World {
                     plan.neighbours.retain(|n| n.dev != address.dev);
                 }
             }
+            Op::StartDns(dns) => self.ns(ns).dns = Some(dns.clone()),
+            Op::StopDns => self.ns(ns).dns = None,
             Op::AddRoute(route) => {
                 self.needs(ns, &route.dev);
                 let plan = self.ns(ns);

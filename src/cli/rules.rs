@@ -12,7 +12,7 @@ use crate::diag::{Problem, Problems, Sources, codes};
 use crate::objects::{EndpointSlice, Service};
 use crate::plan::proxy::{self, Family, LocalTraffic, ProxyConfig};
 use crate::spec::de::decode;
-use crate::spec::load::{Input, read};
+use crate::spec::load::{Input, read_text};
 use crate::spec::yaml;
 
 use super::{Done, Failure, output, show};
@@ -92,7 +92,7 @@ struct Found {
 
 impl Found {
     fn read(&mut self, file: &str) -> Result<(), Failure> {
-        let text = read(&Input::parse(file))?;
+        let text = read_text(&Input::parse(file))?;
         let source = self.sources.add(&text.name, text.text.as_str());
         for document in yaml::read(&text.text, source, &mut self.problems) {
             let (value, _) = decode::<Value>(document, &mut self.problems);

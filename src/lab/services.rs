@@ -21,7 +21,7 @@ use crate::spec::manifest::Written;
 use super::dns::{DNS_LABEL, DNS_NAMESPACE, DNS_SERVICE};
 use super::model::{Cluster, Lab, Pod};
 
-/// What [`resolve`] makes.
+/// What resolving services makes.
 #[derive(Debug, Default)]
 pub struct Services {
     pub services: Vec<Service>,

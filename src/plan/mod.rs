@@ -33,9 +33,7 @@ pub fn plan(lab: &Lab) -> Plan {
         // The back end's device comes before cni0, as flanneld runs before the first pod.
         flannel::add(lab, host, &mut ns);
         bridge::add(lab, host, &mut ns);
-        if !lab.services.is_empty() {
-            ns.sysctls.extend(services::sysctls(lab, host));
-        }
+        ns.sysctls.extend(services::sysctls(lab, host));
         ns
     }));
     namespaces.extend(lab.clients.iter().map(|client| underlay::client(lab, client)));

@@ -88,11 +88,31 @@ pub fn proxy_config(lab: &Lab, host: &Host) -> ProxyConfig {
     config
 }
 
+/// The kernel's own values of what kube-proxy sets, for hosts without it: a lab may lose its
+/// services while it runs.
+const WITHOUT_PROXY: &[(&str, &str)] = &[
+    ("net/ipv4/conf/all/route_localnet", "0"),
+    ("net/netfilter/nf_conntrack_tcp_timeout_established", "432000"),
+    ("net/netfilter/nf_conntrack_tcp_timeout_close_wait", "60"),
+];
+
 /// The sysctls that kube-proxy sets on a host.
 pub fn sysctls(lab: &Lab, host: &Host) -> Vec<Sysctl> {
     // The number of connections is the machine's own affair; a lab has nothing to say about it.
-    let all = sysctl::sysctls(&proxy_config(lab, host), 1).into_iter();
-    all.filter(|s| !s.optional).collect()
+    let mut all = match lab.services.is_empty() {
+        true => Vec::new(),
+        false => sysctl::sysctls(&proxy_config(lab, host), 1),
+    };
+    all.retain(|s| !s.optional);
+    for (key, value) in WITHOUT_PROXY {
+        if !all.iter().any(|s| s.key == *key) {
+            all.push(Sysctl { key: (*key).to_owned(), value: (*value).to_owned(), optional: true });
+        }
+    }
+    // In one order, whoever sets them.
+    all.sort();
+    all.iter_mut().for_each(|s| s.optional = true);
+    all
 }
 
 /// Put the rules into a plan.
