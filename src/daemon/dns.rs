@@ -81,7 +81,8 @@ impl DnsServers {
         let waiting = State::Waiting { reason: "ContainerCreating".to_owned(), message: String::new() };
         let log = Rc::new(Log::default());
         let shared = Rc::new(Shared { state: RefCell::new(waiting), restarts: Cell::new(0), log, changed });
-        let keeper = Keeper { config: config.clone(), netns, objects: self.objects.subscribe(), shared: Rc::clone(&shared) };
+        let keeper =
+            Keeper { config: config.clone(), netns, objects: self.objects.subscribe(), shared: Rc::clone(&shared) };
         let server = Server { config: config.clone(), shared, task: tokio::task::spawn_local(keeper.run()) };
         self.running.borrow_mut().insert(ns.clone(), server);
     }

@@ -6,10 +6,9 @@
 //! [`server`] answers on the socket and [`client`] asks, in the words of [`api`] and, for what
 //! Kubernetes has, of [`objects`]; what is read from the kernel for people is [`inspect`]'s.
 
-pub mod dns;
-pub mod services;
 pub mod api;
 pub mod client;
+pub mod dns;
 pub mod flannelds;
 mod inhabit;
 pub mod inspect;
@@ -21,5 +20,6 @@ pub mod programs;
 pub mod readiness;
 pub mod rooms;
 pub mod server;
+pub mod services;
 pub mod state;
 pub mod workloads;

@@ -115,7 +115,13 @@ impl Daemon {
             return;
         }
         let old = self.services.proxies();
-        let work = Sync { lab: Arc::clone(&lab), slices: Arc::new(slices), old, hosts: self.hosts(&lab), iptables: self.iptables() };
+        let work = Sync {
+            lab: Arc::clone(&lab),
+            slices: Arc::new(slices),
+            old,
+            hosts: self.hosts(&lab),
+            iptables: self.iptables(),
+        };
         // DNS needs no rules; its change is on its way while they are written.
         self.tell_dns(&lab, &work.slices);
         let slices = Arc::clone(&work.slices);
@@ -134,7 +140,11 @@ impl Daemon {
         if lab.dns.is_none() {
             return;
         }
-        let fact = |p: &crate::lab::Pod| PodFact { namespace: p.id.namespace.to_string(), name: p.id.name.to_string(), ip: p.ip() };
+        let fact = |p: &crate::lab::Pod| PodFact {
+            namespace: p.id.namespace.to_string(),
+            name: p.id.name.to_string(),
+            ip: p.ip(),
+        };
         self.services.dns.tell(Objects {
             services: lab.services.clone(),
             slices: slices.to_vec(),

@@ -15,8 +15,8 @@ use crate::lab::names::{IfName, NsName};
 use super::deviation::Deviation;
 use super::rules::Rules;
 use super::types::{
-    Address, DnsServer, FdbEntry, File, Flanneld, Link, LinkKind, Listener, Neighbour, NsPlan, PeerLease, Plan, Program, Route,
-    Sysctl,
+    Address, DnsServer, FdbEntry, File, Flanneld, Link, LinkKind, Listener, Neighbour, NsPlan, PeerLease, Plan,
+    Program, Route, Sysctl,
 };
 
 /// The device that every namespace has by itself.

@@ -84,7 +84,8 @@ impl Rules {
         for name in names {
             let find = |rules: &Rules| rules.tables.iter().find(|t| t.name == name).cloned();
             // A table without rules is as good as one that is not there.
-            let bare = || Table { name: name.to_owned(), chains: builtin(name).iter().map(|c| Chain::builtin(c)).collect() };
+            let bare =
+                || Table { name: name.to_owned(), chains: builtin(name).iter().map(|c| Chain::builtin(c)).collect() };
             let (old, new) = (find(self).unwrap_or_else(bare), find(to).unwrap_or_else(bare));
             out.push_str(&old.changes_to(&new));
         }
