@@ -134,6 +134,7 @@ async fn serve(
             summary.warnings = problems.into_iter().collect();
             daemon.set_built();
             tokio::task::spawn_local(Rc::clone(daemon).follow_endpoints());
+            tokio::task::spawn_local(Rc::clone(daemon).follow_balancers());
             report(&Event::Done(summary));
         }
         Err(failed) => {

@@ -19,7 +19,9 @@ use crate::plan::proxy::{self, ProxyRules};
 use crate::plan::services::{self, PodState, Proxies};
 use crate::workload::dns::{Objects, PodFact};
 
+use super::balancers::BalancerLayer;
 use super::dns::DnsServers;
+use super::health::HealthServers;
 use super::objects;
 use super::state::Daemon;
 
@@ -32,6 +34,8 @@ pub struct ServiceLayer {
     /// Pods that have been told to end.
     terminating: RefCell<HashSet<PodId>>,
     pub dns: DnsServers,
+    pub health: HealthServers,
+    pub balancers: BalancerLayer,
     /// What went wrong when rules were last written, for `status`.
     trouble: RefCell<Vec<String>>,
 }
@@ -46,7 +50,8 @@ impl ServiceLayer {
     }
 
     pub fn trouble(&self) -> Vec<String> {
-        self.trouble.borrow().clone()
+        let own = self.trouble.borrow().clone();
+        own.into_iter().chain(self.health.trouble()).chain(self.balancers.trouble()).collect()
     }
 
     pub fn is_terminating(&self, pod: &PodId) -> bool {
@@ -133,6 +138,8 @@ impl Daemon {
             }
             Err(e) => *self.services.trouble.borrow_mut() = vec![format!("services: {e}")],
         }
+        self.services.health.follow(&lab, &self.services.proxies(), |ns| self.netns(ns));
+        self.services.balancers.ring();
     }
 
     /// Tell the DNS servers what there is.

@@ -74,6 +74,23 @@ pub struct ClusterSpec {
     pub kube_proxy: KubeProxySpec,
     /// The cloud's load balancers.
     pub load_balancer: LoadBalancerSpec,
+    /// Addresses, or ranges of them, that the router sends to hosts, each with the host or hosts. A
+    /// service's externalIPs are reachable from outside only where somebody routes them.
+    pub external_routes: Named<OneOrMore>,
+}
+
+/// A word or a list of words.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+impl Default for OneOrMore {
+    fn default() -> Self {
+        OneOrMore::More(Vec::new())
+    }
 }
 
 /// kube-proxy's configuration, as far as it changes rules.
