@@ -137,7 +137,7 @@ async fn serve(listener: tokio::net::TcpListener, key: Key, answers: Rc<RefCell<
                 async move { Ok::<_, Infallible>(answer) }
             });
             let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(16 << 10);
+            builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(16 << 10).title_case_headers(true);
             // Whatever a client does wrong ends its own connection.
             let _ = tokio::time::timeout(SLOW, builder.serve_connection(TokioIo::new(stream), service)).await;
         });

@@ -4,7 +4,7 @@
 
 use netlink_packet_core::{Emitable, NetlinkDeserializable, NetlinkHeader};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHop, RouteProtocol, RouteType,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHop, RouteNextHopFlags, RouteProtocol, RouteType,
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
@@ -47,10 +47,14 @@ pub fn is_plain(message: &RouteMessage) -> bool {
         && message.attributes.iter().any(|a| matches!(a, RouteAttribute::Oif(_) | RouteAttribute::MultiPath(_)))
 }
 
-/// A next hop with an address, no more weight than the others, and a device that lives.
+/// A next hop with an address, no more weight than the others, and a device that lives. Whether that has
+/// a carrier just now is not the route's affair.
 fn is_plain_hop(hop: &RouteNextHop) -> bool {
     let gateway = |a: &RouteAttribute| matches!(a, RouteAttribute::Gateway(RouteAddress::Inet(_)));
-    hop.hops == 0 && hop.flags.is_empty() && hop.attributes.len() == 1 && hop.attributes.iter().all(gateway)
+    hop.hops == 0
+        && (hop.flags - RouteNextHopFlags::Linkdown).is_empty()
+        && hop.attributes.len() == 1
+        && hop.attributes.iter().all(gateway)
 }
 
 /// A route that no plan has words for.

@@ -40,6 +40,7 @@ pub(super) fn resolve(
         let words = match written {
             OneOrMore::One(word) => std::slice::from_ref(word),
             OneOrMore::More(words) => words.as_slice(),
+            OneOrMore::Nothing => &[],
         };
         if words.is_empty() {
             let what = format!("{} is routed to no host", to.value);

@@ -80,17 +80,13 @@ pub struct ClusterSpec {
 }
 
 /// A word or a list of words.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum OneOrMore {
     One(String),
     More(Vec<String>),
-}
-
-impl Default for OneOrMore {
-    fn default() -> Self {
-        OneOrMore::More(Vec::new())
-    }
+    #[default]
+    Nothing,
 }
 
 /// kube-proxy's configuration, as far as it changes rules.
