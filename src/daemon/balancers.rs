@@ -2,7 +2,7 @@
 //! making the router's rules and routes follow. What the router must hold is pure and is
 //! [`crate::plan::balancers`]'; the ports that are asked are [`super::health`]'s.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio::sync::{MutexGuard, Notify};
 
+use crate::kernel::conntrack::{self, Flow};
 use crate::kernel::ns::NetNs;
 use crate::lab::Lab;
 use crate::lab::names::{HostName, NsName};
@@ -36,6 +37,8 @@ pub struct BalancerLayer {
     applied: RefCell<Arc<Balancers>>,
     /// Which host has answered for which service in the last round.
     healthy: RefCell<BTreeSet<(ObjectKey, HostName)>>,
+    /// Counts the rounds that were asked in somebody's turn, whose answers are newer than others'.
+    rounds: Cell<u64>,
     /// Rung when answers may have changed, so that nobody waits for the next round.
     bell: Notify,
     trouble: RefCell<Option<String>>,
@@ -77,10 +80,14 @@ impl Daemon {
                 continue;
             }
             // Not in one's turn: a host that does not answer holds nobody else up.
+            let round = self.services.balancers.rounds.get();
             let healthy = self.ask(checks).await;
             let same = *self.services.balancers.healthy.borrow() == healthy;
             if !same || self.services.balancers.trouble().is_some() {
                 let turn = self.turn().await;
+                if self.services.balancers.rounds.get() != round {
+                    continue;
+                }
                 *self.services.balancers.healthy.borrow_mut() = healthy;
                 self.apply_balancers(&turn).await;
             }
@@ -92,6 +99,7 @@ impl Daemon {
         let lab = self.lab();
         self.services.health.follow(&lab, &self.services.proxies(), |ns| self.netns(ns));
         let healthy = self.ask(balancers::checks(&lab)).await;
+        self.services.balancers.rounds.update(|n| n + 1);
         *self.services.balancers.healthy.borrow_mut() = healthy;
         self.apply_balancers(turn).await;
     }
@@ -114,8 +122,17 @@ impl Daemon {
         *layer.trouble.borrow_mut() =
             (!done).then(|| "the router's rules for load balancers are not as they should be".to_owned());
         if done {
+            self.forget_flows(old, new.clone()).await;
             layer.set(new);
         }
+    }
+
+    /// Forget UDP flows that lead where none should any more.
+    pub async fn forget_flows(&self, old: Arc<Balancers>, new: Balancers) {
+        let Some(router) = self.netns(&NsName::Router).filter(|_| old.udp != new.udp) else { return };
+        let stale = move |flow: &Flow| new.is_stale(&old, flow.destination(), flow.answers_from());
+        // Where that fails flows end by their own time; the rules are right.
+        let _ = tokio::task::spawn_blocking(move || conntrack::forget_udp(&router, stale)).await;
     }
 
     /// The router's plan with these load balancers.

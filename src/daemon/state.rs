@@ -177,7 +177,10 @@ impl Daemon {
         *self.plan.borrow_mut() = Arc::new(bare);
         *self.text.borrow_mut() = text.clone();
         self.tell_dns(&self.lab(), &slices);
+        let before = self.services.proxies();
         self.services.set(slices, proxies);
+        self.services_changed(before).await;
+        self.forget_flows(self.services.balancers.applied(), balancers.clone()).await;
         self.services.balancers.set(balancers);
         self.sync_balancers(&turn).await;
         self.readiness.follow(&self.lab(), self);

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::diag::{Problem, Problems, codes, did_you_mean};
 use crate::spec::LabFile;
 use crate::spec::at::At;
-use crate::spec::types::OneOrMore;
+use crate::spec::value::OneOrMore;
 
 use super::declared;
 use super::ipam::Ranges;

@@ -12,6 +12,7 @@
 //!
 //! An address that leads nowhere is unreachable by itself: the router has no default route.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::lab::names::HostName;
@@ -19,7 +20,7 @@ use crate::lab::{Host, Lab};
 use crate::objects::{ObjectKey, Service, balancers};
 
 use super::proxy::chain::hash;
-use super::proxy::service::{ServicePort, map};
+use super::proxy::service::{Protocol, ServicePort, map};
 use super::proxy::{Family, canonical};
 use super::rules::Rules;
 use super::types::{NextHop, Plan, Route};
@@ -38,6 +39,8 @@ const FORWARD: &str = "LB-FORWARD";
 pub struct Balancers {
     pub routes: Vec<Route>,
     pub rules: Rules,
+    /// Where UDP to a load balancer's address and port may be translated to.
+    pub udp: BTreeMap<SocketAddr, BTreeSet<SocketAddr>>,
 }
 
 /// A host's answer that a load balancer wants before it sends packets there.
@@ -105,10 +108,18 @@ pub fn plan(lab: &Lab, healthy: impl Fn(&ObjectKey, &HostName) -> bool) -> Balan
 }
 
 impl Balancers {
+    /// Whether a UDP flow that was sent to `to` and is answered from `by` leads where no new one would
+    /// be led. Its packets would go there for as long as somebody sends some.
+    pub fn is_stale(&self, before: &Balancers, to: SocketAddr, by: SocketAddr) -> bool {
+        let led = |all: &Balancers| all.udp.get(&to).is_some_and(|targets| targets.contains(&by));
+        led(before) && !led(self)
+    }
+
     fn add(&mut self, lab: &Lab, balancer: &Balancer) {
         balancer.firewall(&mut self.rules);
         if balancer.translates {
             balancer.translate(&mut self.rules);
+            self.udp.extend(balancer.udp_targets());
         } else {
             balancer.admit(&mut self.rules);
             self.routes.extend(route(lab, balancer.address, &balancer.hosts));
@@ -171,6 +182,14 @@ impl Balancer<'_> {
         }
     }
 
+    fn udp_targets(&self) -> impl Iterator<Item = (SocketAddr, BTreeSet<SocketAddr>)> {
+        self.ports.iter().filter(|p| p.name.protocol == Protocol::Udp).filter_map(|port| {
+            let node_port = port.node_port?;
+            let targets = self.hosts.iter().map(|host| SocketAddr::new(host.ip(), node_port)).collect();
+            Some((SocketAddr::new(self.address, port.port), targets))
+        })
+    }
+
     fn admit(&self, rules: &mut Rules) {
         for port in &self.ports {
             rules.table("filter").chain(FORWARD).add(format!("{} -j ACCEPT", self.matched(port)));
@@ -201,4 +220,96 @@ pub fn add(plan: &mut Plan, balancers: &Balancers) {
         }
     }
     router.rules.sort();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab;
+    use crate::spec::load::{Text, decode_text};
+
+    fn lab(services: &str) -> Lab {
+        let text = format!(
+            "networks: {{ rack1: {{}}, rack2: {{}} }}\nhosts: {{ node1: {{ network: rack1 }}, node2: {{ network: rack1 }}, \
+             node3: {{ network: rack2 }} }}\npods: {{ tea: {{ labels: {{ app: tea }} }} }}\nservices: {services}\n"
+        );
+        let mut loaded = decode_text(&Text { text, default_name: "lab".to_owned(), ..Text::default() });
+        let mut problems = std::mem::take(&mut loaded.problems);
+        lab::resolve(&loaded, None, &mut problems).unwrap_or_else(|| panic!("{problems:#?}"))
+    }
+
+    fn tea(more: &str) -> Lab {
+        lab(&format!("{{ tea: {{ type: LoadBalancer, selector: {{ app: tea }}, ports: [{{ port: 80 }}]{more} }} }}"))
+    }
+
+    const LOCAL: &str = ", externalTrafficPolicy: Local, healthCheckNodePort: 31000";
+
+    #[test]
+    fn under_policy_cluster_every_host_has_even_odds_and_the_routers_address_is_put_on() {
+        let made = plan(&tea(""), |_, _| false);
+        let lines = made.rules.lines();
+        let odds: Vec<&str> = lines.iter().filter_map(|l| l.split("--probability ").nth(1)).collect();
+        assert_eq!(odds.len(), 2, "{lines:#?}");
+        assert!(odds[0].starts_with("0.33333333349 ") && odds[1].starts_with("0.50000000000 "), "{odds:?}");
+        let to: Vec<&str> = lines.iter().filter_map(|l| l.split("--to-destination ").nth(1)).collect();
+        assert_eq!(to, ["192.168.1.11:30086", "192.168.1.12:30086", "192.168.2.11:30086"]);
+        assert!(lines.iter().any(|l| l.contains("POSTROUTING") && l.ends_with("-j MASQUERADE")), "{lines:#?}");
+        assert_eq!(made.routes, []);
+    }
+
+    #[test]
+    fn under_policy_local_the_healthy_hosts_are_next_hops_and_nothing_is_translated() {
+        let lab = tea(LOCAL);
+        let asked: Vec<String> = checks(&lab).iter().map(|c| c.at.to_string()).collect();
+        assert_eq!(asked, ["192.168.1.11:31000", "192.168.1.12:31000", "192.168.2.11:31000"]);
+        let made = plan(&lab, |service, host| service.name == "tea" && host.as_str() != "node2");
+        let shown: Vec<String> = made.routes.iter().map(ToString::to_string).collect();
+        let both = "198.51.100.1/32 nexthop via 192.168.1.11 dev br-rack1 nexthop via 192.168.2.11 dev br-rack2";
+        assert_eq!(shown, [both]);
+        assert!(made.rules.tables.iter().all(|t| t.name != "nat"));
+        assert_eq!(plan(&lab, |_, _| false).routes, []);
+    }
+
+    #[test]
+    fn without_node_ports_all_hosts_are_next_hops_whether_or_not_they_have_endpoints() {
+        let lab = tea(", allocateLoadBalancerNodePorts: false");
+        assert_eq!(checks(&lab), []);
+        assert_eq!(plan(&lab, |_, _| false).routes[0].devices().count(), 3);
+    }
+
+    #[test]
+    fn what_is_routed_ends_at_the_router_unless_a_service_has_the_port() {
+        let lines = plan(&tea(LOCAL), |_, _| true).rules.lines();
+        let forward: Vec<&String> = lines.iter().filter(|l| l.contains("-A LB-FORWARD")).collect();
+        assert!(forward[0].contains("-d 198.51.100.1/32 -p tcp") && forward[0].ends_with("--dport 80 -j ACCEPT"));
+        assert!(forward.last().is_some_and(|l| l.contains("-j REJECT")), "{lines:#?}");
+    }
+
+    #[test]
+    fn source_ranges_come_before_everything_else() {
+        let lines = plan(&tea(", loadBalancerSourceRanges: [10.0.0.0/8, 0.0.0.0/0]"), |_, _| true).rules.lines();
+        let wall: Vec<&String> = lines.iter().filter(|l| l.contains("-t mangle -A LB-FIREWALL")).collect();
+        assert_eq!(wall.len(), 3, "{lines:#?}");
+        assert!(wall[0].contains("-s 10.0.0.0/8 -d 198.51.100.1/32") && wall[0].ends_with("-j ACCEPT"));
+        assert!(!wall[1].contains("-s ") && wall[2].ends_with("-j DROP"));
+    }
+
+    #[test]
+    fn a_lab_without_load_balancers_has_nothing_at_the_router() {
+        let lab = lab("{ tea: { selector: { app: tea }, ports: [{ port: 80 }] } }");
+        assert_eq!(plan(&lab, |_, _| true), Balancers::default());
+    }
+
+    #[test]
+    fn a_udp_flow_is_stale_when_its_host_is_gone() {
+        let udp = |ports: &str| {
+            lab(&format!("{{ dns: {{ type: LoadBalancer, selector: {{ app: tea }}, ports: [{ports}] }} }}"))
+        };
+        let old = plan(&udp("{ port: 53, protocol: UDP, nodePort: 30053 }"), |_, _| true);
+        let new = plan(&udp("{ port: 53, protocol: UDP, nodePort: 30054 }"), |_, _| true);
+        let at = |text: &str| text.parse().expect("an address and a port");
+        let (to, by) = (at("198.51.100.1:53"), at("192.168.1.11:30053"));
+        assert!(new.is_stale(&old, to, by) && !old.is_stale(&old, to, by));
+        assert!(!new.is_stale(&old, at("192.168.1.12:53"), by), "somebody else's flow");
+    }
 }

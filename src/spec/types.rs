@@ -12,7 +12,7 @@ use super::damage::Damage;
 use super::manifest::Objects;
 use super::named::Named;
 use super::probe::ProbeSpec;
-use super::value::{Labels, Port, PortSpec};
+use super::value::{Labels, OneOrMore, Port, PortSpec};
 
 /// A lab: hosts on networks, pods on hosts, a flannel network between them, and probes that say
 /// what must be true of it.
@@ -77,16 +77,6 @@ pub struct ClusterSpec {
     /// Addresses, or ranges of them, that the router sends to hosts, each with the host or hosts. A
     /// service's externalIPs are reachable from outside only where somebody routes them.
     pub external_routes: Named<OneOrMore>,
-}
-
-/// A word or a list of words.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum OneOrMore {
-    One(String),
-    More(Vec<String>),
-    #[default]
-    Nothing,
 }
 
 /// kube-proxy's configuration, as far as it changes rules.

@@ -15,6 +15,7 @@ mod readiness;
 mod rooms;
 mod sample;
 mod services_balancer;
+mod services_rules;
 mod testing;
 mod together;
 mod untouched;
