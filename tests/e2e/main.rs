@@ -4,6 +4,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod ask;
 mod backends;
 mod drift;
 mod drift_filters;
@@ -14,6 +15,12 @@ mod programs;
 mod readiness;
 mod rooms;
 mod sample;
+#[path = "../conformance_kube_proxy/sctp.rs"]
+mod sctp;
+mod services_affinity;
+mod services_endpoints;
+mod services_manifests;
+mod services_traffic;
 mod testing;
 mod together;
 mod untouched;
