@@ -18,9 +18,11 @@ mod sample;
 #[path = "../conformance_kube_proxy/sctp.rs"]
 mod sctp;
 mod services_affinity;
+mod services_dns;
 mod services_endpoints;
 mod services_manifests;
 mod services_traffic;
+mod services_types;
 mod testing;
 mod together;
 mod untouched;
