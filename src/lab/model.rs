@@ -164,7 +164,7 @@ pub struct Pod {
     /// The deployment it belongs to.
     pub owner: Option<String>,
     pub restart_policy: RestartPolicy,
-    /// What it is called behind the headless service that `subdomain` names.
+    /// What it calls itself, and is called behind the headless service that `subdomain` names.
     pub hostname: Option<String>,
     pub subdomain: Option<String>,
     /// How long its programs have to end.
@@ -244,6 +244,11 @@ impl Pod {
 
     pub fn ip(&self) -> IpAddr {
         self.address.addr()
+    }
+
+    /// What the pod calls itself: the hostname that was written, or else its own name.
+    pub fn hostname(&self) -> &str {
+        self.hostname.as_deref().unwrap_or(self.id.name.as_str())
     }
 
     pub fn ports(&self) -> impl Iterator<Item = &Port> {

@@ -40,6 +40,14 @@ pub fn listeners(ports: &[Port], host: Option<&Host>, ip: std::net::IpAddr) -> V
     ports.iter().map(|p| Listener { protocol: p.protocol, port: p.number, host: host.clone(), ip }).collect()
 }
 
+/// The file that has a machine's own name.
+const HOSTNAME: &str = "/etc/hostname";
+
+/// The name that processes of a machine with these files see, where they say it.
+pub fn hostname(files: &[File]) -> Option<&str> {
+    files.iter().find(|f| f.path == HOSTNAME).map(|f| f.content.trim())
+}
+
 const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
 
 /// Hosts, clients and the router know each other by name, as machines with a DNS of their own do.
@@ -50,23 +58,29 @@ pub fn machine_files(lab: &Lab, ns: &NsName) -> Vec<File> {
     for (ip, name) in known {
         let _ = writeln!(hosts, "{ip}\t{name}");
     }
-    files(ns, hosts, "# no DNS server is known here\n".to_owned())
+    files(ns.hostname(), hosts, "# no DNS server is known here\n".to_owned())
 }
 
-/// A pod's files as kubelet writes them: its own name, the cluster's DNS service, the search list.
+/// A pod's files as kubelet writes them: its own name, with the one behind its subdomain in front,
+/// the cluster's DNS service, the search list (`GeneratePodHostNameAndDomain`, `ensureHostsFile`).
 pub fn pod_files(lab: &Lab, pod: &Pod) -> Vec<File> {
-    let hosts = format!("# Kubernetes-managed hosts file.\n{LOCALHOST}{}\t{}\n", pod.ip(), pod.id.name);
     let dns = lab.dns_address();
     let domain = &lab.cluster.domain;
     let namespace = &pod.id.namespace;
+    let name = pod.hostname();
+    let names = match &pod.subdomain {
+        Some(subdomain) => format!("{name}.{subdomain}.{namespace}.svc.{domain}\t{name}"),
+        None => name.to_owned(),
+    };
+    let hosts = format!("# Kubernetes-managed hosts file.\n{LOCALHOST}{}\t{names}\n", pod.ip());
     let resolv = format!("search {namespace}.svc.{domain} svc.{domain} {domain}\nnameserver {dns}\noptions ndots:5\n");
-    files(&pod.ns(), hosts, resolv)
+    files(name, hosts, resolv)
 }
 
-fn files(ns: &NsName, hosts: String, resolv: String) -> Vec<File> {
+fn files(hostname: &str, hosts: String, resolv: String) -> Vec<File> {
     let file = |path: &str, content: String| File { path: path.to_owned(), content };
     vec![
-        file("/etc/hostname", format!("{}\n", ns.hostname())),
+        file(HOSTNAME, format!("{hostname}\n")),
         file("/etc/hosts", hosts),
         file("/etc/resolv.conf", resolv),
     ]
