@@ -23,6 +23,7 @@ mod services_endpoints;
 mod services_manifests;
 mod services_traffic;
 mod services_types;
+mod services_udp;
 mod services_rules;
 mod testing;
 mod together;

@@ -44,9 +44,9 @@ fn the_cluster_and_its_services_have_their_records(bench: &Bench) {
         lab += &record("7.7.96.10.in-addr.arpa", "PTR", tcp, "answers: [plain.default.svc.cluster.local.]");
         lab += &record(&of("bare"), "A", tcp, "answers: [10.244.2.100]");
         lab += &record(&of("_http._tcp.bare"), "SRV", tcp, "answers: ['0 100 8080 10-244-2-100.bare.default.svc.cluster.local.']");
-        lab += &record("100.2.244.10.in-addr.arpa", "PTR", tcp, "answers: [10-244-2-100.bare.default.svc.cluster.local.]");
+        lab += &record("100.2.244.10.in-addr.arpa", "PTR", tcp, "answers: [10-244-2-100.bare.default.svc.cluster.local., 10-244-2-100.plain.default.svc.cluster.local.]");
         lab += &record("10-244-2-100.default.pod.cluster.local", "A", tcp, "answers: [10.244.2.100]");
-        lab += &record("dns-version.cluster.local", "TXT", tcp, "answers: ['\"1.1.0\"']");
+        lab += &record("dns-version.cluster.local", "TXT", tcp, "answers: [1.1.0]");
         lab += &record(&of("no-such"), "A", tcp, "rcode: NXDOMAIN");
         lab += &record(&of("plain"), "AAAA", tcp, "rcode: NOERROR, answers: []");
     }
