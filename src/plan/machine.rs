@@ -1,6 +1,7 @@
 //! What namespaces of every kind have: sysctls with known values, MAC addresses, files.
 
 use std::fmt::Write;
+use std::net::IpAddr;
 
 use sha2::{Digest, Sha256};
 
@@ -9,12 +10,28 @@ use crate::lab::{Host, Lab, Pod, Port};
 
 use super::types::{File, Listener, Mac, Sysctl};
 
-/// The MAC address of a device. The kernel would choose one at random; here it follows from the
+/// The MAC address of a device other than a pod's. The kernel would choose one at random; here it follows from the
 /// names, so that the plan can write down peers' addresses and a lab looks the same every time.
 pub fn mac(ns: &NsName, dev: &str) -> Mac {
     let digest = Sha256::digest(format!("{}/{dev}", ns.path()));
     // Locally administered, and not a group address (IEEE 802).
     Mac([digest[0] & 0xfc | 0x02, digest[1], digest[2], digest[3], digest[4], digest[5]])
+}
+
+/// The MAC address of a pod's `eth0`: it follows from its IP address, as CNI's plug-in bridge made it
+/// for years (`hwaddr.GenerateHardwareAddr4`). A pod that gets the address of one that went is then
+/// found at once, where its neighbours would send to the old one until they ask anew.
+pub fn pod_mac(ip: IpAddr) -> Mac {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, c, d] = ip.octets();
+            Mac([0x0a, 0x58, a, b, c, d])
+        }
+        IpAddr::V6(ip) => {
+            let digest = Sha256::digest(ip.octets());
+            Mac([0x0a, 0x58, digest[0], digest[1], digest[2], digest[3]])
+        }
+    }
 }
 
 /// A new namespace inherits the IPv4 settings of the machine's own (`devconf_inherit_init_net`),
@@ -35,7 +52,7 @@ pub fn bridge_netfilter(on: bool) -> Sysctl {
     Sysctl { key: "net/bridge/bridge-nf-call-iptables".to_owned(), value, optional: true }
 }
 
-pub fn listeners(ports: &[Port], host: Option<&Host>, ip: std::net::IpAddr) -> Vec<Listener> {
+pub fn listeners(ports: &[Port], host: Option<&Host>, ip: IpAddr) -> Vec<Listener> {
     let host = host.map(|h| h.name.clone());
     ports.iter().map(|p| Listener { protocol: p.protocol, port: p.number, host: host.clone(), ip }).collect()
 }
