@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::dns::Dns;
 use super::names::{HostName, IfName, LabName, NetworkName, NsName, PodId, path_of};
 use super::probe::Probe;
+use super::resolver::Resolver;
 use crate::objects::{EndpointSlice, ObjectKey, Service};
 use crate::spec::types::{EnvVar, RestartPolicy};
 use crate::spec::value::{Labels, Protocol};
@@ -167,6 +168,9 @@ pub struct Pod {
     /// What it calls itself, and is called behind the headless service that `subdomain` names.
     pub hostname: Option<String>,
     pub subdomain: Option<String>,
+    /// Where it resolves names, where that is not the cluster's DNS alone.
+    #[serde(skip_serializing_if = "Resolver::is_usual")]
+    pub resolver: Resolver,
     /// How long its programs have to end.
     pub grace: Duration,
     pub containers: Vec<Container>,

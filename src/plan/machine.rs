@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use sha2::{Digest, Sha256};
 
 use crate::lab::names::NsName;
+use crate::lab::resolver::ClusterDns;
 use crate::lab::{Host, Lab, Pod, Port};
 
 use super::types::{File, Listener, Mac, Sysctl};
@@ -79,9 +80,8 @@ pub fn machine_files(lab: &Lab, ns: &NsName) -> Vec<File> {
 }
 
 /// A pod's files as kubelet writes them: its own name, with the one behind its subdomain in front,
-/// the cluster's DNS service, the search list (`GeneratePodHostNameAndDomain`, `ensureHostsFile`).
+/// how it resolves names (`GeneratePodHostNameAndDomain`, `ensureHostsFile`).
 pub fn pod_files(lab: &Lab, pod: &Pod) -> Vec<File> {
-    let dns = lab.dns_address();
     let domain = &lab.cluster.domain;
     let namespace = &pod.id.namespace;
     let name = pod.hostname();
@@ -90,15 +90,12 @@ pub fn pod_files(lab: &Lab, pod: &Pod) -> Vec<File> {
         None => name.to_owned(),
     };
     let hosts = format!("# Kubernetes-managed hosts file.\n{LOCALHOST}{}\t{names}\n", pod.ip());
-    let resolv = format!("search {namespace}.svc.{domain} svc.{domain} {domain}\nnameserver {dns}\noptions ndots:5\n");
+    let cluster = ClusterDns { address: lab.dns_address(), domain, namespace: namespace.as_str() };
+    let resolv = pod.resolver.text(cluster);
     files(name, hosts, resolv)
 }
 
 fn files(hostname: &str, hosts: String, resolv: String) -> Vec<File> {
     let file = |path: &str, content: String| File { path: path.to_owned(), content };
-    vec![
-        file(HOSTNAME, format!("{hostname}\n")),
-        file("/etc/hosts", hosts),
-        file("/etc/resolv.conf", resolv),
-    ]
+    vec![file(HOSTNAME, format!("{hostname}\n")), file("/etc/hosts", hosts), file("/etc/resolv.conf", resolv)]
 }
