@@ -10,14 +10,18 @@ as_root_and_ordinary_user![
     pods_have_names_by_hostname_and_subdomain,
     a_pods_hosts_file_has_its_own_name,
     an_external_name_is_an_alias_that_changes,
+    a_pods_resolver_is_set_by_its_dns_policy_and_dns_config,
 ];
 as_root![a_service_name_may_begin_with_a_digit, every_cluster_has_the_service_kubernetes];
 
 /// The A records of a name, in order, as a program of the pod gets them.
 fn resolve(bench: &Bench, from: &str, name: &str) -> Vec<String> {
     let said = bench.exec(from, &["getent", "ahostsv4", name]).stdout;
-    let mut all: Vec<String> =
-        said.lines().filter(|l| l.contains("STREAM")).filter_map(|l| Some(l.split_whitespace().next()?.to_owned())).collect();
+    let mut all: Vec<String> = said
+        .lines()
+        .filter(|l| l.contains("STREAM"))
+        .filter_map(|l| Some(l.split_whitespace().next()?.to_owned()))
+        .collect();
     all.sort();
     all
 }
@@ -38,13 +42,28 @@ fn the_cluster_and_its_services_have_their_records(bench: &Bench) {
     let of = |service: &str| format!("{service}.default.svc.cluster.local");
     for tcp in [false, true] {
         lab += &record(&of("kubernetes"), "A", tcp, "answers: [10.96.0.1]");
-        lab += &record("_https._tcp.kubernetes.default.svc.cluster.local", "SRV", tcp, "answers: ['0 100 443 kubernetes.default.svc.cluster.local.']");
+        lab += &record(
+            "_https._tcp.kubernetes.default.svc.cluster.local",
+            "SRV",
+            tcp,
+            "answers: ['0 100 443 kubernetes.default.svc.cluster.local.']",
+        );
         lab += &record(&of("plain"), "A", tcp, "answers: [10.96.7.7]");
         lab += &record(&of("_http._tcp.plain"), "SRV", tcp, "answers: ['0 100 80 plain.default.svc.cluster.local.']");
         lab += &record("7.7.96.10.in-addr.arpa", "PTR", tcp, "answers: [plain.default.svc.cluster.local.]");
         lab += &record(&of("bare"), "A", tcp, "answers: [10.244.2.100]");
-        lab += &record(&of("_http._tcp.bare"), "SRV", tcp, "answers: ['0 100 8080 10-244-2-100.bare.default.svc.cluster.local.']");
-        lab += &record("100.2.244.10.in-addr.arpa", "PTR", tcp, "answers: [10-244-2-100.bare.default.svc.cluster.local., 10-244-2-100.plain.default.svc.cluster.local.]");
+        lab += &record(
+            &of("_http._tcp.bare"),
+            "SRV",
+            tcp,
+            "answers: ['0 100 8080 10-244-2-100.bare.default.svc.cluster.local.']",
+        );
+        lab += &record(
+            "100.2.244.10.in-addr.arpa",
+            "PTR",
+            tcp,
+            "answers: [10-244-2-100.bare.default.svc.cluster.local., 10-244-2-100.plain.default.svc.cluster.local.]",
+        );
         lab += &record("10-244-2-100.default.pod.cluster.local", "A", tcp, "answers: [10.244.2.100]");
         lab += &record("dns-version.cluster.local", "TXT", tcp, "answers: [1.1.0]");
         lab += &record(&of("no-such"), "A", tcp, "rcode: NXDOMAIN");
@@ -135,4 +154,31 @@ fn every_cluster_has_the_service_kubernetes(bench: &Bench) {
     assert_eq!(address(bench, "ask", "kube-dns.kube-system"), "10.96.0.10");
     // Nobody stands behind it, and that is said at once.
     assert!(get(bench, "ask", "http://10.96.0.1:443").is_err());
+}
+
+fn a_pods_resolver_is_set_by_its_dns_policy_and_dns_config(bench: &Bench) {
+    let letters = "abcdefgh";
+    let long: Vec<String> = letters.chars().map(|c| format!("{}.example.com", c.to_string().repeat(50))).collect();
+    let lab = format!(
+        "hosts: {{ node1: {{}} }}\npods:\n  one: {{ labels: {{ app: tea }} }}\n  \
+         own: {{ dnsPolicy: None, dnsConfig: {{ nameservers: [10.96.0.10], searches: [svc.cluster.local], \
+         options: [{{ name: ndots, value: '2' }}] }} }}\n  \
+         many: {{ dnsConfig: {{ searches: [{}, default.svc.cluster.local] }} }}\n  \
+         odd: {{ dnsConfig: {{ searches: [., _under_score.default.svc.cluster.local] }} }}\n  \
+         alone: {{ dnsPolicy: Default }}\nservices:\n  \
+         tea: {{ clusterIP: 10.96.7.7, selector: {{ app: tea }}, ports: [{{ port: 80, targetPort: 8080 }}] }}\n",
+        long.join(", ")
+    );
+    bench.up(&bench.write(&lab));
+    let own = bench.sh("own", "cat /etc/resolv.conf");
+    assert_eq!(own, "search svc.cluster.local\nnameserver 10.96.0.10\noptions ndots:2\n");
+    assert_eq!(resolve(bench, "own", "tea.default"), ["10.96.7.7"], "the only search path completes it");
+    assert_eq!(resolve(bench, "own", "tea"), Vec::<String>::new(), "its own namespace is not searched");
+    assert!(bench.sh("many", "cat /etc/resolv.conf").contains(&long.join(" ")), "more than 256 characters in the list");
+    assert_eq!(resolve(bench, "many", "tea"), ["10.96.7.7"]);
+    assert!(bench.sh("odd", "cat /etc/resolv.conf").contains(" . _under_score.default.svc.cluster.local\n"));
+    assert_eq!(resolve(bench, "odd", "tea"), ["10.96.7.7"]);
+    assert_eq!(bench.sh("alone", "cat /etc/resolv.conf"), "", "its host knows no server");
+    let wrong = bench.write(&lab.replace("nameservers: [10.96.0.10], ", ""));
+    bench.run(&["up", &wrong]).ends_with(2).says("object-invalid").says("dnsConfig.nameservers");
 }

@@ -1,7 +1,7 @@
 //! Services without selector, which live by the slices and Endpoints objects that are given with them.
 
-use crate::ask::{answerers, endpoints, get, refused, udp_who, who};
 use crate::as_root_and_ordinary_user;
+use crate::ask::{answerers, endpoints, get, refused, udp_who, who};
 use crate::harness::Bench;
 
 as_root_and_ordinary_user![

@@ -134,10 +134,8 @@ fn zones(distribution: &str, pods: &[&str]) -> String {
     let host = |n: u8, zone: &str| format!("  node{n}: {{ labels: {{ topology.kubernetes.io/zone: {zone} }} }}\n");
     let hosts = [host(1, "east"), host(2, "east"), host(3, "west"), host(4, "west")].concat();
     let asks: String = (1..=4).map(|n| format!("  ask{n}: {{ host: node{n} }}\n")).collect();
-    let pods: String = pods
-        .iter()
-        .map(|host| format!("  on-{host}: {{ host: {host}, labels: {{ app: tea }} }}\n"))
-        .collect();
+    let pods: String =
+        pods.iter().map(|host| format!("  on-{host}: {{ host: {host}, labels: {{ app: tea }} }}\n")).collect();
     format!(
         "hosts:\n{hosts}pods:\n{asks}{pods}services:\n  tea: {{ selector: {{ app: tea }}, \
          ports: [{{ port: 80, targetPort: 8080 }}], trafficDistribution: {distribution} }}\n"
@@ -216,7 +214,6 @@ send(S, pack('H*', $ARGV[1]), 0, sockaddr_in(0, inet_aton($ARGV[0]))) or die;
 ";
 
 fn an_sctp_service_has_rules_and_its_packets_arrive(bench: &Bench) {
-    use std::io::{BufRead, BufReader};
     let lab = "hosts: { node1: {}, node2: {} }\npods:\n  ask: { host: node1 }\n  \
                one: { host: node2, labels: { app: tea }, command: [sleep, '1000'] }\nservices:\n  \
                tea: { selector: { app: tea }, ports: [{ port: 5060, targetPort: 5061, protocol: SCTP }] }\n";
@@ -225,15 +222,9 @@ fn an_sctp_service_has_rules_and_its_packets_arrive(bench: &Bench) {
     assert!(rules.contains("-p sctp") && rules.contains("--dport 5060"), "{rules}");
     let hear = bench.labctl(&["exec", "one", "--", "perl", "-MSocket", "-e", SCTP_HEAR]);
     let mut hear = crate::harness::Background::start(hear);
-    let mut heard = BufReader::new(hear.0.stdout.take().expect("a pipe"));
-    let mut line = || {
-        let mut line = String::new();
-        heard.read_line(&mut line).expect("text");
-        line
-    };
-    assert_eq!(line(), "here\n");
+    assert_eq!(hear.line(), "here\n");
     let packet: String = crate::sctp::init(40_000, 5060).iter().map(|b| format!("{b:02x}")).collect();
     let to = address(bench, "ask", "tea");
     bench.exec("ask", &["perl", "-MSocket", "-e", SCTP_SEND, &to, &packet]).ends_with(0);
-    assert_eq!(line(), format!("{} 40000 5061\n", bench.ip("ask")));
+    assert_eq!(hear.line(), format!("{} 40000 5061\n", bench.ip("ask")));
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::ask::{Failure, address, answerers, get, refused, text, udp, until_answers, who, Datagram};
+use crate::ask::{Datagram, Failure, address, answerers, get, refused, text, udp, until_answers, who};
 use crate::harness::Bench;
 use crate::{as_root, as_root_and_ordinary_user};
 
@@ -77,10 +77,14 @@ fn type_and_ports_change_over_tcp_and_udp(bench: &Bench) {
     for protocol in ["TCP", "UDP"] {
         let asked = |port: &str| match protocol {
             "TCP" => get(bench, "laptop", &format!("http://192.168.1.12:{port}")).map(|a| text(&a, "name")).ok(),
-            _ => udp(bench, "laptop", &format!("192.168.1.12:{port}"), Datagram::ANY).map(|(a, _)| text(&a, "name")).ok(),
+            _ => {
+                udp(bench, "laptop", &format!("192.168.1.12:{port}"), Datagram::ANY).map(|(a, _)| text(&a, "name")).ok()
+            }
         };
         let service = |head: &str, port: u16, node_port: &str| {
-            format!("{head} selector: {{ app: tea }}, ports: [{{ port: {port}, targetPort: 8080, protocol: {protocol}{node_port} }}]")
+            format!(
+                "{head} selector: {{ app: tea }}, ports: [{{ port: {port}, targetPort: 8080, protocol: {protocol}{node_port} }}]"
+            )
         };
         change(bench, &service("", 80, ""));
         let given = address(bench, "ask", "tea");
@@ -122,7 +126,8 @@ fn a_thousand_services_of_which_one_is_wrong_leave_the_lab_as_it_was(bench: &Ben
     let mut text = lab(CLUSTER_IP).split_once("dns:").expect("the end").0.to_owned();
     for n in 0..1000 {
         let port = if n == 617 { 70_000 } else { 80 };
-        let _ = writeln!(text, "  many{n}: {{ selector: {{ app: tea }}, ports: [{{ port: {port}, targetPort: 8080 }}] }}");
+        let _ =
+            writeln!(text, "  many{n}: {{ selector: {{ app: tea }}, ports: [{{ port: {port}, targetPort: 8080 }}] }}");
     }
     let ran = bench.run(&["up", &bench.write(&text)]).ends_with(2).says("object-invalid").says("70000").says("many617");
     assert_eq!(ran.stderr.matches("object-invalid\n").count(), 1, "one is wrong, and one is told of: {ran}");
