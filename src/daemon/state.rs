@@ -139,23 +139,29 @@ impl Daemon {
         let (slices, proxies) = self.services_of(&lab);
         let mut plan = Plan::clone(&self.plan());
         plan::services::add(&mut plan, &proxies);
+        let balancers = self.balancers_of(&lab);
+        plan::balancers::add(&mut plan, &balancers);
         let steps = diff(&Plan::default(), &plan);
         report(&Event::Progress(format!("building {} namespaces", plan.namespaces.len())));
         self.run(&steps).await.map_err(|f| vec![*f.problem()])?;
         self.tell_dns(&lab, &slices);
         self.services.set(slices, proxies);
+        self.services.balancers.set(balancers);
+        self.sync_balancers(&self.turn().await).await;
         self.readiness.follow(&lab, self);
         Ok(Summary { steps: steps.len(), ..Summary::default() })
     }
 
     /// Make the running lab what `text` says. What is in both stays untouched.
     pub async fn change(self: &Rc<Self>, text: &Text) -> Result<Summary, Vec<Problem>> {
-        let _turn = self.turn.lock().await;
+        let turn = self.turn().await;
         let (lab, warnings) = self.resolve(text)?;
         let bare = plan::plan(&lab);
         let (slices, proxies) = self.services_of(&lab);
         let mut wanted = bare.clone();
         plan::services::add(&mut wanted, &proxies);
+        let balancers = self.balancers_of(&lab);
+        plan::balancers::add(&mut wanted, &balancers);
         let there = self.observe().await.map_err(|p| vec![*p])?;
         let steps = diff(&there, &wanted);
         if let Err(failed) = self.run(&steps).await {
@@ -174,6 +180,9 @@ impl Daemon {
         let before = self.services.proxies();
         self.services.set(slices, proxies);
         self.services_changed(before).await;
+        self.forget_flows(self.services.balancers.applied(), balancers.clone()).await;
+        self.services.balancers.set(balancers);
+        self.sync_balancers(&turn).await;
         self.readiness.follow(&self.lab(), self);
         let changes = steps.iter().map(ToString::to_string).collect();
         Ok(Summary { steps: steps.len(), changes, warnings })
@@ -195,6 +204,7 @@ impl Daemon {
         let there = self.observe().await.map_err(|p| vec![*p])?;
         let mut wanted = plan::plan(&lab);
         plan::services::add(&mut wanted, &self.services_of(&lab).1);
+        plan::balancers::add(&mut wanted, &self.balancers_of(&lab));
         Ok(diff(&there, &wanted))
     }
 
@@ -207,6 +217,7 @@ impl Daemon {
     fn planned(&self) -> Plan {
         let mut plan = Plan::clone(&self.plan());
         plan::services::add(&mut plan, &self.services.proxies());
+        plan::balancers::add(&mut plan, &self.services.balancers.applied());
         plan
     }
 
@@ -218,7 +229,7 @@ impl Daemon {
     }
 
     /// Read back what the lab holds.
-    async fn observe(&self) -> Result<Plan, Box<Problem>> {
+    pub(super) async fn observe(&self) -> Result<Plan, Box<Problem>> {
         let plan = self.plan();
         let world = Arc::clone(&self.world);
         let planned = Arc::clone(&plan);
@@ -241,7 +252,7 @@ impl Daemon {
     }
 
     /// Do steps: who lives there stops first, then the kernel's part, then who lives there starts.
-    async fn run(&self, steps: &[Step]) -> Result<(), Undone> {
+    pub(super) async fn run(&self, steps: &[Step]) -> Result<(), Undone> {
         self.stop(steps).await;
         let kernel: Vec<Step> =
             steps.iter().filter(|s| !matches!(s.stage(), Stage::Stop | Stage::Workloads)).cloned().collect();

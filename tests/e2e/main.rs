@@ -19,6 +19,7 @@ mod sample;
 #[path = "../conformance_kube_proxy/sctp.rs"]
 mod sctp;
 mod services_affinity;
+mod services_balancer;
 mod services_dns;
 mod services_endpoints;
 mod services_manifests;

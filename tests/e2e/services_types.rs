@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::ask::{Datagram, Failure, address, answerers, get, refused, text, udp, until_answers, who};
+use crate::ask::{Datagram, Failure, address, answerers, get, refused, text, udp, udp_who, until_answers, who};
 use crate::harness::Bench;
 use crate::{as_root, as_root_and_ordinary_user};
 
@@ -15,6 +15,7 @@ as_root![
     an_alias_becomes_a_node_port_and_an_alias_again,
     a_service_becomes_a_node_port_of_one_number_for_tcp_and_udp,
     type_and_ports_change_over_tcp_and_udp,
+    a_load_balancer_serves_tcp_and_udp_on_one_port_number,
 ];
 
 /// A lab with one service, `tea`, with what stands in `service`.
@@ -75,12 +76,11 @@ fn a_service_becomes_a_node_port_of_one_number_for_tcp_and_udp(bench: &Bench) {
 
 fn type_and_ports_change_over_tcp_and_udp(bench: &Bench) {
     for protocol in ["TCP", "UDP"] {
-        let asked = |port: &str| match protocol {
-            "TCP" => get(bench, "laptop", &format!("http://192.168.1.12:{port}")).map(|a| text(&a, "name")).ok(),
-            _ => {
-                udp(bench, "laptop", &format!("192.168.1.12:{port}"), Datagram::ANY).map(|(a, _)| text(&a, "name")).ok()
-            }
+        let at = |to: &str| match protocol {
+            "TCP" => get(bench, "laptop", &format!("http://{to}")).map(|a| text(&a, "name")).ok(),
+            _ => udp(bench, "laptop", to, Datagram::ANY).map(|(a, _)| text(&a, "name")).ok(),
         };
+        let asked = |port: &str| at(&format!("192.168.1.12:{port}"));
         let service = |head: &str, port: u16, node_port: &str| {
             format!(
                 "{head} selector: {{ app: tea }}, ports: [{{ port: {port}, targetPort: 8080, protocol: {protocol}{node_port} }}]"
@@ -95,7 +95,10 @@ fn type_and_ports_change_over_tcp_and_udp(bench: &Bench) {
         assert_eq!(asked("30081"), None, "{protocol}: the old NodePort");
         change(bench, &service("type: NodePort,", 81, ", nodePort: 30082"));
         assert_eq!(asked("30082").as_deref(), Some("one"), "{protocol}: another port");
+        change(bench, &service("type: LoadBalancer,", 81, ", nodePort: 30082"));
+        assert_eq!(at("198.51.100.1:81").as_deref(), Some("one"), "{protocol}: a load balancer");
         change(bench, &service("", 81, ""));
+        assert_eq!(at("198.51.100.1:81"), None, "{protocol}: no load balancer any more");
         assert_eq!(asked("30082"), None, "{protocol}: no NodePort any more");
         assert_eq!(address(bench, "ask", "tea"), given, "{protocol}: it keeps its address");
     }
@@ -136,4 +139,15 @@ fn a_thousand_services_of_which_one_is_wrong_leave_the_lab_as_it_was(bench: &Ben
     bench.up(&bench.write(&text.replace("port: 70000", "port: 80")));
     until_answers(bench, "ask", "http://many617", |got| got.is_ok());
     assert_eq!(answerers(bench, "ask", "http://many999", 2), ["one"]);
+}
+
+fn a_load_balancer_serves_tcp_and_udp_on_one_port_number(bench: &Bench) {
+    let ports =
+        "ports: [{ name: t, port: 80, targetPort: 8080 }, { name: u, port: 80, protocol: UDP, targetPort: 8080 }]";
+    change(bench, &format!("type: LoadBalancer, selector: {{ app: tea }}, {ports}"));
+    // From inside, too: to its address, and to its name.
+    for (from, to) in [("laptop", "198.51.100.1"), ("ask", "198.51.100.1"), ("ask", "tea")] {
+        assert_eq!(who(bench, from, &format!("http://{to}")), "one", "{from} asks {to}");
+        assert_eq!(udp_who(bench, from, &format!("{to}:80")), "one", "{from} asks {to}");
+    }
 }

@@ -17,6 +17,8 @@ as_root![
     udp_goes_on_to_a_node_port_when_the_server_pod_cycles,
     udp_goes_on_under_internal_traffic_policy_local_when_the_server_pod_cycles,
     udp_goes_on_from_a_host_when_the_server_pod_cycles,
+    udp_goes_on_to_a_load_balancer_when_the_server_pod_cycles_on_one_host,
+    udp_goes_on_to_a_load_balancer_when_the_server_pod_cycles_between_hosts,
     udp_to_a_node_port_follows_a_new_target_port,
     a_half_closed_connection_is_remembered_for_an_hour,
     a_packet_out_of_a_connections_window_is_dropped,
@@ -43,20 +45,26 @@ fn pod(name: &str, host: &str) -> String {
 /// A client that never stops asks a service whose pod goes and is followed by another one.
 #[track_caller]
 fn cycles(bench: &Bench, service: &str, from: &str, to: &str) {
+    cycles_on(bench, service, (from, to), ["node1", "node1", "node1"]);
+}
+
+/// The same with the hosts that the pods are on, one after the other.
+#[track_caller]
+fn cycles_on(bench: &Bench, service: &str, (from, to): (&str, &str), [first, second, third]: [&str; 3]) {
     let up = |pods: &str| bench.up(&bench.write(&lab(pods, service)));
-    up(&pod("first", "node1"));
+    up(&pod("first", first));
     let mut stream = Stream::start(bench, from, to, 5555);
     stream.until_answered_by("first");
     up("");
     // Datagrams go on while nobody is there, and what conntrack remembers then is wrong, too.
     assert_eq!(udp(bench, from, to, Datagram::ANY).err().as_deref(), Some("refused"));
-    up(&pod("second", "node1"));
+    up(&pod("second", second));
     let took = stream.until_answered_by("second");
     println!("the new pod answered {took:?} after `up` had returned");
     assert!(took < SOON, "{took:?}");
     // And from one pod to the next without a pause.
-    up(&(pod("second", "node1") + &pod("third", "node1")));
-    up(&pod("third", "node1"));
+    up(&(pod("second", second) + &pod("third", third)));
+    up(&pod("third", third));
     let took = stream.until_answered_by("third");
     assert!(took < SOON, "{took:?}");
 }
@@ -75,6 +83,18 @@ fn udp_goes_on_under_internal_traffic_policy_local_when_the_server_pod_cycles(be
 
 fn udp_goes_on_from_a_host_when_the_server_pod_cycles(bench: &Bench) {
     cycles(bench, PORTS, "node2", &format!("{VIP}:80"));
+}
+
+/// The first address of the load balancers' range.
+const BALANCER: &str = "198.51.100.1:80";
+
+fn udp_goes_on_to_a_load_balancer_when_the_server_pod_cycles_on_one_host(bench: &Bench) {
+    cycles(bench, &format!("type: LoadBalancer, {PORTS}"), "laptop", BALANCER);
+}
+
+fn udp_goes_on_to_a_load_balancer_when_the_server_pod_cycles_between_hosts(bench: &Bench) {
+    let service = format!("type: LoadBalancer, {PORTS}");
+    cycles_on(bench, &service, ("laptop", BALANCER), ["node1", "node2", "node1"]);
 }
 
 fn udp_goes_on_when_the_first_endpoints_were_unready(bench: &Bench) {
@@ -146,7 +166,7 @@ fn silent() -> String {
     let listen = "my $l = IO::Socket::INET->new(LocalPort => 8080, Listen => 5, ReuseAddr => 1); \
                   my @all; while (1) { push @all, $l->accept }";
     let server = format!(
-        "  silent: {{ host: node2, labels: {{ app: tea }}, command: [perl, -MIO::Socket::INET, -e, '{listen}'], \
+        "  silent: {{ host: node1, labels: {{ app: tea }}, command: [perl, -MIO::Socket::INET, -e, '{listen}'], \
          readinessProbe: {{ tcpSocket: {{ port: 8080 }}, periodSeconds: 1 }} }}\n"
     );
     lab(&server, "ports: [{ port: 80, targetPort: 8080 }]")
