@@ -219,9 +219,30 @@ pub struct Readiness {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum ReadinessCheck {
-    HttpGet { path: String, port: u16 },
-    TcpSocket { port: u16 },
-    Exec { command: Vec<String> },
+    HttpGet(HttpCheck),
+    TcpSocket {
+        port: u16,
+    },
+    Exec {
+        command: Vec<String>,
+    },
+    /// The health of `service`; of the whole server where it is empty.
+    Grpc {
+        port: u16,
+        service: String,
+    },
+}
+
+/// A GET request that tells whether a container is ready.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct HttpCheck {
+    pub path: String,
+    pub port: u16,
+    pub https: bool,
+    /// Who is asked; the pod where this is left out.
+    pub host: Option<IpAddr>,
+    /// Names and values of headers, as they may stand in a request.
+    pub headers: Vec<(String, String)>,
 }
 
 /// The tenth address of a range of services.
