@@ -167,6 +167,38 @@ mod tests {
         assert!(!own.contains("10.244.1.2") && own.ends_with("host: tea.example.com\r\nX-A: 1\r\n\r\n"), "{own}");
     }
 
+    /// A server with a certificate of its own making that answers once.
+    fn secret(answer: &'static str) -> SocketAddr {
+        use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+        let made = rcgen::generate_simple_self_signed(["tea.test".to_owned()]).expect("a certificate");
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config =
+            builder.expect("versions").with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key);
+        let config = Arc::new(config.expect("a certificate with its key"));
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let at = listener.local_addr().expect("an address");
+        std::thread::spawn(move || {
+            let (stream, _) = listener.accept().expect("a connection");
+            let connection = rustls::ServerConnection::new(config).expect("a connection");
+            let mut stream = StreamOwned::new(connection, stream);
+            let mut request = [0u8; 1024];
+            let _ = stream.read(&mut request);
+            let _ = stream.write_all(answer.as_bytes());
+        });
+        at
+    }
+
+    #[test]
+    fn https_is_asked_whosever_the_certificate_is() {
+        let limit = Duration::from_secs(10);
+        let check = HttpCheck { path: "/".into(), https: true, ..HttpCheck::default() };
+        assert_eq!(http_get(secret("HTTP/1.1 204 No Content\r\n\r\n"), &check, limit), Ok(()));
+        let refused = http_get(secret("HTTP/1.1 503 No\r\n\r\n"), &check, limit);
+        assert!(refused.as_ref().is_err_and(|e| e.ends_with("status 503")), "{refused:?}");
+    }
+
     #[test]
     fn the_health_protocols_messages_are_as_protobuf_writes_them() {
         assert_eq!(question(""), [0, 0, 0, 0, 0]);
