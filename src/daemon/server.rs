@@ -172,6 +172,7 @@ fn status(daemon: &Daemon) -> LabStatus {
     let lab = daemon.lab();
     let ready = lab.pods.iter().filter(|p| objects::is_ready(daemon, p)).count();
     let mut trouble: Vec<String> = lab.pods.iter().filter_map(|p| objects::trouble(daemon, p)).collect();
+    trouble.extend(daemon.services.trouble());
     for ns in &daemon.plan().namespaces {
         if ns.flanneld.is_some() && daemon.workloads.flannelds.pid(&ns.ns).is_none() {
             trouble.push(format!("host {}: flanneld does not run; `labctl up` starts it again", ns.ns));
@@ -255,6 +256,7 @@ async fn wait(daemon: &Rc<Daemon>, query: &str) -> Vec<String> {
     let _ = tokio::time::timeout(std::time::Duration::from_secs(seconds), all_ready).await;
     // Who waits wants services to follow, too.
     daemon.sync_services().await;
+    daemon.sync_balancers(&daemon.turn().await).await;
     let lab = daemon.lab();
     lab.pods.iter().filter_map(|p| objects::trouble(daemon, p)).collect()
 }

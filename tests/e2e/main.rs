@@ -14,6 +14,8 @@ mod programs;
 mod readiness;
 mod rooms;
 mod sample;
+mod services_balancer;
+mod services_rules;
 mod services_verbs;
 mod testing;
 mod together;

@@ -23,6 +23,7 @@ pub mod explain;
 pub mod filter;
 pub mod fixed;
 pub mod health;
+pub mod mend;
 pub mod nat;
 pub mod service;
 pub mod sync;
