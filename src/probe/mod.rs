@@ -18,7 +18,7 @@ pub mod report;
 mod run;
 mod socket;
 mod stream;
-mod tls;
+pub mod tls;
 mod udp;
 
 use std::collections::HashMap;
