@@ -184,9 +184,12 @@ sys.stdin.read()
 net.stop()
 ";
 
+/// The interpreter that Debian's Mininet is installed for; another one may come first in PATH.
+const PYTHON: &str = "/usr/bin/python3";
+
 /// Whether Python finds Mininet.
 pub fn has_mininet() -> bool {
-    let mut command = Command::new("python3");
+    let mut command = Command::new(PYTHON);
     command.args(["-c", "import mininet.net"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|s| s.success())
 }
@@ -194,7 +197,7 @@ pub fn has_mininet() -> bool {
 pub fn mininet(dir: &Path, hosts: u32, pods: u32) -> io::Result<Took> {
     let file = dir.join("net.py");
     std::fs::write(&file, MININET)?;
-    measure(helper(&["inside", "python3", path(&file)?, &hosts.to_string(), &pods.to_string()])?)
+    measure(helper(&["inside", PYTHON, path(&file)?, &hosts.to_string(), &pods.to_string()])?)
 }
 
 /// Wait until the kernel has taken down what was given up before.

@@ -133,6 +133,7 @@ async fn serve(
         Ok(mut summary) => {
             summary.warnings = problems.into_iter().collect();
             daemon.set_built();
+            daemon.services_changed(daemon.services.proxies()).await;
             tokio::task::spawn_local(Rc::clone(daemon).follow_endpoints());
             report(&Event::Done(summary));
         }

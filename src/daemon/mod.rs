@@ -17,6 +17,7 @@ mod logs;
 pub mod main;
 pub mod objects;
 pub mod programs;
+pub mod proxies;
 pub mod readiness;
 pub mod rooms;
 pub mod server;

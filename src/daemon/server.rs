@@ -163,6 +163,7 @@ fn status(daemon: &Daemon) -> LabStatus {
     let lab = daemon.lab();
     let ready = lab.pods.iter().filter(|p| objects::is_ready(daemon, p)).count();
     let mut trouble: Vec<String> = lab.pods.iter().filter_map(|p| objects::trouble(daemon, p)).collect();
+    trouble.extend(daemon.services.trouble());
     for ns in &daemon.plan().namespaces {
         if ns.flanneld.is_some() && daemon.workloads.flannelds.pid(&ns.ns).is_none() {
             trouble.push(format!("host {}: flanneld does not run; `labctl up` starts it again", ns.ns));

@@ -6,21 +6,22 @@
 //! What follows from the pods' states is pure and is [`crate::plan::services`]'.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::kernel::iptables::{Fault, Iptables};
+use crate::kernel::iptables::Iptables;
 use crate::kernel::ns::NetNs;
 use crate::lab::names::{HostName, NsName, PodId};
 use crate::lab::{Lab, Run};
 use crate::objects::EndpointSlice;
-use crate::plan::proxy::{self, ProxyRules};
+use crate::plan::Plan;
 use crate::plan::services::{self, PodState, Proxies};
 use crate::workload::dns::{Objects, PodFact};
 
 use super::dns::DnsServers;
 use super::objects;
+use super::proxies::{self, HostChange, Watchers};
 use super::state::Daemon;
 
 /// What is known of the services of a running lab.
@@ -32,8 +33,9 @@ pub struct ServiceLayer {
     /// Pods that have been told to end.
     terminating: RefCell<HashSet<PodId>>,
     pub dns: DnsServers,
-    /// What went wrong when rules were last written, for `status`.
-    trouble: RefCell<Vec<String>>,
+    watchers: Watchers,
+    /// What went wrong when a host's rules were last written, for `status`.
+    trouble: RefCell<BTreeMap<HostName, String>>,
 }
 
 impl ServiceLayer {
@@ -45,8 +47,17 @@ impl ServiceLayer {
         Arc::clone(&self.proxies.borrow())
     }
 
+    /// What is wrong with hosts' rules, in words.
     pub fn trouble(&self) -> Vec<String> {
-        self.trouble.borrow().clone()
+        let told = |(host, why): (&HostName, &String)| format!("host {host}: rules of services: {why}");
+        self.trouble.borrow().iter().map(told).collect()
+    }
+
+    /// Note that a host's rules could not be written, or that all is well again.
+    pub fn note_trouble(&self, host: &HostName, why: Option<String>) {
+        let mut all = self.trouble.borrow_mut();
+        all.remove(host);
+        all.extend(why.map(|why| (host.clone(), why)));
     }
 
     pub fn is_terminating(&self, pod: &PodId) -> bool {
@@ -117,6 +128,7 @@ impl Daemon {
         let old = self.services.proxies();
         let work = Sync {
             lab: Arc::clone(&lab),
+            plan: self.plan(),
             slices: Arc::new(slices),
             old,
             hosts: self.hosts(&lab),
@@ -125,14 +137,29 @@ impl Daemon {
         // DNS needs no rules; its change is on its way while they are written.
         self.tell_dns(&lab, &work.slices);
         let slices = Arc::clone(&work.slices);
-        match tokio::task::spawn_blocking(move || work.run()).await {
-            Ok((proxies, trouble)) => {
-                *self.services.slices.borrow_mut() = slices;
-                *self.services.proxies.borrow_mut() = Arc::new(proxies);
-                *self.services.trouble.borrow_mut() = trouble;
-            }
-            Err(e) => *self.services.trouble.borrow_mut() = vec![format!("services: {e}")],
+        // A thread that panics leaves everything as it was, and the next change tries again.
+        if let Ok((proxies, trouble)) = tokio::task::spawn_blocking(move || work.run()).await {
+            *self.services.slices.borrow_mut() = slices;
+            *self.services.proxies.borrow_mut() = Arc::new(proxies);
+            *self.services.trouble.borrow_mut() = trouble;
         }
+    }
+
+    /// What follows a change of the lab: its hosts are watched, and flows into services that changed
+    /// with it are forgotten.
+    pub async fn services_changed(self: &Rc<Self>, old: Arc<Proxies>) {
+        let new = self.services.proxies();
+        self.services.watchers.follow(self, &new);
+        let hosts = self.hosts(&self.lab());
+        // Where that fails flows end by their own time; the rules are right.
+        let _ = tokio::task::spawn_blocking(move || {
+            for (name, netns) in &hosts {
+                if let (Some(old), Some(new)) = (old.get(name), new.get(name)) {
+                    let _ = proxies::forget_flows(netns, &old.udp, &new.udp);
+                }
+            }
+        })
+        .await;
     }
 
     /// Tell the DNS servers what there is.
@@ -161,6 +188,7 @@ impl Daemon {
 /// What it takes to bring the hosts' rules up to date, on a thread of its own.
 struct Sync {
     lab: Arc<Lab>,
+    plan: Arc<Plan>,
     slices: Arc<Vec<EndpointSlice>>,
     old: Arc<Proxies>,
     hosts: Vec<(HostName, NetNs)>,
@@ -168,44 +196,22 @@ struct Sync {
 }
 
 impl Sync {
-    /// Returns the rules that the hosts hold now, and what went wrong.
-    fn run(self) -> (Proxies, Vec<String>) {
-        let new = services::proxies(&self.lab, &self.lab.services, &self.slices);
-        let Some(iptables) = &self.iptables else { return (Proxies::clone(&self.old), vec!["no iptables".to_owned()]) };
-        let outcomes: Vec<(HostName, Result<(), String>)> = std::thread::scope(|scope| {
-            let threads: Vec<_> = self
-                .hosts
-                .iter()
-                .filter_map(|(name, netns)| Some((name, netns, self.old.get(name)?, new.get(name)?)))
-                .map(|(name, netns, old, new)| (name, scope.spawn(move || one(iptables, netns, old, new))))
-                .collect();
-            let ended = |t: std::thread::ScopedJoinHandle<'_, Result<(), String>>| {
-                t.join().unwrap_or_else(|_| Err("its thread panicked".to_owned()))
-            };
-            threads.into_iter().map(|(name, thread)| (name.clone(), ended(thread))).collect()
-        });
-        let mut holds = new;
-        let mut trouble = Vec::new();
-        for (name, outcome) in outcomes {
-            if let Err(why) = outcome {
-                trouble.push(format!("host {name}: services' rules are not as they should be: {why}"));
-                if let Some(old) = self.old.get(&name) {
-                    holds.insert(name, old.clone());
-                }
+    /// Returns the rules that the hosts hold now, and what went wrong with each.
+    fn run(self) -> (Proxies, BTreeMap<HostName, String>) {
+        let mut new = services::proxies(&self.lab, &self.lab.services, &self.slices);
+        let Some(iptables) = &self.iptables else { return (Proxies::clone(&self.old), BTreeMap::new()) };
+        let changes: Vec<HostChange> = self.hosts.iter().filter_map(|host| self.change(host, &new)).collect();
+        let trouble = proxies::write_all(iptables, &changes);
+        for name in trouble.keys() {
+            if let Some(old) = self.old.get(name) {
+                new.insert(name.clone(), old.clone());
             }
         }
-        (holds, trouble)
+        (new, trouble)
     }
-}
 
-/// Bring one host up to date.
-fn one(iptables: &Iptables, netns: &NetNs, old: &ProxyRules, new: &ProxyRules) -> Result<(), String> {
-    let Some(text) = proxy::sync(old, new) else { return Ok(()) };
-    let written = match iptables.restore_more(netns, &text) {
-        // Somebody has changed rules that this was to be put beside: write everything.
-        Err(Fault::Refused { .. }) => iptables.restore_more(netns, &new.restore_input()),
-        written => written,
-    };
-    written.map_err(|e| e.to_string())?;
-    Ok(())
+    fn change<'c>(&'c self, (name, netns): &'c (HostName, NetNs), new: &'c Proxies) -> Option<HostChange<'c>> {
+        let bare = &self.plan.get(&NsName::Host(name.clone()))?.rules;
+        Some(HostChange { name, netns, old: self.old.get(name)?, new: new.get(name)?, bare })
+    }
 }

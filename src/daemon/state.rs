@@ -171,7 +171,9 @@ impl Daemon {
         *self.plan.borrow_mut() = Arc::new(bare);
         *self.text.borrow_mut() = text.clone();
         self.tell_dns(&self.lab(), &slices);
+        let before = self.services.proxies();
         self.services.set(slices, proxies);
+        self.services_changed(before).await;
         self.readiness.follow(&self.lab(), self);
         let changes = steps.iter().map(ToString::to_string).collect();
         Ok(Summary { steps: steps.len(), changes, warnings })

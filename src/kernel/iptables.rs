@@ -4,14 +4,17 @@
 //! There are two kernel interfaces behind the same language, nf_tables and the older xtables,
 //! and each is missing somewhere. The first pair of programs that works here is taken, once.
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::plan::rules::{Rules, Table};
 
 use super::ns::NetNs;
+use super::rulewatch::Change;
+use super::sections;
 
 /// Directories that hold iptables and are not on every user's PATH.
 const PLACES: &[&str] = &["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"];
@@ -20,6 +23,11 @@ const FLAVOURS: &[(&str, &str)] =
     &[("iptables-restore", "iptables-save"), ("iptables-nft-restore", "iptables-nft-save"), LEGACY];
 const LEGACY: (&str, &str) = ("iptables-legacy-restore", "iptables-legacy-save");
 
+/// Inputs of fewer lines fit into one message anywhere.
+const LARGE: usize = 300;
+/// So many processes of ours are remembered.
+const MOST_OWN: usize = 1024;
+
 /// A pair of programs that works on this machine.
 #[derive(Debug, Clone)]
 pub struct Iptables {
@@ -27,6 +35,7 @@ pub struct Iptables {
     save: PathBuf,
     /// Whether it speaks to xtables; asked once.
     legacy: Arc<OnceLock<bool>>,
+    own: Arc<Own>,
 }
 
 /// What `iptables-save` told of a namespace.
@@ -48,7 +57,28 @@ pub enum Fault {
     Io(#[from] io::Error),
 }
 
+/// The processes that wrote rules for us last, so that their changes are told from others'.
+#[derive(Debug, Default)]
+struct Own(Mutex<VecDeque<u32>>);
+
+impl Own {
+    fn note(&self, pid: u32) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.len() == MOST_OWN {
+            last.pop_front();
+        }
+        last.push_back(pid);
+    }
+}
+
 impl Iptables {
+    /// Whether one of our own processes made this change. Those of long ago are forgotten, and then
+    /// rules are looked at once for nothing.
+    pub fn is_own(&self, change: &Change) -> bool {
+        let last = self.own.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.iter().any(|pid| change.is_by(*pid))
+    }
+
     /// The programs that are installed, in the order in which they are to be tried.
     pub fn candidates() -> impl Iterator<Item = Iptables> {
         FLAVOURS.iter().filter_map(|names| Iptables::find(*names))
@@ -60,7 +90,7 @@ impl Iptables {
     }
 
     fn find((restore, save): (&str, &str)) -> Option<Iptables> {
-        Some(Iptables { restore: program(restore)?, save: program(save)?, legacy: Arc::default() })
+        Some(Iptables { restore: program(restore)?, save: program(save)?, legacy: Arc::default(), own: Arc::default() })
     }
 
     /// Whether its rules are xtables' and not nf_tables'. The program tells (since 1.8; before,
@@ -81,12 +111,21 @@ impl Iptables {
 
     /// Make `netns` hold exactly these rules, in the tables that are named.
     pub fn restore(&self, netns: &NetNs, rules: &Rules) -> Result<(), Fault> {
-        self.run_restore(netns, &[], &rules.restore_text())
+        let text = rules.restore_text();
+        if !sections::needed() || text.lines().count() < LARGE {
+            return self.run_restore(netns, &[], &text);
+        }
+        let bare: Vec<Table> = rules.tables.iter().map(empty).collect();
+        self.run_restore(netns, &[], &Rules { tables: bare }.restore_text())?;
+        self.restore_more(netns, &text)
     }
 
     /// Give `text` to `iptables-restore --noflush`, which leaves alone what it does not name.
     pub fn restore_more(&self, netns: &NetNs, text: &str) -> Result<(), Fault> {
-        self.run_restore(netns, &["--noflush"], text)
+        match sections::needed() {
+            true => self.run_restore(netns, &["--noflush"], &sections::cut(text)),
+            false => self.run_restore(netns, &["--noflush"], text),
+        }
     }
 
     fn run_restore(&self, netns: &NetNs, args: &[&str], text: &str) -> Result<(), Fault> {
@@ -94,6 +133,7 @@ impl Iptables {
         command.args(args).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         // A child is born into the namespace of the thread that starts it.
         let mut child = netns.run(|| command.spawn())??;
+        self.own.note(child.id());
         let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(text.as_bytes()));
         let output = child.wait_with_output()?;
         if !output.status.success() {
@@ -160,7 +200,17 @@ fn explain(said: &str, text: &str) -> String {
         rest.trim_start_matches([' ', ':']).split(|c: char| !c.is_ascii_digit()).next()?.parse::<usize>().ok()
     });
     match number.and_then(|n| text.lines().nth(n.checked_sub(1)?)) {
-        Some(line) => format!("{said} (the line is `{line}`)"),
+        Some(line) => match service_of(line) {
+            Some(service) => format!("{said} (the line is `{line}`, of the service {service})"),
+            None => format!("{said} (the line is `{line}`)"),
+        },
         None => said.to_owned(),
     }
+}
+
+/// The service that a rule of kube-proxy's is for: its comment begins with `namespace/name`.
+fn service_of(line: &str) -> Option<&str> {
+    let (_, comment) = line.split_once("--comment ")?;
+    let word = comment.trim_start_matches('"').split([' ', '"', ':']).next()?;
+    word.contains('/').then_some(word)
 }

@@ -15,6 +15,7 @@ pub mod restore;
 pub mod room;
 pub mod rtnl;
 pub mod rulewatch;
+pub mod sections;
 pub mod stack;
 pub mod sysctl;
 pub mod tables;

@@ -22,6 +22,7 @@ pub mod endpoint;
 pub mod filter;
 pub mod fixed;
 pub mod health;
+pub mod mend;
 pub mod nat;
 pub mod service;
 pub mod sync;
