@@ -2,16 +2,18 @@
 //! state of everyone in it.
 //!
 //! [`launch`] is the caller's side of the beginning and [`main`] the other. [`state`] holds the
-//! lab and changes it; [`workloads`], [`flannelds`], [`programs`], [`rooms`] and [`readiness`] are about who lives there;
+//! lab and changes it, `edits` its objects alone; [`workloads`], [`flannelds`], [`programs`], [`rooms`] and [`readiness`] are about who lives there;
 //! [`server`] answers on the socket and [`client`] asks, in the words of [`api`] and, for what
 //! Kubernetes has, of [`objects`]; what is read from the kernel for people is [`inspect`]'s.
 
 pub mod api;
 pub mod client;
 pub mod dns;
+mod edits;
 pub mod flannelds;
 mod inhabit;
 pub mod inspect;
+pub mod kube;
 pub mod launch;
 mod logs;
 pub mod main;

@@ -28,6 +28,8 @@ pub struct Lab {
     pub hosts: Vec<Host>,
     pub clients: Vec<Client>,
     pub pods: Vec<Pod>,
+    /// Deployments, that of the cluster's DNS among them. Their pods are among [`Lab::pods`].
+    pub deployments: Vec<Deployment>,
     /// Services with all their fields, those that every cluster has among them; empty where the lab
     /// has no service layer.
     pub services: Vec<Service>,
@@ -170,6 +172,16 @@ pub struct Pod {
     /// How long its programs have to end.
     pub grace: Duration,
     pub containers: Vec<Container>,
+}
+
+/// A number of equal pods.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Deployment {
+    #[serde(flatten)]
+    pub key: ObjectKey,
+    pub replicas: u32,
+    /// Its pods' labels.
+    pub labels: Labels,
 }
 
 /// One container of a pod.

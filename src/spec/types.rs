@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::at::At;
 use super::damage::Damage;
+use super::edit::Replaced;
 use super::manifest::Objects;
 use super::named::Named;
 use super::probe::ProbeSpec;
@@ -51,6 +52,9 @@ pub struct LabFile {
     /// What could not be read and is missing in the other fields.
     #[serde(skip)]
     pub damage: Damage,
+    /// Deployments' pods that were deleted while the lab ran.
+    #[serde(skip)]
+    pub replaced: Replaced,
 }
 
 /// Ranges and network plug-in of the cluster.
