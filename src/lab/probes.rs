@@ -222,7 +222,7 @@ impl Resolver<'_> {
         Some(Ask::Ping { to, size, dont_fragment: ping.dont_fragment, ttl: ping.ttl.unwrap_or(64) })
     }
 
-    /// A name of the lab, an address, or for the asker's own resolver a service or a dotted name.
+    /// A name of the lab, an address, or a dotted name for the asker's own resolver.
     fn target(&mut self, word: &At<String>, around: Place) -> Option<Target> {
         let word = if word.place == Place::default() { At::new(word.value.clone(), around) } else { word.clone() };
         let bare = word.trim_start_matches('[').trim_end_matches(']');
@@ -237,8 +237,7 @@ impl Resolver<'_> {
             self.fault(codes::PROBE_TARGET, format!("`{bare}` is no address"), word.place, help);
             return None;
         }
-        let service = || self.lab.services.iter().any(|s| s.metadata.name.as_deref() == Some(bare));
-        if (bare.contains('.') && !bare.contains('/')) || service() {
+        if bare.contains('.') && !bare.contains('/') {
             return Some(Target::Name(bare.to_owned()));
         }
         self.unknown(&word, "nothing in the lab is called");

@@ -1,6 +1,5 @@
 //! From a probe's target to the address that is tried: machines by the lab's books, other names
-//! by asking the cluster's DNS as the asker's resolver would. Hosts and clients know no DNS server,
-//! so that a service they name is looked up in the books, too.
+//! by asking the cluster's DNS as the asker's resolver would.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,7 +9,6 @@ use super::outcome::Failure;
 use crate::lab::Lab;
 use crate::lab::names::NsName;
 use crate::lab::probe::Target;
-use crate::objects::ObjectKey;
 use crate::spec::probe::FailureName;
 
 /// A name with fewer dots than this is tried with the search list first; kubelet writes
@@ -25,13 +23,10 @@ pub async fn resolve(asking: &Asking<'_>, target: &Target) -> Result<IpAddr, Fai
             let known = asking.field.lab.address_of(ns);
             known.ok_or_else(|| Failure::new(FailureName::Name, format!("nothing in the lab is called {ns}")))
         }
-        Target::Name(name) => {
-            let lab = &asking.field.lab;
-            match machine(lab, name).or_else(|| service(lab, asking.from, name)) {
-                Some(ip) => Ok(ip),
-                None => by_dns(asking, name).await,
-            }
-        }
+        Target::Name(name) => match machine(&asking.field.lab, name) {
+            Some(ip) => Ok(ip),
+            None => by_dns(asking, name).await,
+        },
     }
 }
 
@@ -40,16 +35,6 @@ fn machine(lab: &Lab, name: &str) -> Option<IpAddr> {
     let name = name.trim_end_matches('.');
     let host = lab.hosts.iter().find(|h| h.name.as_str() == name).map(|h| h.ip());
     host.or_else(|| lab.clients.iter().find(|c| c.name.as_str() == name).map(|c| c.ip()))
-}
-
-/// The cluster IP of the service `NAME` or `NAME.NAMESPACE`, for an asker that is no pod.
-fn service(lab: &Lab, from: &NsName, name: &str) -> Option<IpAddr> {
-    if matches!(from, NsName::Pod(_)) {
-        return None;
-    }
-    let (name, namespace) = name.split_once('.').unwrap_or((name, "default"));
-    let service = lab.service(&ObjectKey::new(namespace, name))?;
-    service.spec.as_ref()?.cluster_ip.as_ref()?.parse().ok()
 }
 
 async fn by_dns(asking: &Asking<'_>, name: &str) -> Result<IpAddr, Failure> {
@@ -92,14 +77,7 @@ mod tests {
     use crate::spec::load::{Text, decode_text};
 
     fn lab() -> Lab {
-        let text = "
-hosts: { node1: {} }
-pods: { a: { host: node1, labels: { app: a } } }
-services:
-  web: { clusterIP: 10.96.0.80, selector: { app: a }, ports: [{ port: 80 }] }
-  all: { clusterIP: None, selector: { app: a }, ports: [{ port: 80 }] }
-";
-        let text = text.to_owned();
+        let text = "hosts: { node1: {} }\npods: { a: { host: node1 } }\n".to_owned();
         let loaded = decode_text(&Text { name: "test".into(), text, default_name: "test".into(), ..Text::default() });
         crate::lab::resolve(&loaded, None, &mut Problems::default()).expect("a lab")
     }
@@ -125,16 +103,5 @@ services:
         let host = lab.find("node1").expect("the host");
         assert_eq!(machine(&lab, "node1."), lab.address_of(&host));
         assert_eq!(machine(&lab, "node2"), None);
-    }
-
-    #[test]
-    fn a_host_finds_a_services_address_in_the_books_and_a_pod_asks_for_it() {
-        let lab = lab();
-        let (pod, host) = (lab.find("a").expect("the pod"), lab.find("node1").expect("the host"));
-        assert_eq!(service(&lab, &host, "web"), "10.96.0.80".parse().ok());
-        assert_eq!(service(&lab, &host, "web.default"), "10.96.0.80".parse().ok());
-        assert_eq!(service(&lab, &host, "web.other"), None);
-        assert_eq!(service(&lab, &host, "all"), None);
-        assert_eq!(service(&lab, &pod, "web"), None);
     }
 }
