@@ -135,6 +135,7 @@ async fn serve(
             daemon.set_built();
             daemon.services_changed(daemon.services.proxies()).await;
             tokio::task::spawn_local(Rc::clone(daemon).follow_endpoints());
+            tokio::task::spawn_local(Rc::clone(daemon).follow_balancers());
             report(&Event::Done(summary));
         }
         Err(failed) => {

@@ -256,6 +256,7 @@ async fn wait(daemon: &Rc<Daemon>, query: &str) -> Vec<String> {
     let _ = tokio::time::timeout(std::time::Duration::from_secs(seconds), all_ready).await;
     // Who waits wants services to follow, too.
     daemon.sync_services().await;
+    daemon.sync_balancers(&daemon.turn().await).await;
     let lab = daemon.lab();
     lab.pods.iter().filter_map(|p| objects::trouble(daemon, p)).collect()
 }

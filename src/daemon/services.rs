@@ -19,7 +19,9 @@ use crate::plan::Plan;
 use crate::plan::services::{self, PodState, Proxies};
 use crate::workload::dns::{Objects, PodFact};
 
+use super::balancers::BalancerLayer;
 use super::dns::DnsServers;
+use super::health::HealthServers;
 use super::objects;
 use super::proxies::{self, HostChange, Watchers};
 use super::state::Daemon;
@@ -33,6 +35,8 @@ pub struct ServiceLayer {
     /// Pods that have been told to end.
     terminating: RefCell<HashSet<PodId>>,
     pub dns: DnsServers,
+    pub health: HealthServers,
+    pub balancers: BalancerLayer,
     watchers: Watchers,
     /// What went wrong when a host's rules were last written, for `status`.
     trouble: RefCell<BTreeMap<HostName, String>>,
@@ -50,7 +54,8 @@ impl ServiceLayer {
     /// What is wrong with hosts' rules, in words.
     pub fn trouble(&self) -> Vec<String> {
         let told = |(host, why): (&HostName, &String)| format!("host {host}: rules of services: {why}");
-        self.trouble.borrow().iter().map(told).collect()
+        let own: Vec<String> = self.trouble.borrow().iter().map(told).collect();
+        own.into_iter().chain(self.health.trouble()).chain(self.balancers.trouble()).collect()
     }
 
     /// Note that a host's rules could not be written, or that all is well again.
@@ -143,6 +148,8 @@ impl Daemon {
             *self.services.proxies.borrow_mut() = Arc::new(proxies);
             *self.services.trouble.borrow_mut() = trouble;
         }
+        self.services.health.follow(&lab, &self.services.proxies(), |ns| self.netns(ns));
+        self.services.balancers.ring();
     }
 
     /// What follows a change of the lab: its hosts are watched, and flows into services that changed

@@ -142,11 +142,15 @@ impl Daemon {
         let (slices, proxies) = self.services_of(&lab);
         let mut plan = Plan::clone(&self.plan());
         plan::services::add(&mut plan, &proxies);
+        let balancers = self.balancers_of(&lab);
+        plan::balancers::add(&mut plan, &balancers);
         let steps = diff(&Plan::default(), &plan);
         report(&Event::Progress(format!("building {} namespaces", plan.namespaces.len())));
         self.run(&steps).await.map_err(|f| vec![*f.problem()])?;
         self.tell_dns(&lab, &slices);
         self.services.set(slices, proxies);
+        self.services.balancers.set(balancers);
+        self.sync_balancers(&self.turn().await).await;
         self.births.note(&lab);
         self.readiness.follow(&lab, self);
         Ok(Summary { steps: steps.len(), ..Summary::default() })
@@ -162,13 +166,15 @@ impl Daemon {
         self: &Rc<Self>,
         edited: impl FnOnce(Text) -> Text,
     ) -> Result<Summary, Vec<Problem>> {
-        let _turn = self.turn.lock().await;
+        let turn = self.turn().await;
         let text = edited(self.text());
         let (lab, warnings) = self.resolve(&text)?;
         let bare = plan::plan(&lab);
         let (slices, proxies) = self.services_of(&lab);
         let mut wanted = bare.clone();
         plan::services::add(&mut wanted, &proxies);
+        let balancers = self.balancers_of(&lab);
+        plan::balancers::add(&mut wanted, &balancers);
         let there = self.observe().await.map_err(|p| vec![*p])?;
         let steps = diff(&there, &wanted);
         if let Err(failed) = self.run(&steps).await {
@@ -187,6 +193,9 @@ impl Daemon {
         let before = self.services.proxies();
         self.services.set(slices, proxies);
         self.services_changed(before).await;
+        self.forget_flows(self.services.balancers.applied(), balancers.clone()).await;
+        self.services.balancers.set(balancers);
+        self.sync_balancers(&turn).await;
         self.births.note(&self.lab());
         self.readiness.follow(&self.lab(), self);
         let changes = steps.iter().map(ToString::to_string).collect();
@@ -209,6 +218,7 @@ impl Daemon {
         let there = self.observe().await.map_err(|p| vec![*p])?;
         let mut wanted = plan::plan(&lab);
         plan::services::add(&mut wanted, &self.services_of(&lab).1);
+        plan::balancers::add(&mut wanted, &self.balancers_of(&lab));
         Ok(diff(&there, &wanted))
     }
 
@@ -221,6 +231,7 @@ impl Daemon {
     fn planned(&self) -> Plan {
         let mut plan = Plan::clone(&self.plan());
         plan::services::add(&mut plan, &self.services.proxies());
+        plan::balancers::add(&mut plan, &self.services.balancers.applied());
         plan
     }
 
@@ -232,7 +243,7 @@ impl Daemon {
     }
 
     /// Read back what the lab holds.
-    async fn observe(&self) -> Result<Plan, Box<Problem>> {
+    pub(super) async fn observe(&self) -> Result<Plan, Box<Problem>> {
         let plan = self.plan();
         let world = Arc::clone(&self.world);
         let planned = Arc::clone(&plan);
@@ -255,7 +266,7 @@ impl Daemon {
     }
 
     /// Do steps: who lives there stops first, then the kernel's part, then who lives there starts.
-    async fn run(&self, steps: &[Step]) -> Result<(), Undone> {
+    pub(super) async fn run(&self, steps: &[Step]) -> Result<(), Undone> {
         self.stop(steps).await;
         let kernel: Vec<Step> =
             steps.iter().filter(|s| !matches!(s.stage(), Stage::Stop | Stage::Workloads)).cloned().collect();

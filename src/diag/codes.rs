@@ -108,6 +108,7 @@ codes! {
     OBJECT_TAKEN = "object-taken";
     SERVICE_ADDRESS = "service-address";
     NODE_PORT = "node-port";
+    BALANCER_ADDRESS = "balancer-address";
     SERVICE_NO_PODS = "service-no-pods";
     // The machine and the lab's life.
     MACHINE_NAMESPACES = "machine-namespaces";

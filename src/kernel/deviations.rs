@@ -3,7 +3,9 @@
 //! loopback device. Tables of nf_tables and xtables are `kernel::tables`' and `kernel::observe`'s.
 
 use netlink_packet_core::{Emitable, NetlinkDeserializable, NetlinkHeader};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHop, RouteNextHopFlags, RouteProtocol, RouteType,
+};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
@@ -32,14 +34,27 @@ pub fn route_table(message: &RouteMessage) -> u32 {
 pub fn is_plain(message: &RouteMessage) -> bool {
     let header = &message.header;
     let said = |a: &RouteAttribute| {
-        use RouteAttribute::{Destination, Gateway, Oif, Table};
-        matches!(a, Destination(_) | Gateway(RouteAddress::Inet(_)) | Oif(_) | Table(_))
+        use RouteAttribute::{Destination, Gateway, MultiPath, Oif, Table};
+        match a {
+            MultiPath(hops) => hops.iter().all(is_plain_hop),
+            other => matches!(other, Destination(_) | Gateway(RouteAddress::Inet(_)) | Oif(_) | Table(_)),
+        }
     };
     header.kind == RouteType::Unicast
         && header.tos == 0
         && route_table(message) == u32::from(RouteHeader::RT_TABLE_MAIN)
         && message.attributes.iter().all(said)
-        && message.attributes.iter().any(|a| matches!(a, RouteAttribute::Oif(_)))
+        && message.attributes.iter().any(|a| matches!(a, RouteAttribute::Oif(_) | RouteAttribute::MultiPath(_)))
+}
+
+/// A next hop with an address, no more weight than the others, and a device that lives. Whether that has
+/// a carrier just now is not the route's affair.
+fn is_plain_hop(hop: &RouteNextHop) -> bool {
+    let gateway = |a: &RouteAttribute| matches!(a, RouteAttribute::Gateway(RouteAddress::Inet(_)));
+    hop.hops == 0
+        && (hop.flags - RouteNextHopFlags::Linkdown).is_empty()
+        && hop.attributes.len() == 1
+        && hop.attributes.iter().all(gateway)
 }
 
 /// A route that no plan has words for.

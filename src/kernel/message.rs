@@ -14,10 +14,12 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop, RouteProtocol, RouteScope,
+    RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 
+use crate::lab::names::IfName;
 use crate::plan::{Address, FdbEntry, Link, LinkKind, Mac, Neighbour, Route};
 
 use super::rtnl::Request;
@@ -189,7 +191,7 @@ pub fn remove_address(what: &Address, index: u32) -> Request {
     request(Message::DelAddress(address(what, index)), 0)
 }
 
-fn route(route: &Route, index: u32) -> RouteMessage {
+fn route(route: &Route, index_of: &dyn Fn(&str) -> u32) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family(route.dst.addr());
     message.header.destination_prefix_length = route.dst.prefix_len();
@@ -203,21 +205,33 @@ fn route(route: &Route, index: u32) -> RouteMessage {
     if route.dst.prefix_len() > 0 {
         message.attributes.push(RouteAttribute::Destination(RouteAddress::from(route.dst.addr())));
     }
-    if let Some(via) = route.via {
-        message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(via)));
+    let gateway = |via: IpAddr| RouteAttribute::Gateway(RouteAddress::from(via));
+    if route.also.is_empty() {
+        message.attributes.extend(route.via.map(gateway));
+        message.attributes.push(RouteAttribute::Oif(index_of(route.dev.as_str())));
+        return message;
     }
-    message.attributes.push(RouteAttribute::Oif(index));
+    let hop = |via: Option<IpAddr>, dev: &IfName| {
+        let mut hop = RouteNextHop::default();
+        hop.interface_index = index_of(dev.as_str());
+        hop.attributes.extend(via.map(gateway));
+        hop
+    };
+    let mut hops = vec![hop(route.via, &route.dev)];
+    hops.extend(route.also.iter().map(|h| hop(Some(h.via), &h.dev)));
+    message.attributes.push(RouteAttribute::MultiPath(hops));
     message
 }
 
-pub fn add_route(what: &Route, index: u32) -> Request {
-    request(Message::NewRoute(route(what, index)), REPLACE)
+/// `index_of` finds devices of the namespace by name.
+pub fn add_route(what: &Route, index_of: &dyn Fn(&str) -> u32) -> Request {
+    request(Message::NewRoute(route(what, index_of)), REPLACE)
 }
 
 /// Whoever made it: scope and protocol are left open, which are others than ours where somebody
 /// else did (`fib_table_delete`).
-pub fn remove_route(what: &Route, index: u32) -> Request {
-    let mut message = route(what, index);
+pub fn remove_route(what: &Route, index_of: &dyn Fn(&str) -> u32) -> Request {
+    let mut message = route(what, index_of);
     message.header.protocol = RouteProtocol::Unspec;
     message.header.scope = RouteScope::NoWhere;
     request(Message::DelRoute(message), 0)

@@ -18,13 +18,13 @@ use netlink_packet_route::link::{
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop, RouteProtocol, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 
 use crate::lab::names::{IfName, NsName};
 use crate::plan::deviation::Deviation;
-use crate::plan::{Address, FdbEntry, Link, LinkKind, Mac, Neighbour, NsPlan, Plan, Route};
+use crate::plan::{Address, FdbEntry, Link, LinkKind, Mac, Neighbour, NextHop, NsPlan, Plan, Route};
 
 use super::deviations;
 use super::message::LOOPBACK;
@@ -295,8 +295,14 @@ fn route(message: &RouteMessage, names: &Names) -> Option<Route> {
 fn words(message: &RouteMessage, names: &Names) -> Option<Route> {
     let header = &message.header;
     let (mut dst, mut via, mut dev) = (IpAddr::from([0, 0, 0, 0]), None, None);
+    let mut also = Vec::new();
     for attribute in &message.attributes {
         match attribute {
+            RouteAttribute::MultiPath(all) => {
+                also = all.iter().map(|hop| next_hop(hop, names)).collect::<Option<_>>()?;
+                let first: NextHop = if also.is_empty() { return None } else { also.remove(0) };
+                (via, dev) = (Some(first.via), Some(first.dev));
+            }
             RouteAttribute::Destination(RouteAddress::Inet(ip)) => dst = (*ip).into(),
             RouteAttribute::Gateway(RouteAddress::Inet(ip)) => via = Some((*ip).into()),
             RouteAttribute::Oif(index) => dev = names.get(index).cloned(),
@@ -304,7 +310,15 @@ fn words(message: &RouteMessage, names: &Names) -> Option<Route> {
         }
     }
     let dst = IpNet::new(dst, header.destination_prefix_length).ok()?;
-    Some(Route { dst, via, dev: dev?, onlink: header.flags.contains(RouteFlags::Onlink) })
+    Some(Route { dst, via, dev: dev?, onlink: header.flags.contains(RouteFlags::Onlink), also })
+}
+
+fn next_hop(hop: &RouteNextHop, names: &Names) -> Option<NextHop> {
+    let gateway = hop.attributes.iter().find_map(|a| match a {
+        RouteAttribute::Gateway(RouteAddress::Inet(ip)) => Some((*ip).into()),
+        _ => None,
+    });
+    Some(NextHop { via: gateway?, dev: names.get(&hop.interface_index)?.clone() })
 }
 
 /// Permanent neighbours, and forwarding entries with a destination (those of VXLAN devices).

@@ -307,8 +307,8 @@ impl World {
             }
             Op::AddAddress(a) => vec![message::add_address(a, index(a.dev.as_str()))],
             Op::RemoveAddress(a) => vec![message::remove_address(a, index(a.dev.as_str()))],
-            Op::AddRoute(r) => vec![message::add_route(r, index(r.dev.as_str()))],
-            Op::RemoveRoute(r) => vec![message::remove_route(r, index(r.dev.as_str()))],
+            Op::AddRoute(r) => vec![message::add_route(r, &index)],
+            Op::RemoveRoute(r) => vec![message::remove_route(r, &index)],
             Op::AddNeighbour(n) => vec![message::add_neighbour(n, index(n.dev.as_str()))],
             Op::RemoveNeighbour(n) => vec![message::remove_neighbour(n, index(n.dev.as_str()))],
             Op::AddFdb(e) => vec![message::add_fdb(e, index(e.dev.as_str()))],

@@ -10,6 +10,7 @@ use crate::spec::at::At;
 use crate::spec::types::{BackendName, ClusterSpec, FlannelSpec, KubeProxySpec, LabFile, NetworkSpec};
 
 use super::declared;
+use super::external::{self, ExternalRoute};
 use super::ipam::{Pool, Ranges, size};
 use super::machines::{self, Slots};
 use super::model::{Backend, Client, Cluster, Host, Lab, Network, ProxySettings};
@@ -35,6 +36,7 @@ pub struct Ground {
     pub networks: Vec<Network>,
     pub hosts: Vec<Host>,
     pub clients: Vec<Client>,
+    pub external_routes: Vec<ExternalRoute>,
 }
 
 pub fn lay(file: &LabFile, before: Option<&Lab>, problems: &mut Problems) -> Ground {
@@ -42,7 +44,8 @@ pub fn lay(file: &LabFile, before: Option<&Lab>, problems: &mut Problems) -> Gro
     let cluster = cluster(file, &mut ranges, problems);
     let networks = networks(file, before, &mut ranges, problems);
     let (hosts, clients) = machines::plug_in(file, &cluster, &networks, before, problems);
-    Ground { cluster, networks, hosts, clients }
+    let external_routes = external::resolve(file, &hosts, &mut ranges, problems);
+    Ground { cluster, networks, hosts, clients, external_routes }
 }
 
 fn cluster(file: &LabFile, ranges: &mut Ranges, problems: &mut Problems) -> Cluster {

@@ -9,6 +9,7 @@ mod containers;
 mod declared;
 pub mod dns;
 mod expect;
+pub mod external;
 mod ipam;
 mod leases;
 mod machines;

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::dns::Dns;
+use super::external::ExternalRoute;
 use super::names::{HostName, IfName, LabName, NetworkName, NsName, PodId, path_of};
 use super::probe::Probe;
 use crate::objects::{EndpointSlice, ObjectKey, Service};
@@ -35,6 +36,8 @@ pub struct Lab {
     pub services: Vec<Service>,
     /// Endpoint slices as given, for services without selector.
     pub slices: Vec<EndpointSlice>,
+    /// What the router sends to hosts beside their own addresses.
+    pub external_routes: Vec<ExternalRoute>,
     /// Kubernetes' namespaces.
     pub namespaces: BTreeSet<String>,
     /// The cluster's DNS; nothing where the lab has no service layer.

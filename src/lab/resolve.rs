@@ -21,7 +21,7 @@ pub fn resolve(loaded: &Loaded, before: Option<&Lab>, problems: &mut Problems) -
     let ground = addressing::lay(file, before, problems);
     let dns = dns::resolve(file, problems);
     let pods = placement::place(file, &ground, (before, dns.as_ref()), problems);
-    let Ground { cluster, networks, hosts, clients } = ground;
+    let Ground { cluster, networks, hosts, clients, external_routes } = ground;
     warn_host_gw(&cluster.backend, file, &hosts, &networks, problems);
     let dns_address = dns_address(cluster.service_cidr);
     let on = services::Ground { cluster: &cluster, pods: &pods, dns_address };
@@ -38,6 +38,7 @@ pub fn resolve(loaded: &Loaded, before: Option<&Lab>, problems: &mut Problems) -
         deployments: placement::deployments(file, dns.as_ref()),
         services,
         slices,
+        external_routes,
         namespaces,
         dns,
         probes: Vec::new(),

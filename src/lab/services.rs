@@ -12,9 +12,10 @@ use std::ops::RangeInclusive;
 
 use crate::diag::{Place, Problem, Problems, codes, did_you_mean};
 use crate::objects::allocate::{self, Ranges, Refused};
+use crate::objects::balancers::Pending;
 use crate::objects::field::FieldError;
 use crate::objects::slices::{SERVICE_NAME, mirror};
-use crate::objects::{EndpointSlice, ObjectKey, Service, defaults, service_type, validate};
+use crate::objects::{EndpointSlice, ObjectKey, Service, balancers, defaults, validate};
 use crate::spec::LabFile;
 use crate::spec::manifest::Written;
 
@@ -113,6 +114,23 @@ impl<'a> Resolver<'a> {
         for refused in allocate::allocate(&mut self.services, &old, &ranges) {
             problems.push(self.refusal(&refused));
         }
+        for pending in balancers::allocate(&mut self.services, &old, self.ground.cluster.balancers) {
+            problems.extend(self.pending(&pending));
+        }
+    }
+
+    /// As in a real cloud no error: the service works but for its load balancer.
+    fn pending(&self, pending: &Pending) -> Option<Problem> {
+        let key = ObjectKey::of(&self.services[pending.service].metadata);
+        let written = self.written[pending.service]?;
+        let message = format!("service {key} gets no load balancer: {}", pending.reason);
+        let path = if pending.asks { "spec.loadBalancerIP" } else { "spec.type" };
+        let help = match pending.asks {
+            true => "ask for a free one, or leave `loadBalancerIP` out and one is found",
+            false => "take a larger `cluster.loadBalancer.addresses`",
+        };
+        let problem = Problem::warning(codes::BALANCER_ADDRESS, message);
+        Some(problem.at(written.place(path), "it stays pending").help(help))
     }
 
     fn refusal(&self, refused: &Refused) -> Problem {
@@ -324,9 +342,4 @@ pub(super) fn node_ports(file: &LabFile, problems: &mut Problems) -> RangeInclus
         );
         DEFAULT
     })
-}
-
-/// Whether a service is one that a cloud gives a load balancer to.
-pub fn is_balanced(service: &Service) -> bool {
-    service.spec.as_ref().is_some_and(|s| service_type(s) == "LoadBalancer" && s.load_balancer_class.is_none())
 }

@@ -7,6 +7,7 @@
 //! [`crate::spec`], their effect on a kernel in [`crate::plan`].
 
 pub mod allocate;
+pub mod balancers;
 pub mod defaults;
 pub mod field;
 pub mod slices;

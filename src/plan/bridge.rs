@@ -91,7 +91,13 @@ pub fn pod(lab: &Lab, pod: &Pod) -> NsPlan {
     ns.addresses.push(Address { dev: eth0.clone(), net: pod.address, broadcast: true, connected: true });
     let gateway = gateway(host);
     ns.routes.push(default_route(gateway, eth0.clone()));
-    ns.routes.push(Route { dst: lab.cluster.pod_cidr, via: Some(gateway.addr()), dev: eth0, onlink: false });
+    ns.routes.push(Route {
+        dst: lab.cluster.pod_cidr,
+        via: Some(gateway.addr()),
+        dev: eth0,
+        onlink: false,
+        also: Vec::new(),
+    });
     ns.sysctls = machine::sysctls(false);
     ns.files = pod_files(lab, pod);
     for container in &pod.containers {

@@ -317,10 +317,13 @@ impl<'a> Differ<'a> {
         let bare = addresses.iter().map(|a| &a.dev).filter(|dev| dev.as_str() != LOOPBACK && !keeps(dev));
         let bare: HashSet<&IfName> = bare.collect();
         let stays = |dev: &IfName| there(dev) && !bare.contains(dev);
-        let routes: Vec<_> = old.routes.iter().filter(|r| stays(&r.dev)).collect();
+        let routes: Vec<_> = old.routes.iter().filter(|r| r.devices().all(stays)).collect();
+        // The kernel keeps a route of several next hops until the last of their devices is gone.
+        let limping = old.routes.iter().filter(|r| r.devices().any(stays) && !r.devices().all(stays));
+        let limping: Vec<_> = limping.map(|r| Op::RemoveRoute(r.clone())).collect();
         let neighbours: Vec<_> = old.neighbours.iter().filter(|n| stays(&n.dev)).collect();
         let fdb: Vec<_> = old.fdb.iter().filter(|f| there(&f.dev)).collect();
-        let mut ops = Vec::new();
+        let mut ops = limping;
         changes(&addresses, &new.addresses, Op::AddAddress, Op::RemoveAddress, &mut ops);
         changes(&neighbours, &new.neighbours, Op::AddNeighbour, Op::RemoveNeighbour, &mut ops);
         changes(&fdb, &new.fdb, Op::AddFdb, Op::RemoveFdb, &mut ops);

@@ -4,9 +4,10 @@
 //! same plan. One file per mechanism: [`underlay`] (switches and router), [`bridge`] (what the CNI
 //! plug-ins make for pods), [`flannel`] with one file a back end, [`machine`] (what every
 //! namespace has), [`proxy`] (kube-proxy's rules, of objects instead of a lab), [`services`] (what a
-//! lab's services become). [`diff`] says which steps lead from one plan to another; [`rules`] are iptables
+//! lab's services become), [`balancers`] (what their load balancers are at the router). [`diff`] says which steps lead from one plan to another; [`rules`] are iptables
 //! rules as values; [`deviation`] has what is only ever read back. Making it true is `kernel`'s.
 
+pub mod balancers;
 pub mod bridge;
 pub mod deviation;
 pub mod diff;

@@ -128,10 +128,14 @@ impl fmt::Display for Route {
         } else {
             write!(f, "{}", self.dst)?;
         }
+        if !self.also.is_empty() {
+            f.write_str(" nexthop")?;
+        }
         if let Some(via) = self.via {
             write!(f, " via {via}")?;
         }
-        write!(f, " dev {}{}", self.dev, if self.onlink { " onlink" } else { "" })
+        write!(f, " dev {}{}", self.dev, if self.onlink { " onlink" } else { "" })?;
+        self.also.iter().try_for_each(|hop| write!(f, " nexthop via {} dev {}", hop.via, hop.dev))
     }
 }
 

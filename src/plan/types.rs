@@ -164,6 +164,24 @@ pub struct Route {
     pub dev: IfName,
     /// Take `via` for a neighbour although no address of ours says so.
     pub onlink: bool,
+    /// Further next hops; each connection takes one of all, by the hash of its addresses and ports
+    /// (`fib_multipath_hash_policy`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<NextHop>,
+}
+
+/// One of several next hops of a route.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct NextHop {
+    pub via: IpAddr,
+    pub dev: IfName,
+}
+
+impl Route {
+    /// Every device that it needs.
+    pub fn devices(&self) -> impl Iterator<Item = &IfName> {
+        std::iter::once(&self.dev).chain(self.also.iter().map(|hop| &hop.dev))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]

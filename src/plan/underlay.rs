@@ -6,8 +6,9 @@ use ipnet::IpNet;
 use crate::lab::names::{IfName, NsName};
 use crate::lab::{Attachment, Client, Host, INTERNET_NAME, Lab, Network, Port};
 
+use super::balancers;
 use super::machine::{self, bridge_netfilter, listeners, mac, machine_files};
-use super::types::{Address, Link, LinkKind, NsPlan, Route};
+use super::types::{Address, Link, LinkKind, NsPlan, Route, Sysctl};
 
 /// Device indices in the router, which has any number of bridges and of ports: bridges have the even
 /// ones and ports the odd ones, each by its slot. Index 1 is the loopback device's.
@@ -22,6 +23,7 @@ pub fn router(lab: &Lab) -> NsPlan {
     let mut ns = NsPlan::new(NsName::Router);
     ns.sysctls = machine::sysctls(true);
     ns.sysctls.push(bridge_netfilter(false));
+    ns.sysctls.extend(routing());
     for network in &lab.networks {
         let bridge = bridge_name(network);
         ns.addresses.push(Address { dev: bridge.clone(), net: network.gateway, broadcast: true, connected: true });
@@ -44,8 +46,24 @@ pub fn router(lab: &Lab) -> NsPlan {
         nat.chain("POSTROUTING").add(format!("-o {} -j MASQUERADE", bridge_name(internet)));
         ns.rules.sort();
     }
+    ns.routes.extend(lab.external_routes.iter().filter_map(|route| {
+        let hosts: Vec<&Host> = route.hosts.iter().filter_map(|name| lab.host(name)).collect();
+        balancers::over(lab, route.to, &hosts)
+    }));
     ns.files = machine_files(lab, &NsName::Router);
     ns
+}
+
+/// Which of several next hops a packet takes is decided by addresses and ports, so that connections are
+/// spread. And the router tells nobody of a shorter way: who had once learnt that a load balancer's
+/// address is behind one host would go on sending there when its pods are elsewhere.
+fn routing() -> Vec<Sysctl> {
+    let set = |key: &str, value: &str| Sysctl { key: key.to_owned(), value: value.to_owned(), optional: false };
+    vec![
+        Sysctl { optional: true, ..set("net/ipv4/fib_multipath_hash_policy", "1") },
+        set("net/ipv4/conf/all/send_redirects", "0"),
+        set("net/ipv4/conf/default/send_redirects", "0"),
+    ]
 }
 
 /// The bridge that is a network's switch: `br-` and the name, or a part of it and a digest.
@@ -96,7 +114,13 @@ fn machine(lab: &Lab, ns: NsName, attachment: &Attachment, ports: &[Port], host:
     });
     plan.addresses.push(Address { dev: eth0.clone(), net: attachment.address, broadcast: false, connected: true });
     if network.name.as_str() != INTERNET_NAME {
-        plan.routes.push(default_route(network.gateway, eth0));
+        plan.routes.push(default_route(network.gateway, eth0.clone()));
+    } else {
+        // What the internet knows of the lab: its public addresses.
+        let balancers = (!lab.services.is_empty()).then_some(lab.cluster.balancers);
+        let public = balancers.into_iter().chain(lab.external_routes.iter().map(|r| r.to));
+        let route = |dst| Route { dst, ..default_route(network.gateway, eth0.clone()) };
+        plan.routes.extend(public.map(route));
     }
     plan.sysctls = machine::sysctls(host.is_some());
     plan.files = machine_files(lab, &ns);
@@ -109,7 +133,7 @@ pub fn default_route(gateway: IpNet, dev: IfName) -> Route {
         IpNet::V4(_) => IpNet::V4(ipnet::Ipv4Net::default()),
         IpNet::V6(_) => IpNet::V6(ipnet::Ipv6Net::default()),
     };
-    Route { dst: everywhere, via: Some(gateway.addr()), dev, onlink: false }
+    Route { dst: everywhere, via: Some(gateway.addr()), dev, onlink: false, also: Vec::new() }
 }
 
 /// A host without its cluster parts.

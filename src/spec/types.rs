@@ -13,7 +13,7 @@ use super::edit::Replaced;
 use super::manifest::Objects;
 use super::named::Named;
 use super::probe::ProbeSpec;
-use super::value::{Labels, Port, PortSpec};
+use super::value::{Labels, OneOrMore, Port, PortSpec};
 
 /// A lab: hosts on networks, pods on hosts, a flannel network between them, and probes that say
 /// what must be true of it.
@@ -78,6 +78,9 @@ pub struct ClusterSpec {
     pub kube_proxy: KubeProxySpec,
     /// The cloud's load balancers.
     pub load_balancer: LoadBalancerSpec,
+    /// Addresses, or ranges of them, that the router sends to hosts, each with the host or hosts. A
+    /// service's externalIPs are reachable from outside only where somebody routes them.
+    pub external_routes: Named<OneOrMore>,
 }
 
 /// kube-proxy's configuration, as far as it changes rules.

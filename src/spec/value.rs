@@ -168,3 +168,13 @@ impl JsonSchema for PortRef {
         schemars::json_schema!({ "anyOf": [number, { "type": "string" }] })
     }
 }
+
+/// A word or a list of words.
+#[derive(Debug, Clone, Default, PartialEq, serde::Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+    #[default]
+    Nothing,
+}

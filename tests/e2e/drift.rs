@@ -63,7 +63,7 @@ drift! {
         => "route delete default metric 7 via 10.244.1.3 dev eth0";
     a_route_with_two_next_hops: on "node1"
         "ip route add 10.99.0.0/16 nexthop via 192.168.1.1 nexthop via 192.168.1.12"
-        => "route delete 10.99.0.0/16 nexthop dev eth0 nexthop dev eth0";
+        => "route delete 10.99.0.0/16 nexthop via 192.168.1.1 dev eth0 nexthop via 192.168.1.12 dev eth0";
     a_route_with_a_next_hop_of_its_own_right: on "node1"
         "ip nexthop add id 5 via 192.168.1.1 dev eth0 && ip route add 10.99.0.0/16 nhid 5"
         => "route delete 10.99.0.0/16";

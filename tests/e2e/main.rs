@@ -14,6 +14,7 @@ mod programs;
 mod readiness;
 mod rooms;
 mod sample;
+mod services_balancer;
 mod services_rules;
 mod testing;
 mod together;

@@ -14,5 +14,5 @@ pub fn add(lab: &Lab, host: &Host, ns: &mut NsPlan) {
 }
 
 pub fn route(peer: &Host) -> Route {
-    Route { dst: peer.pod_cidr, via: Some(peer.ip()), dev: IfName::new("eth0"), onlink: false }
+    Route { dst: peer.pod_cidr, via: Some(peer.ip()), dev: IfName::new("eth0"), onlink: false, also: Vec::new() }
 }

@@ -25,7 +25,7 @@ pub fn add(lab: &Lab, host: &Host, port: u16, ns: &mut NsPlan) {
         kind: LinkKind::Tun,
     });
     ns.addresses.push(Address { dev: device(), net: device_address(host), broadcast: false, connected: true });
-    ns.routes.push(Route { dst: lab.cluster.pod_cidr, via: None, dev: device(), onlink: false });
+    ns.routes.push(Route { dst: lab.cluster.pod_cidr, via: None, dev: device(), onlink: false, also: Vec::new() });
     ns.flanneld = Some(Flanneld {
         tun: device(),
         listen: host.ip(),

@@ -47,6 +47,12 @@ pub fn add(lab: &Lab, host: &Host, options: &Options, ns: &mut NsPlan) {
         let mac = vtep_mac(peer, options.vni);
         ns.neighbours.push(Neighbour { dev: dev.clone(), ip: far_end, mac });
         ns.fdb.push(FdbEntry { dev: dev.clone(), mac, dst: peer.ip() });
-        ns.routes.push(Route { dst: peer.pod_cidr, via: Some(far_end), dev: dev.clone(), onlink: true });
+        ns.routes.push(Route {
+            dst: peer.pod_cidr,
+            via: Some(far_end),
+            dev: dev.clone(),
+            onlink: true,
+            also: Vec::new(),
+        });
     }
 }

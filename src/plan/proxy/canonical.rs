@@ -172,6 +172,12 @@ fn quoted(comment: &str) -> String {
     if plain { bare.to_owned() } else { format!("\"{bare}\"") }
 }
 
+/// The chance of one of `left` equal ones, as it reads back; nothing for the last one, which is certain.
+pub fn odds(left: usize) -> Option<String> {
+    let left = u32::try_from(left).ok().filter(|left| *left > 1)?;
+    Some(rounded(&(1.0 / f64::from(left)).to_string()))
+}
+
 /// The kernel keeps a chance as a number out of 2³¹.
 fn rounded(chance: &str) -> String {
     const WHOLE: f64 = 2_147_483_648.0;
