@@ -6,14 +6,17 @@
 //! refers to something or a range overlaps another is not asked here but in `lab`.
 
 pub mod at;
+pub mod beside;
 pub mod damage;
 pub mod de;
+pub mod edit;
 mod fault;
 pub mod load;
 pub mod manifest;
 pub mod named;
 pub mod node;
 pub mod probe;
+pub mod resolver;
 mod scan;
 pub mod schema;
 mod shape;
