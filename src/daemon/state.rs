@@ -243,7 +243,7 @@ impl Daemon {
     }
 
     /// Read back what the lab holds.
-    pub(super) async fn observe(&self) -> Result<Plan, Box<Problem>> {
+    async fn observe(&self) -> Result<Plan, Box<Problem>> {
         let plan = self.plan();
         let world = Arc::clone(&self.world);
         let planned = Arc::clone(&plan);
