@@ -218,6 +218,9 @@ pub struct ProbeArgs {
     /// How to write the report
     #[arg(short, long, value_enum, default_value_t)]
     pub output: ReportFormat,
+    /// Draw who answered probes with a `count`, one SVG file each in this directory
+    #[arg(long, value_name = "DIR")]
+    pub svg: Option<std::path::PathBuf>,
 }
 
 /// How a report is written.
@@ -243,6 +246,9 @@ pub struct TestArgs {
     /// Write a JUnit report to this file, too
     #[arg(long, value_name = "FILE")]
     pub junit: Option<std::path::PathBuf>,
+    /// Draw who answered probes with a `count`, one SVG file each in this directory
+    #[arg(long, value_name = "DIR")]
+    pub svg: Option<std::path::PathBuf>,
     /// How long to wait for pods to become ready, in seconds
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     pub timeout: u64,

@@ -19,6 +19,7 @@ mod list;
 mod logs;
 mod man;
 mod output;
+mod pictures;
 mod plan;
 mod probe;
 mod process;

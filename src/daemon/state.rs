@@ -149,9 +149,9 @@ impl Daemon {
         self.run(&steps).await.map_err(|f| vec![*f.problem()])?;
         self.tell_dns(&lab, &slices);
         self.services.set(slices, proxies);
-        self.births.note(&lab);
         self.services.balancers.set(balancers);
         self.sync_balancers(&self.turn().await).await;
+        self.births.note(&lab);
         self.readiness.follow(&lab, self);
         Ok(Summary { steps: steps.len(), ..Summary::default() })
     }

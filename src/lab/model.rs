@@ -15,6 +15,7 @@ use super::dns::Dns;
 use super::external::ExternalRoute;
 use super::names::{HostName, IfName, LabName, NetworkName, NsName, PodId, path_of};
 use super::probe::Probe;
+use super::resolver::Resolver;
 use crate::objects::{EndpointSlice, ObjectKey, Service};
 use crate::spec::types::{EnvVar, RestartPolicy};
 use crate::spec::value::{Labels, Protocol};
@@ -169,9 +170,12 @@ pub struct Pod {
     /// The deployment it belongs to.
     pub owner: Option<String>,
     pub restart_policy: RestartPolicy,
-    /// What it is called behind the headless service that `subdomain` names.
+    /// What it calls itself, and is called behind the headless service that `subdomain` names.
     pub hostname: Option<String>,
     pub subdomain: Option<String>,
+    /// Where it resolves names, where that is not the cluster's DNS alone.
+    #[serde(skip_serializing_if = "Resolver::is_usual")]
+    pub resolver: Resolver,
     /// How long its programs have to end.
     pub grace: Duration,
     pub containers: Vec<Container>,
@@ -280,6 +284,11 @@ impl Pod {
 
     pub fn ip(&self) -> IpAddr {
         self.address.addr()
+    }
+
+    /// What the pod calls itself: the hostname that was written, or else its own name.
+    pub fn hostname(&self) -> &str {
+        self.hostname.as_deref().unwrap_or(self.id.name.as_str())
     }
 
     pub fn ports(&self) -> impl Iterator<Item = &Port> {

@@ -13,6 +13,7 @@ mod identity;
 mod mtu;
 mod name;
 mod outcome;
+pub mod picture;
 mod ping;
 pub mod report;
 mod run;

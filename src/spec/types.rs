@@ -13,6 +13,7 @@ use super::edit::Replaced;
 use super::manifest::Objects;
 use super::named::Named;
 use super::probe::ProbeSpec;
+use super::resolver::{DnsConfig, DnsPolicy};
 use super::value::{Labels, OneOrMore, Port, PortSpec};
 
 /// A lab: hosts on networks, pods on hosts, a flannel network between them, and probes that say
@@ -271,6 +272,10 @@ pub struct PodSpec {
     pub hostname: Option<At<String>>,
     /// The headless service that its full name is behind.
     pub subdomain: Option<At<String>>,
+    /// Where it resolves names. Default: ClusterFirst.
+    pub dns_policy: Option<At<DnsPolicy>>,
+    /// What is added to its resolv.conf.
+    pub dns_config: Option<At<DnsConfig>>,
     /// Seconds that its programs have to end. Default: 30.
     pub termination_grace_period_seconds: Option<At<u32>>,
     /// Several containers in one network namespace.
@@ -291,6 +296,10 @@ pub struct DeploymentSpec {
     pub hosts: Option<Vec<At<String>>>,
     /// The headless service that the pods' full names are behind.
     pub subdomain: Option<At<String>>,
+    /// Where its pods resolve names. Default: ClusterFirst.
+    pub dns_policy: Option<At<DnsPolicy>>,
+    /// What is added to their resolv.conf.
+    pub dns_config: Option<At<DnsConfig>>,
     /// Seconds that a pod's programs have to end. Default: 30.
     pub termination_grace_period_seconds: Option<At<u32>>,
     /// Taken as Kubernetes has it, with a warning: labctl runs no images.
