@@ -13,7 +13,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Build a lab, or change a running one to what its file says now
+    /// Build a lab, or change a running one to what its file says now; what `apply`, `delete` and
+    /// `scale` have done to it since is forgotten
     Up(UpArgs),
     /// End a lab; nothing of it stays
     Down(DownArgs),
@@ -26,9 +27,15 @@ pub enum Verb {
     Probe(ProbeArgs),
     /// Build labs, run their probes, end them: for CI
     Test(TestArgs),
-    /// Show pods, hosts, clients or networks of a running lab
+    /// Add objects to a running lab, or replace those of the same name
+    Apply(ApplyArgs),
+    /// Take objects out of a running lab
+    Delete(DeleteArgs),
+    /// Give a deployment of a running lab another number of pods
+    Scale(ScaleArgs),
+    /// Show objects of a running lab: pods, services, endpoints, hosts and others
     Get(GetArgs),
-    /// Show one pod, host or client with all that is known of it
+    /// Show one pod, service, host or client with all that is known of it
     Describe(DescribeArgs),
     /// Look into the kernel: a network stack, a bridge, flannel
     Inspect(InspectArgs),
@@ -94,21 +101,75 @@ impl LabArgs {
     }
 }
 
-/// The one file that is meant, in either way.
+/// The lab that is meant, with what stands beside it.
 #[derive(Debug, Args)]
 pub struct FileArgs {
     /// A lab file, a directory with one, or `-` for standard input
     #[arg(required_unless_present = "filename")]
-    file: Option<String>,
-    /// The same, as kubectl takes it
-    #[arg(short, long, value_name = "FILE", conflicts_with = "file")]
-    filename: Option<String>,
+    pub file: Option<String>,
+    /// Kubernetes manifests beside the lab, or the lab itself; a directory stands for its files.
+    /// Manifests without a lab get one of two hosts and a client
+    #[arg(short, long = "filename", value_name = "FILE", id = "filename")]
+    pub beside: Vec<String>,
 }
 
-impl FileArgs {
-    pub fn file(&self) -> &str {
-        self.file.as_deref().or(self.filename.as_deref()).unwrap_or_default()
-    }
+/// Where an object is looked for.
+#[derive(Debug, Args)]
+pub struct ScopeArgs {
+    /// Kubernetes' namespace
+    #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
+    pub namespace: String,
+    /// Those of all namespaces
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    pub all_namespaces: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// Kubernetes manifests, `-` for standard input; a directory stands for its files
+    #[arg(short, long = "filename", value_name = "FILE", required = true)]
+    pub files: Vec<String>,
+    /// The lab; may be left out where only one runs
+    #[arg(short, long)]
+    pub lab: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct DeleteArgs {
+    /// A kind with names behind it, or KIND/NAME
+    #[arg(value_name = "KIND NAME", required_unless_present = "filename")]
+    pub what: Vec<String>,
+    /// Manifests whose objects are to go
+    #[arg(short, long = "filename", value_name = "FILE", id = "filename", conflicts_with = "what")]
+    pub files: Vec<String>,
+    /// Kubernetes' namespace; `default` where it is left out
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+    /// How long pods have to end; their own terminationGracePeriodSeconds where it is left out
+    #[arg(long, value_name = "SECONDS")]
+    pub grace_period: Option<u32>,
+    /// Give pods one second to end
+    #[arg(long, conflicts_with = "grace_period")]
+    pub now: bool,
+    /// The lab; may be left out where only one runs
+    #[arg(short, long)]
+    pub lab: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct ScaleArgs {
+    /// `deployment NAME`, or `deployment/NAME`
+    #[arg(value_name = "KIND NAME", required = true)]
+    pub what: Vec<String>,
+    /// How many pods it is to have
+    #[arg(long, value_name = "N")]
+    pub replicas: u32,
+    /// Kubernetes' namespace; `default` where it is left out
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+    /// The lab; may be left out where only one runs
+    #[arg(short, long)]
+    pub lab: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -157,6 +218,9 @@ pub struct ProbeArgs {
     /// How to write the report
     #[arg(short, long, value_enum, default_value_t)]
     pub output: ReportFormat,
+    /// Draw who answered probes with a `count`, one SVG file each in this directory
+    #[arg(long, value_name = "DIR")]
+    pub svg: Option<std::path::PathBuf>,
 }
 
 /// How a report is written.
@@ -182,6 +246,9 @@ pub struct TestArgs {
     /// Write a JUnit report to this file, too
     #[arg(long, value_name = "FILE")]
     pub junit: Option<std::path::PathBuf>,
+    /// Draw who answered probes with a `count`, one SVG file each in this directory
+    #[arg(long, value_name = "DIR")]
+    pub svg: Option<std::path::PathBuf>,
     /// How long to wait for pods to become ready, in seconds
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     pub timeout: u64,
@@ -198,6 +265,19 @@ pub enum Kind {
     Clients,
     #[value(alias = "network", alias = "net")]
     Networks,
+    #[value(alias = "service", alias = "svc")]
+    Services,
+    #[value(alias = "endpoint", alias = "ep")]
+    Endpoints,
+    #[value(name = "endpointslices", alias = "endpointslice")]
+    EndpointSlices,
+    #[value(alias = "deployment", alias = "deploy")]
+    Deployments,
+    #[value(alias = "namespace", alias = "ns")]
+    Namespaces,
+    /// A host's rules of kube-proxy as a tree: `get rules HOST [SERVICE]`
+    #[value(alias = "rule")]
+    Rules,
 }
 
 #[derive(Debug, Args)]
@@ -205,8 +285,12 @@ pub struct GetArgs {
     /// What to show
     #[arg(value_enum)]
     pub kind: Kind,
-    /// Only this one
+    /// Only this one; of `rules` the host
     pub name: Option<String>,
+    /// Of `rules` only those of this service
+    pub service: Option<String>,
+    #[command(flatten)]
+    pub scope: ScopeArgs,
     /// The lab; may be left out where only one runs
     #[arg(short, long)]
     pub lab: Option<String>,
@@ -216,9 +300,12 @@ pub struct GetArgs {
 
 #[derive(Debug, Args)]
 pub struct DescribeArgs {
-    /// A pod, host or client: NAME, KIND/NAME, or KIND with the name behind it
+    /// A pod, service, host or client: NAME, KIND/NAME, or KIND with the name behind it
     #[arg(value_name = "[KIND] NAME", num_args = 1..=2, required = true)]
     pub thing: Vec<String>,
+    /// Kubernetes' namespace
+    #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
+    pub namespace: String,
     /// The lab; may be left out where only one runs
     #[arg(short, long)]
     pub lab: Option<String>,
@@ -341,16 +428,33 @@ pub struct ValidateArgs {
     /// file a lab
     #[arg(required_unless_present = "filename")]
     files: Vec<String>,
-    /// The same, as kubectl takes it
-    #[arg(short, long, value_name = "FILE")]
-    filename: Vec<String>,
+    /// The same, as kubectl takes it; Kubernetes manifests stand beside the one lab that is named,
+    /// or in a lab of two hosts and a client
+    #[arg(short, long = "filename", value_name = "FILE", id = "filename")]
+    beside: Vec<String>,
     #[command(flatten)]
     pub format: OutputArgs,
 }
 
 impl ValidateArgs {
+    /// Each lab for itself.
     pub fn files(&self) -> impl Iterator<Item = &String> {
-        self.files.iter().chain(&self.filename)
+        self.files.iter().chain(&self.beside)
+    }
+
+    /// The only lab, with what stands beside it.
+    pub fn one(&self) -> FileArgs {
+        FileArgs { file: self.files.first().cloned(), beside: self.beside.clone() }
+    }
+
+    /// Files behind `-f`.
+    pub fn beside(&self) -> &[String] {
+        &self.beside
+    }
+
+    /// Whether at most one lab is named without `-f`.
+    pub fn is_one(&self) -> bool {
+        self.files.len() < 2
     }
 }
 

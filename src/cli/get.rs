@@ -1,25 +1,60 @@
-//! `get`: pods, hosts, clients and networks of a running lab, in tables like kubectl's or as Kubernetes objects.
+//! `get`: what a running lab has, in tables like kubectl's or as Kubernetes objects.
 
 use std::process::ExitCode;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::diag::{Problem, codes, did_you_mean};
+use crate::spec::edit::ObjectKind;
 
 use super::args::{GetArgs, Kind};
 use super::output::{self, Table, text};
-use super::{Done, find_lab};
+use super::{Done, find_lab, kube, rules_tree, tables};
+
+/// Where the objects of a kind are, and how they are drawn.
+struct Way {
+    path: String,
+    /// Whether its objects are in Kubernetes' namespaces.
+    namespaced: bool,
+}
+
+fn way(args: &GetArgs) -> Way {
+    let of = |kind| {
+        let namespace = (!args.scope.all_namespaces).then_some(namespace(args));
+        Way { path: kube::path(kind, namespace), namespaced: kind != ObjectKind::Namespace }
+    };
+    let own = |path: &str| Way { path: path.to_owned(), namespaced: false };
+    match args.kind {
+        Kind::Pods => of(ObjectKind::Pod),
+        Kind::Services => of(ObjectKind::Service),
+        Kind::Endpoints => of(ObjectKind::Endpoints),
+        Kind::EndpointSlices => of(ObjectKind::EndpointSlice),
+        Kind::Deployments => of(ObjectKind::Deployment),
+        Kind::Namespaces => of(ObjectKind::Namespace),
+        Kind::Hosts => own("/api/v1/nodes"),
+        // Kubernetes has no such kinds; they are labctl's own.
+        Kind::Clients => own("/labctl/v1/clients"),
+        Kind::Networks | Kind::Rules => own("/labctl/v1/networks"),
+    }
+}
+
+/// The namespace that is meant: a name may have it in front.
+fn namespace(args: &GetArgs) -> &str {
+    let given = args.name.as_deref().and_then(|name| name.split_once('/'));
+    given.map_or(args.scope.namespace.as_str(), |(namespace, _)| namespace)
+}
 
 pub fn run(args: &GetArgs) -> Done {
+    if args.kind == Kind::Rules {
+        return rules_tree::run(args);
+    }
+    if let Some(more) = &args.service {
+        let problem = Problem::error(codes::TARGET_UNKNOWN, format!("`{more}` is one name too many"));
+        return Err(Box::new(problem.help("name one object, or none for all")).into());
+    }
     let client = find_lab(args.lab.as_deref())?;
-    let path = match args.kind {
-        Kind::Pods => "/api/v1/pods",
-        Kind::Hosts => "/api/v1/nodes",
-        // Kubernetes has no such kinds; they are labctl's own.
-        Kind::Clients => "/labctl/v1/clients",
-        Kind::Networks => "/labctl/v1/networks",
-    };
-    let mut list: Value = client.get(path)?;
+    let way = way(args);
+    let mut list: Value = client.get(&way.path)?;
     let mut items = match list["items"].take() {
         Value::Array(items) => items,
         _ => Vec::new(),
@@ -29,18 +64,40 @@ pub fn run(args: &GetArgs) -> Done {
             items = vec![pick(items, name)?];
             items[0].clone()
         }
+        // As kubectl prints what it has read, whatever the kind.
         None => {
-            list["items"] = Value::Array(items.clone());
-            list
+            json!({ "apiVersion": "v1", "kind": "List", "metadata": { "resourceVersion": "" }, "items": items })
         }
     };
-    output::print(args.format.output, &value, |wide| match args.kind {
-        Kind::Pods => pods(&items, wide),
-        Kind::Hosts => hosts(&items, wide),
-        Kind::Clients => clients(&items),
-        Kind::Networks => networks(&items, wide),
+    output::print(args.format.output, &value, |wide| {
+        if items.is_empty() && way.namespaced {
+            return match args.scope.all_namespaces {
+                true => "No resources found\n".to_owned(),
+                false => format!("No resources found in {} namespace.\n", namespace(args)),
+            };
+        }
+        draw(args, &items, wide)
     });
     Ok(ExitCode::SUCCESS)
+}
+
+fn draw(args: &GetArgs, items: &[Value], wide: bool) -> String {
+    let columns = match args.kind {
+        Kind::Pods if args.scope.all_namespaces => {
+            let names = |pod: &Value| vec![text(pod, "/metadata/namespace").to_owned(), plain_name(pod)];
+            return pod_table(items, wide, (&["NAMESPACE", "NAME"], names));
+        }
+        Kind::Pods => return pod_table(items, wide, (&["NAME"], |pod: &Value| vec![plain_name(pod)])),
+        Kind::Hosts => return hosts(items, wide),
+        Kind::Clients => return clients(items),
+        Kind::Networks | Kind::Rules => return networks(items, wide),
+        Kind::Services => tables::SERVICES,
+        Kind::Endpoints => tables::ENDPOINTS,
+        Kind::EndpointSlices => tables::SLICES,
+        Kind::Deployments => tables::DEPLOYMENTS,
+        Kind::Namespaces => tables::NAMESPACES,
+    };
+    tables::table(items, &columns, wide, args.scope.all_namespaces)
 }
 
 /// An object's name as it is typed: with its namespace where that is not `default`.
@@ -53,7 +110,9 @@ pub fn name_of(item: &Value) -> String {
 
 fn pick(items: Vec<Value>, name: &str) -> Result<Value, Box<Problem>> {
     let names: Vec<String> = items.iter().map(name_of).collect();
-    let found = items.into_iter().zip(&names).find(|(_, n)| *n == name).map(|(item, _)| item);
+    // In a namespace that was named, its name need not be in front.
+    let is = |item: &Value, full: &str| full == name || text(item, "/metadata/name") == name;
+    let found = items.into_iter().zip(&names).find(|(item, n)| is(item, n)).map(|(item, _)| item);
     found.ok_or_else(|| {
         let problem = Problem::error(codes::TARGET_UNKNOWN, format!("there is no `{name}` in the lab"));
         Box::new(match did_you_mean(name, names.iter().map(String::as_str)) {
@@ -65,6 +124,9 @@ fn pick(items: Vec<Value>, name: &str) -> Result<Value, Box<Problem>> {
 
 /// Waiting and ended containers say more than the phase, as in kubectl's STATUS column.
 pub fn status(pod: &Value) -> String {
+    if pod.pointer("/metadata/deletionTimestamp").is_some() {
+        return "Terminating".to_owned();
+    }
     let states = pod.pointer("/status/containerStatuses").and_then(Value::as_array);
     let reason = states.into_iter().flatten().find_map(|c| {
         let reason = c.pointer("/state/waiting/reason").or(c.pointer("/state/terminated/reason"));
@@ -73,11 +135,22 @@ pub fn status(pod: &Value) -> String {
     reason.unwrap_or(text(pod, "/status/phase")).to_owned()
 }
 
+/// Pods of any namespace, which stands in front of a name where it is not `default`.
 pub fn pods(items: &[Value], wide: bool) -> String {
+    pod_table(items, wide, (&["NAME"], |pod: &Value| vec![name_of(pod)]))
+}
+
+fn plain_name(item: &Value) -> String {
+    text(item, "/metadata/name").to_owned()
+}
+
+/// A table of pods, whose first columns are `names`.
+fn pod_table(items: &[Value], wide: bool, names: (&[&'static str], impl Fn(&Value) -> Vec<String>)) -> String {
     if items.is_empty() {
         return "the lab has no pods\n".to_owned();
     }
-    let mut headings = vec!["NAME", "READY", "STATUS", "RESTARTS", "IP", "HOST"];
+    let mut headings = names.0.to_vec();
+    headings.extend(["READY", "STATUS", "RESTARTS", "IP", "HOST"]);
     if wide {
         headings.extend(["PORTS", "LABELS"]);
     }
@@ -86,14 +159,14 @@ pub fn pods(items: &[Value], wide: bool) -> String {
         let statuses = pod.pointer("/status/containerStatuses").and_then(Value::as_array).cloned().unwrap_or_default();
         let ready = statuses.iter().filter(|c| c["ready"] == true).count();
         let restarts: u64 = statuses.iter().filter_map(|c| c["restartCount"].as_u64()).sum();
-        let mut row = vec![
-            name_of(pod),
+        let mut row = (names.1)(pod);
+        row.extend([
             format!("{ready}/{}", statuses.len()),
             status(pod),
             restarts.to_string(),
             text(pod, "/status/podIP").to_owned(),
             text(pod, "/spec/nodeName").to_owned(),
-        ];
+        ]);
         if wide {
             row.extend([ports(pod), labels(pod)]);
         }

@@ -1,9 +1,11 @@
 //! The command line: one verb, one file. What verbs share is here (exit codes, finding a lab) and
 //! in `output` (tables, JSON and YAML, colour).
 
+mod apply;
 mod args;
 mod completions;
 mod describe;
+mod describe_service;
 mod diff;
 mod doctor;
 mod down;
@@ -12,16 +14,20 @@ mod explain;
 mod get;
 mod hidden;
 mod inspect;
+mod kube;
 mod list;
 mod logs;
 mod man;
 mod output;
+mod pictures;
 mod plan;
 mod probe;
 mod process;
 mod rules;
+mod rules_tree;
 mod schema;
 mod status;
+mod tables;
 mod test;
 mod up;
 mod validate;
@@ -118,6 +124,9 @@ fn run(verb: Verb) -> Done {
         Verb::Status(args) => status::run(&args),
         Verb::Probe(args) => probe::run(&args),
         Verb::Test(args) => test::run(&args),
+        Verb::Apply(args) => apply::apply(&args),
+        Verb::Delete(args) => apply::delete(&args),
+        Verb::Scale(args) => apply::scale(&args),
         Verb::Get(args) => get::run(&args),
         Verb::Describe(args) => describe::run(&args),
         Verb::Inspect(args) => inspect::run(&args.what),

@@ -15,7 +15,7 @@ use super::output::{count, print, print_json, print_yaml};
 use super::{Done, Failure, show, up};
 
 pub fn run(args: &PlanArgs) -> Done {
-    let ready = up::prepare(args.from.file())?;
+    let ready = up::prepare_with(&args.from)?;
     show(&ready.warnings, &ready.sources);
     let running = RuntimeDir::open().and_then(|dir| Ok((dir.labs()?, dir)));
     let client = running

@@ -8,7 +8,7 @@ use crate::probe::{Outcome, report};
 
 use super::args::{ProbeArgs, ReportFormat};
 use super::output::{self, print_json, print_yaml};
-use super::{DIFFERED, Done, find_lab};
+use super::{DIFFERED, Done, find_lab, pictures};
 
 pub fn run(args: &ProbeArgs) -> Done {
     let client = find_lab(args.lab.as_deref())?;
@@ -27,6 +27,9 @@ pub fn run(args: &ProbeArgs) -> Done {
             let labs = [report::Suite { lab: client.lab().as_str(), outcomes: &outcomes, failure: None }];
             output::write(format_args!("{}", report::junit(&labs).unwrap_or_default()));
         }
+    }
+    if let Some(dir) = &args.svg {
+        pictures::write(dir, [(client.lab().as_str(), outcomes.as_slice())])?;
     }
     let all = outcomes.iter().all(Outcome::passed);
     Ok(if all { ExitCode::SUCCESS } else { ExitCode::from(DIFFERED) })

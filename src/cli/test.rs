@@ -11,7 +11,7 @@ use crate::spec::load;
 
 use super::args::{ReportFormat, TestArgs};
 use super::output::{self, count, print_json, print_yaml};
-use super::{DIFFERED, Done, Failure, down, point_to_explain, show, up};
+use super::{DIFFERED, Done, Failure, down, pictures, point_to_explain, show, up};
 
 /// What is said of a lab that did not become ready.
 const ENDED: &str =
@@ -173,6 +173,9 @@ fn write_reports(args: &TestArgs, all: &[Tested]) -> Result<(), Failure> {
         ReportFormat::Json => print_json(&value()),
         ReportFormat::Yaml => print_yaml(&value()),
         ReportFormat::Junit => output::write(format_args!("{}", junit())),
+    }
+    if let Some(dir) = &args.svg {
+        pictures::write(dir, all.iter().map(|t| (t.lab.as_deref().unwrap_or_default(), t.outcomes())))?;
     }
     let Some(path) = &args.junit else { return Ok(()) };
     std::fs::write(path, junit()).map_err(|e| {

@@ -14,9 +14,10 @@ use crate::diag::{Problem, Problems, Sources, codes};
 use crate::lab::{self, INTERNET_NAME, Lab};
 use crate::probe::{Outcome, report};
 use crate::runtime::RuntimeDir;
+use crate::spec::beside;
 use crate::spec::load::{Input, Text, decode_text, read};
 
-use super::args::UpArgs;
+use super::args::{FileArgs, UpArgs};
 use super::{DIFFERED, Done, Failure, is_watched, output, show};
 
 /// How long a lab that another `up` starts may neither be there nor be gone.
@@ -37,7 +38,15 @@ pub struct Ready {
 
 /// Read and check a lab file.
 pub fn prepare(file: &str) -> Result<Ready, Failure> {
-    let text = read(&Input::parse(file))?;
+    check(read(&Input::parse(file))?)
+}
+
+/// Read and check a lab file with manifests beside it.
+pub fn prepare_with(args: &FileArgs) -> Result<Ready, Failure> {
+    check(beside::read_with(args.file.as_deref(), &args.beside)?)
+}
+
+fn check(text: Text) -> Result<Ready, Failure> {
     let mut loaded = decode_text(&text);
     let mut problems = std::mem::take(&mut loaded.problems);
     let lab = lab::resolve(&loaded, None, &mut problems);
@@ -168,7 +177,7 @@ pub fn await_ready(client: &Client, seconds: u64, help: &str) -> Result<(), Box<
 }
 
 pub fn run(args: &UpArgs) -> Done {
-    let ready = prepare(args.from.file())?;
+    let ready = prepare_with(&args.from)?;
     show(&ready.warnings, &ready.sources);
     let raised = raise(&ready, args.foreground)?;
     await_ready(&raised.client, args.timeout, RUNS_ON)?;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::diag::Problem;
+use crate::spec::edit::Edit;
 use crate::spec::load::Text;
 
 /// What a new daemon reads from its standard input, as one line.
@@ -47,6 +48,14 @@ pub struct Summary {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Change {
     pub text: Text,
+}
+
+/// Changes to the objects of a running lab.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EditRequest {
+    pub edits: Vec<Edit>,
+    /// How long pods that go have to end, in seconds; each pod's own time where this is left out.
+    pub grace: Option<u32>,
 }
 
 /// The steps that a file would cause, or problems.

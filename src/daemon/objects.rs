@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 
 use crate::lab::names::NsName;
 use crate::lab::{Client, Container, Host, Lab, Network, Pod, Run};
+use crate::objects::ObjectKey;
 use crate::plan::underlay;
 
+use super::kube::now;
 use super::programs::State;
 use super::state::Daemon;
 
@@ -69,6 +71,7 @@ pub fn pod(daemon: &Daemon, lab: &Lab, pod: &Pod) -> Value {
         "spec": {
             "nodeName": pod.host,
             "restartPolicy": pod.restart_policy,
+            "terminationGracePeriodSeconds": pod.grace.as_secs(),
             "containers": pod.containers.iter().map(container).collect::<Vec<_>>(),
         },
         "status": {
@@ -84,6 +87,14 @@ pub fn pod(daemon: &Daemon, lab: &Lab, pod: &Pod) -> Value {
             "containerStatuses": statuses.iter().map(|(c, s)| container_status(c, s)).collect::<Vec<_>>(),
         },
     });
+    let key = ObjectKey::new(pod.id.namespace.as_str(), pod.id.name.as_str());
+    if let Some(born) = daemon.births.of("Pod", key) {
+        object["metadata"]["creationTimestamp"] = born.into();
+    }
+    if daemon.services.is_terminating(&pod.id) {
+        object["metadata"]["deletionTimestamp"] = now().to_string().into();
+        object["metadata"]["deletionGracePeriodSeconds"] = pod.grace.as_secs().into();
+    }
     if let Some(owner) = owner {
         object["metadata"]["ownerReferences"] = owner;
     }
@@ -99,7 +110,8 @@ pub fn is_ready(daemon: &Daemon, pod: &Pod) -> bool {
 pub fn trouble(daemon: &Daemon, pod: &Pod) -> Option<String> {
     let ns = pod.ns();
     let statuses: Vec<_> = pod.containers.iter().map(|c| (c, status(daemon, &ns, c))).collect();
-    if phase(statuses.iter().map(|(_, s)| &s.state)) == "Succeeded" {
+    let is_leaving = daemon.services.is_terminating(&pod.id);
+    if is_leaving || phase(statuses.iter().map(|(_, s)| &s.state)) == "Succeeded" {
         return None;
     }
     let all: Vec<_> = statuses.iter().filter(|(_, s)| !s.ready).map(|(c, s)| why(c, s)).collect();

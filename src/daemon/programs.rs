@@ -1,7 +1,7 @@
 //! The life of a container's program: started in its pod, watched, restarted as Kubernetes'
 //! restartPolicy says, its output kept in a bounded ring.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::process::ExitStatus;
@@ -24,7 +24,7 @@ const KEPT_OUTPUT: usize = 256 * 1024;
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
-/// How long a program has after SIGTERM.
+/// How long a program has after SIGTERM where its pod is changed and not deleted.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long is waited for what was written last.
 const LAST_WORDS: Duration = Duration::from_millis(200);
@@ -102,7 +102,9 @@ pub struct Supervised {
     pub state: Rc<RefCell<State>>,
     pub restarts: Rc<RefCell<u32>>,
     pub log: Rc<Log>,
-    stop: watch::Sender<bool>,
+    /// How long it has to end, once it is to.
+    stop: watch::Sender<Option<Duration>>,
+    over: Rc<Cell<bool>>,
     changed: Rc<tokio::sync::Notify>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -123,7 +125,8 @@ impl Supervised {
         let Surroundings { key, place, rooms, log, changed } = around;
         let waiting = State::Waiting { reason: "ContainerCreating".to_owned(), message: String::new() };
         let (state, restarts) = (Rc::new(RefCell::new(waiting)), Rc::new(RefCell::new(0)));
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = watch::channel(None);
+        let over = Rc::new(Cell::new(false));
         let keeper = Keeper {
             program: program.clone(),
             key,
@@ -135,13 +138,29 @@ impl Supervised {
             changed: Rc::clone(&changed),
             stopped,
         };
-        let task = tokio::task::spawn_local(keeper.run());
-        Supervised { program, state, restarts, log, stop, changed, task }
+        let (ended, bell) = (Rc::clone(&over), Rc::clone(&changed));
+        let task = tokio::task::spawn_local(async move {
+            keeper.run().await;
+            ended.set(true);
+            bell.notify_waiters();
+        });
+        Supervised { program, state, restarts, log, stop, over, changed, task }
+    }
+
+    /// Tell the program to end, and end it where it has not when `grace` is over. It stays here with
+    /// what it was, and rings when it has ended; see [`Supervised::is_over`].
+    pub fn tell_to_end(&self, grace: Duration) {
+        self.stop.send_replace(Some(grace));
+    }
+
+    /// Whether it has ended for good.
+    pub fn is_over(&self) -> bool {
+        self.over.get()
     }
 
     /// End the program: SIGTERM to its process group, SIGKILL to its room where that does not help.
     pub async fn stop(self) {
-        self.stop.send_replace(true);
+        self.stop.send_replace(Some(GRACE));
         let _ = self.task.await;
         self.changed.notify_waiters();
     }
@@ -156,7 +175,7 @@ struct Keeper {
     restarts: Rc<RefCell<u32>>,
     log: Rc<Log>,
     changed: Rc<tokio::sync::Notify>,
-    stopped: watch::Receiver<bool>,
+    stopped: watch::Receiver<Option<Duration>>,
 }
 
 impl Keeper {
@@ -170,18 +189,17 @@ impl Keeper {
         loop {
             let started = Instant::now();
             let ended = self.once().await;
-            if *self.stopped.borrow() {
-                return;
-            }
             let (exit_code, reason) = ended.unwrap_or_else(|e| {
                 self.log.line(&format!("labctl: {} cannot be started: {e}", self.program.command.join(" ")));
                 (128, "StartError".to_owned())
             });
-            let again = match self.program.restart_policy {
-                RestartPolicy::Always => true,
-                RestartPolicy::OnFailure => exit_code != 0,
-                RestartPolicy::Never => false,
-            };
+            let told = self.stopped.borrow().is_some();
+            let again = !told
+                && match self.program.restart_policy {
+                    RestartPolicy::Always => true,
+                    RestartPolicy::OnFailure => exit_code != 0,
+                    RestartPolicy::Never => false,
+                };
             self.set(State::Terminated { exit_code, reason });
             if !again {
                 return;
@@ -193,7 +211,7 @@ impl Keeper {
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                _ = self.stopped.wait_for(|s| *s) => return,
+                _ = self.stopped.wait_for(Option::is_some) => return,
             }
             pause = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
             *self.restarts.borrow_mut() += 1;
@@ -213,17 +231,11 @@ impl Keeper {
         }
         let ended = tokio::select! {
             ended = running.ended() => Some(ended),
-            _ = self.stopped.wait_for(|s| *s) => None,
+            _ = self.stopped.wait_for(Option::is_some) => None,
         };
         let status = match ended {
             Some(status) => status,
-            None => {
-                running.ask_to_end();
-                match tokio::time::timeout(GRACE, running.ended()).await {
-                    Ok(status) => status,
-                    Err(_) => running.killed().await,
-                }
-            }
+            None => self.end(&mut running).await,
         };
         self.rooms.close(&self.key);
         // Everyone who wrote is gone with the room; what is left is in the pipe.
@@ -231,6 +243,19 @@ impl Keeper {
             let _ = tokio::time::timeout(LAST_WORDS, output).await;
         }
         Ok(outcome(status?))
+    }
+
+    /// SIGTERM, and SIGKILL when the time is over. Who is in more of a hurry may cut it short.
+    async fn end(&mut self, running: &mut Running) -> io::Result<ExitStatus> {
+        running.ask_to_end();
+        loop {
+            let grace = self.stopped.borrow_and_update().unwrap_or_default();
+            tokio::select! {
+                status = running.ended() => return status,
+                () = tokio::time::sleep(grace) => return running.killed().await,
+                Ok(()) = self.stopped.changed() => {}
+            }
+        }
     }
 }
 

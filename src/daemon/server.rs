@@ -21,10 +21,10 @@ use crate::lab::INTERNET_NAME;
 use crate::lab::names::NsName;
 use crate::probe;
 
-use super::api::{Change, Event, LabStatus, Refusal, StepText, Steps};
+use super::api::{Change, EditRequest, Event, LabStatus, Refusal, StepText, Steps, Summary};
 use super::rooms::{self, Visit};
 use super::state::Daemon;
-use super::{inspect, objects};
+use super::{inspect, kube, objects};
 
 /// The longest request body: a lab file of the largest size, escaped.
 const LONGEST_BODY: usize = 256 << 20;
@@ -72,11 +72,11 @@ async fn answer(daemon: &Rc<Daemon>, request: Request<Incoming>, visits: &Visits
     daemon.until_built().await;
     match route(daemon, request, visits).await {
         Ok(answer) => answer,
-        Err(problem) => json(StatusCode::UNPROCESSABLE_ENTITY, &Refusal { problem: *problem }),
+        Err(problem) => answer_with(StatusCode::UNPROCESSABLE_ENTITY, &Refusal { problem: *problem }),
     }
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+pub fn answer_with(status: StatusCode, value: &impl Serialize) -> Answer {
     let bytes = serde_json::to_vec(value).unwrap_or_default();
     let mut answer = Response::new(Full::new(Bytes::from(bytes)).boxed_unsync());
     *answer.status_mut() = status;
@@ -85,7 +85,7 @@ fn json(status: StatusCode, value: &impl Serialize) -> Answer {
 }
 
 pub fn ok(value: &impl Serialize) -> Outcome {
-    Ok(json(StatusCode::OK, value))
+    Ok(answer_with(StatusCode::OK, value))
 }
 
 async fn route(daemon: &Rc<Daemon>, request: Request<Incoming>, visits: &Visits) -> Outcome {
@@ -93,10 +93,6 @@ async fn route(daemon: &Rc<Daemon>, request: Request<Incoming>, visits: &Visits)
     let query = read_back(request.uri().query().unwrap_or_default());
     let lab = daemon.lab();
     match (request.method(), path.as_str()) {
-        (&Method::GET, "/api/v1/pods") => {
-            ok(&objects::list(lab.pods.iter().map(|p| objects::pod(daemon, &lab, p)).collect()))
-        }
-        (&Method::GET, "/api/v1/nodes") => ok(&objects::list(lab.hosts.iter().map(objects::node).collect())),
         (&Method::GET, "/labctl/v1/clients") => {
             ok(&objects::list(lab.clients.iter().map(|c| objects::client(&lab, c)).collect()))
         }
@@ -126,21 +122,34 @@ async fn route(daemon: &Rc<Daemon>, request: Request<Incoming>, visits: &Visits)
         (&Method::POST, "/labctl/v1/change") => {
             let change: Change = body(request).await?;
             let changing = Rc::clone(daemon);
-            // A task of its own: a caller that goes away must not leave the change half done.
-            let changed = tokio::task::spawn_local(async move { changing.change(&change.text).await });
-            ok(&match changed.await {
-                Ok(Ok(summary)) => Event::Done(summary),
-                Ok(Err(problems)) => Event::Failed(problems),
-                Err(e) => {
-                    Event::Failed(vec![Problem::error(codes::KERNEL_REFUSED, format!("the change broke off: {e}"))])
-                }
-            })
+            ok(&to_its_end(async move { changing.change(&change.text).await }).await)
+        }
+        (&Method::POST, "/labctl/v1/edit") => {
+            let edit: EditRequest = body(request).await?;
+            let changing = Rc::clone(daemon);
+            ok(&to_its_end(async move { changing.edit(&edit).await }).await)
         }
         (&Method::POST, "/labctl/v1/down") => {
             daemon.end();
             ok(&())
         }
-        _ => Ok(json(StatusCode::NOT_FOUND, &serde_json::json!({ "message": format!("there is no {path} here") }))),
+        (&Method::GET, asked) if asked.starts_with("/api") => {
+            Ok(kube::answer(daemon, asked).unwrap_or_else(|| nothing_at(asked)))
+        }
+        _ => Ok(nothing_at(&path)),
+    }
+}
+
+fn nothing_at(path: &str) -> Answer {
+    answer_with(StatusCode::NOT_FOUND, &serde_json::json!({ "message": format!("there is no {path} here") }))
+}
+
+/// A change as a task of its own: a caller that goes away must not leave it half done.
+async fn to_its_end(change: impl Future<Output = Result<Summary, Vec<Problem>>> + 'static) -> Event {
+    match tokio::task::spawn_local(change).await {
+        Ok(Ok(summary)) => Event::Done(summary),
+        Ok(Err(problems)) => Event::Failed(problems),
+        Err(e) => Event::Failed(vec![Problem::error(codes::KERNEL_REFUSED, format!("the change broke off: {e}"))]),
     }
 }
 

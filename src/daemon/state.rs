@@ -27,6 +27,7 @@ use crate::spec::load::{Text, decode_text};
 
 use super::api::{Event, Summary};
 use super::inhabit::Undone;
+use super::kube::Births;
 use super::readiness::Readiness;
 use super::services::ServiceLayer;
 use super::workloads::Workloads;
@@ -42,6 +43,7 @@ pub struct Daemon {
     pub workloads: Workloads,
     pub readiness: Readiness,
     pub services: ServiceLayer,
+    pub births: Births,
     started: Instant,
     built: Cell<bool>,
     built_bell: Notify,
@@ -63,6 +65,7 @@ impl Daemon {
             workloads: Workloads::default(),
             readiness: Readiness::default(),
             services: ServiceLayer::default(),
+            births: Births::default(),
             started: Instant::now(),
             built: Cell::new(false),
             built_bell: Notify::new(),
@@ -148,14 +151,24 @@ impl Daemon {
         self.services.set(slices, proxies);
         self.services.balancers.set(balancers);
         self.sync_balancers(&self.turn().await).await;
+        self.births.note(&lab);
         self.readiness.follow(&lab, self);
         Ok(Summary { steps: steps.len(), ..Summary::default() })
     }
 
     /// Make the running lab what `text` says. What is in both stays untouched.
     pub async fn change(self: &Rc<Self>, text: &Text) -> Result<Summary, Vec<Problem>> {
+        self.change_with(|_| text.clone()).await
+    }
+
+    /// The same with the text that `edited` makes of the one that the lab has when its turn has come.
+    pub(super) async fn change_with(
+        self: &Rc<Self>,
+        edited: impl FnOnce(Text) -> Text,
+    ) -> Result<Summary, Vec<Problem>> {
         let turn = self.turn().await;
-        let (lab, warnings) = self.resolve(text)?;
+        let text = edited(self.text());
+        let (lab, warnings) = self.resolve(&text)?;
         let bare = plan::plan(&lab);
         let (slices, proxies) = self.services_of(&lab);
         let mut wanted = bare.clone();
@@ -175,7 +188,7 @@ impl Daemon {
         }
         *self.lab.borrow_mut() = Arc::new(lab);
         *self.plan.borrow_mut() = Arc::new(bare);
-        *self.text.borrow_mut() = text.clone();
+        *self.text.borrow_mut() = text;
         self.tell_dns(&self.lab(), &slices);
         let before = self.services.proxies();
         self.services.set(slices, proxies);
@@ -183,13 +196,14 @@ impl Daemon {
         self.forget_flows(self.services.balancers.applied(), balancers.clone()).await;
         self.services.balancers.set(balancers);
         self.sync_balancers(&turn).await;
+        self.births.note(&self.lab());
         self.readiness.follow(&self.lab(), self);
         let changes = steps.iter().map(ToString::to_string).collect();
         Ok(Summary { steps: steps.len(), changes, warnings })
     }
 
     /// The lab that `text` would make of this one, with its warnings.
-    fn resolve(&self, text: &Text) -> Result<(Lab, Vec<Problem>), Vec<Problem>> {
+    pub(super) fn resolve(&self, text: &Text) -> Result<(Lab, Vec<Problem>), Vec<Problem>> {
         let mut loaded = decode_text(text);
         let mut problems = std::mem::take(&mut loaded.problems);
         match lab::resolve(&loaded, Some(&self.lab()), &mut problems) {

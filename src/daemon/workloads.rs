@@ -8,6 +8,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -99,6 +100,23 @@ impl Workloads {
     /// Take a program out, for the caller to stop.
     pub fn take(&self, ns: &NsName, program: &Program) -> Option<Supervised> {
         self.programs.borrow_mut().remove(&(ns.clone(), program.name.clone()))
+    }
+
+    /// Tell all programs of a pod to end within `grace`.
+    pub fn tell_to_end(&self, ns: &NsName, grace: Duration) {
+        self.of(ns, |program| program.tell_to_end(grace));
+    }
+
+    /// Whether no program of a pod lives any more.
+    pub fn is_over(&self, ns: &NsName) -> bool {
+        let mut over = true;
+        self.of(ns, |program| over &= program.is_over());
+        over
+    }
+
+    fn of(&self, ns: &NsName, mut look: impl FnMut(&Supervised)) {
+        let programs = self.programs.borrow();
+        programs.iter().filter(|((pod, _), _)| pod == ns).for_each(|(_, program)| look(program));
     }
 
     /// What a container's program wrote.

@@ -148,17 +148,27 @@ impl Iptables {
         Ok(self.save_all(netns)?.rules)
     }
 
+    /// The text of the rules that `netns` holds, with the packets and bytes that each has seen.
+    pub fn save_counted(&self, netns: &NetNs) -> Result<String, Fault> {
+        self.run_save(netns, &["-c"])
+    }
+
     /// The same, with what the program could not read.
     pub fn save_all(&self, netns: &NetNs) -> Result<Saved, Fault> {
+        let text = self.run_save(netns, &[])?;
+        Ok(Saved { rules: Rules::parse(&text), unreadable: unreadable(&text) })
+    }
+
+    fn run_save(&self, netns: &NetNs, args: &[&str]) -> Result<String, Fault> {
         let mut command = Command::new(&self.save);
+        command.args(args);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let output = netns.run(|| command.spawn())??.wait_with_output()?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
             return Err(Fault::Refused { program: self.save.display().to_string(), said });
         }
-        let text = String::from_utf8_lossy(&output.stdout);
-        Ok(Saved { rules: Rules::parse(&text), unreadable: unreadable(&text) })
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 }
 

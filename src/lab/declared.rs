@@ -1,6 +1,7 @@
 //! What a file declares, whether or not it could be built. A host whose own description is wrong is
 //! told about once; a pod that names it must not be told that there is no such host.
 
+use crate::objects::ObjectKey;
 use crate::spec::LabFile;
 use crate::spec::at::At;
 use crate::spec::types::DeploymentSpec;
@@ -23,9 +24,18 @@ pub(super) fn anything(file: &LabFile, name: &str) -> bool {
     let bare = bare.strip_prefix("host/").or_else(|| bare.strip_prefix("client/")).unwrap_or(bare);
     let lost = ["clients", "pods", "deployments"].iter().any(|s| file.damage.may_have_held(s, bare));
     lost || host(file, bare)
+        || service(file, bare)
         || file.clients.names().any(|n| n == bare)
         || file.pods.iter().any(|(n, pod)| behind(n, pod.namespace.as_ref(), bare).is_some_and(str::is_empty))
         || file.deployments.iter().any(|(n, spec)| is_replica(file, n, spec, bare))
+}
+
+/// The same of a service, `NAME` or `NAMESPACE/NAME`.
+fn service(file: &LabFile, word: &str) -> bool {
+    let (namespace, name) = word.split_once('/').unwrap_or(("default", word));
+    let wanted = ObjectKey::new(namespace, name);
+    let written = file.objects.services.iter().any(|s| ObjectKey::of(&s.object.metadata) == wanted);
+    written || file.damage.may_have_held("services", name)
 }
 
 fn is_replica(file: &LabFile, name: &At<String>, spec: &DeploymentSpec, word: &str) -> bool {

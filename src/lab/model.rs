@@ -30,6 +30,8 @@ pub struct Lab {
     pub hosts: Vec<Host>,
     pub clients: Vec<Client>,
     pub pods: Vec<Pod>,
+    /// Deployments, that of the cluster's DNS among them. Their pods are among [`Lab::pods`].
+    pub deployments: Vec<Deployment>,
     /// Services with all their fields, those that every cluster has among them; empty where the lab
     /// has no service layer.
     pub services: Vec<Service>,
@@ -179,6 +181,16 @@ pub struct Pod {
     pub containers: Vec<Container>,
 }
 
+/// A number of equal pods.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Deployment {
+    #[serde(flatten)]
+    pub key: ObjectKey,
+    pub replicas: u32,
+    /// Its pods' labels.
+    pub labels: Labels,
+}
+
 /// One container of a pod.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Container {
@@ -214,9 +226,30 @@ pub struct Readiness {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum ReadinessCheck {
-    HttpGet { path: String, port: u16 },
-    TcpSocket { port: u16 },
-    Exec { command: Vec<String> },
+    HttpGet(HttpCheck),
+    TcpSocket {
+        port: u16,
+    },
+    Exec {
+        command: Vec<String>,
+    },
+    /// The health of `service`; of the whole server where it is empty.
+    Grpc {
+        port: u16,
+        service: String,
+    },
+}
+
+/// A GET request that tells whether a container is ready.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct HttpCheck {
+    pub path: String,
+    pub port: u16,
+    pub https: bool,
+    /// Who is asked; the pod where this is left out.
+    pub host: Option<IpAddr>,
+    /// Names and values of headers, as they may stand in a request.
+    pub headers: Vec<(String, String)>,
 }
 
 /// The tenth address of a range of services.

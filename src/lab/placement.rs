@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
 use crate::diag::{Place, Problem, Problems, codes, did_you_mean};
+use crate::objects::ObjectKey;
 use crate::spec::at::At;
 use crate::spec::damage::Damage;
 use crate::spec::types::{DeploymentSpec, LabFile, PodSpec, RestartPolicy};
@@ -20,7 +21,7 @@ use super::declared;
 use super::dns::{DNS_DEPLOYMENT, DNS_NAMESPACE, Dns};
 use super::ipam::Pool;
 use super::machines::{self, MOST_PORTS};
-use super::model::{Container, Host, Lab, Pod};
+use super::model::{Container, Deployment, Host, Lab, Pod};
 use super::names::{HostName, IfName, Namespace, PodId, PodName};
 use super::ranges::{outside, taken};
 use super::resolve::valid;
@@ -85,7 +86,7 @@ pub(super) fn place(
         }
     }
     if !ground.hosts.is_empty() {
-        wanted.extend(dns.into_iter().flat_map(dns_pods));
+        wanted.extend(dns.into_iter().flat_map(|dns| dns_pods(dns, file)));
     }
     check_names(&wanted, file, problems);
     if ground.hosts.is_empty() {
@@ -102,6 +103,21 @@ pub(super) fn place(
     let scene = Scene { file, ground, before };
     let hosts = choose_hosts(&wanted, &scene, problems);
     give_addresses(wanted, hosts, &scene, problems)
+}
+
+/// Every deployment, whatever number of pods it has.
+pub(super) fn deployments(file: &LabFile, dns: Option<&Dns>) -> Vec<Deployment> {
+    let written = file.deployments.iter().map(|(name, spec)| Deployment {
+        key: ObjectKey::new(spec.namespace.as_ref().map_or("default", |n| n.value.as_str()), name),
+        replicas: spec.replicas.as_ref().map_or(1, |r| r.value),
+        labels: spec.labels.clone(),
+    });
+    let dns = dns.map(|dns| Deployment {
+        key: ObjectKey::new(DNS_NAMESPACE, DNS_DEPLOYMENT),
+        replicas: dns.replicas,
+        labels: dns.labels.clone(),
+    });
+    written.chain(dns).collect()
 }
 
 fn too_many(place: Place) -> Problem {
@@ -123,7 +139,7 @@ fn label(written: Option<&At<String>>, what: &str, problems: &mut Problems) -> O
 }
 
 /// The pods of the DNS server, as kubeadm's deployment `coredns` makes them.
-fn dns_pods(dns: &Dns) -> Vec<Wanted<'_>> {
+fn dns_pods<'a>(dns: &'a Dns, file: &LabFile) -> Vec<Wanted<'a>> {
     let id = |n: u32| {
         let namespace = Namespace::try_from(DNS_NAMESPACE.to_owned()).ok()?;
         Some(PodId { namespace, name: PodName::try_from(format!("{DNS_DEPLOYMENT}-{n}")).ok()? })
@@ -143,7 +159,8 @@ fn dns_pods(dns: &Dns) -> Vec<Wanted<'_>> {
         grace: grace(None),
         containers: vec![super::dns::container()],
     };
-    (1..=dns.replicas).filter_map(id).map(pod).collect()
+    let numbers = file.replaced.numbers(&ObjectKey::new(DNS_NAMESPACE, DNS_DEPLOYMENT), dns.replicas);
+    numbers.into_iter().filter_map(id).map(pod).collect()
 }
 
 fn namespace(written: Option<&At<String>>, problems: &mut Problems) -> Option<Namespace> {
@@ -200,7 +217,7 @@ fn replicas<'a>(
     let subdomain = label(spec.subdomain.as_ref(), "subdomain", problems);
     let resolver = resolver::resolve(spec.dns_policy.as_ref(), spec.dns_config.as_ref(), problems);
     let mut all = Vec::new();
-    for n in 1..=count {
+    for n in file.replaced.numbers(&ObjectKey::new(namespace.as_str(), valid_name.as_str()), count) {
         let Ok(pod) = PodName::try_from(format!("{valid_name}-{n}")) else {
             let long = At::new(format!("{valid_name}-{n}"), name.place);
             valid::<PodName>(&long, "pod", problems);

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::names::NsName;
+use crate::objects::ObjectKey;
 use crate::spec::probe::FailureName;
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -28,6 +29,8 @@ pub enum Target {
     Address(IpAddr),
     /// A pod, host, client or the router; its address is looked up when the probe runs.
     Machine(NsName),
+    /// A service, asked for by a machine that has no cluster DNS: by its address in the lab's books.
+    Service(ObjectKey),
     /// A name that the asker itself must resolve.
     Name(String),
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::diag::{Place, Problem, Problems, codes, did_you_mean};
+use crate::objects::{ObjectKey, Service};
 use crate::spec::at::At;
 use crate::spec::probe::{ConnectSpec, DnsSpec, ExecSpec, HttpSpec, PingSpec, ProbeSpec};
 use crate::spec::types::LabFile;
@@ -24,7 +25,7 @@ pub(super) fn resolve(file: &LabFile, lab: &Lab, problems: &mut Problems) -> Vec
     let written = file.probes.iter().filter_map(|p| p.name.as_ref());
     let mut taken: HashMap<String, u32> = written.map(|name| (name.value.clone(), 1)).collect();
     for spec in &file.probes {
-        let probe = Resolver { file, lab, names: &names, problems, place: head(spec.place) }.probe(spec);
+        let probe = Resolver { file, lab, names: &names, problems, place: head(spec.place), asker: None }.probe(spec);
         all.extend(probe.map(|probe| match spec.name {
             Some(_) => probe,
             None => Probe { name: unique(probe.name, &mut taken), ..probe },
@@ -83,9 +84,11 @@ pub(super) struct Resolver<'a> {
     pub(super) problems: &'a mut Problems,
     /// The beginning of the probe.
     pub(super) place: Place,
+    /// Who asks, as far as that is known.
+    pub(super) asker: Option<NsName>,
 }
 
-impl Resolver<'_> {
+impl<'a> Resolver<'a> {
     pub(super) fn fault(
         &mut self,
         code: codes::Code,
@@ -98,6 +101,7 @@ impl Resolver<'_> {
 
     fn probe(&mut self, spec: &ProbeSpec) -> Option<Probe> {
         let from = self.from(spec);
+        self.asker.clone_from(&from);
         let ask = self.ask(spec);
         let expect = spec.expect.as_ref().map_or_else(Expect::default, |e| self.expect(e, ask.as_ref()));
         let timeout = spec.timeout.as_ref().map_or(2.0, |t| t.value);
@@ -157,10 +161,15 @@ impl Resolver<'_> {
         if !full && declared::anything(self.file, word) {
             return;
         }
-        let names: Vec<String> = if full { Vec::new() } else { self.lab.namespaces().map(|n| n.to_string()).collect() };
+        let services = self.lab.services.iter().map(|s| {
+            let key = ObjectKey::of(&s.metadata);
+            if key.namespace == "default" { key.name } else { format!("{}.{}", key.name, key.namespace) }
+        });
+        let all = self.lab.namespaces().map(|n| n.to_string()).chain(services);
+        let names: Vec<String> = if full { Vec::new() } else { all.collect() };
         let help = match did_you_mean(word, names.iter().map(String::as_str)) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => "name a pod, a host, a client or `router`".to_owned(),
+            None => "name a pod, a service, a host, a client or `router`".to_owned(),
         };
         let place = if word.place == Place::default() { self.place } else { word.place };
         self.fault(codes::PROBE_TARGET, format!("{what} `{}`", word.value), place, help);
@@ -232,6 +241,12 @@ impl Resolver<'_> {
         if let Some(ns) = self.names.find(bare) {
             return Some(Target::Machine(ns));
         }
+        if let Some(service) = self.service(bare) {
+            // A pod's resolver is asked, as the pod would; other machines know no cluster DNS.
+            let has_dns = self.asker.as_ref().is_none_or(|ns| matches!(ns, NsName::Pod(_)));
+            let key = ObjectKey::of(&service.metadata);
+            return Some(if has_dns { Target::Name(bare.to_owned()) } else { Target::Service(key) });
+        }
         if bare.chars().all(|c| c.is_ascii_digit() || c == '.') {
             let help = "an IPv4 address has four numbers from 0 to 255";
             self.fault(codes::PROBE_TARGET, format!("`{bare}` is no address"), word.place, help);
@@ -242,6 +257,20 @@ impl Resolver<'_> {
         }
         self.unknown(&word, "nothing in the lab is called");
         None
+    }
+
+    /// The service that the asker means by `name`, `name.namespace` and so on up to its full name.
+    fn service(&self, word: &str) -> Option<&'a Service> {
+        let lab: &'a Lab = self.lab;
+        let own = match &self.asker {
+            Some(NsName::Pod(id)) => id.namespace.as_str(),
+            _ => "default",
+        };
+        let word = word.trim_end_matches('.');
+        let word =
+            word.strip_suffix(&format!(".svc.{}", lab.cluster.domain)).or(word.strip_suffix(".svc")).unwrap_or(word);
+        let (name, namespace) = word.split_once('.').unwrap_or((word, own));
+        lab.service(&ObjectKey::new(namespace, name))
     }
 
     fn host_and_port(&mut self, spec: &At<ConnectSpec>) -> Option<(Target, u16)> {
@@ -267,9 +296,18 @@ impl Resolver<'_> {
             Target::Machine(NsName::Pod(id)) => self.names.pods.get(id).copied(),
             _ => None,
         };
-        let found = pod.and_then(|p| p.ports().find(|p| p.name.as_deref() == Some(word)).map(|p| p.number));
+        let service = match target {
+            Target::Service(key) => self.lab.service(key),
+            Target::Name(name) => self.service(name),
+            _ => None,
+        };
+        let ports = service.and_then(|s| s.spec.as_ref()).and_then(|s| s.ports.as_ref());
+        let of_service = ports.into_iter().flatten().find(|p| p.name.as_deref() == Some(word));
+        let found = pod
+            .and_then(|p| p.ports().find(|p| p.name.as_deref() == Some(word)).map(|p| p.number))
+            .or_else(|| of_service.and_then(|p| u16::try_from(p.port).ok()));
         if found.is_none() && !pod.is_some_and(|p| self.pod_lost_a_part(p)) {
-            let help = "write a number from 1 to 65535, or the name of a port of that pod";
+            let help = "write a number from 1 to 65535, or the name of a port of that pod or service";
             self.fault(codes::PORT_UNKNOWN, format!("`{word}` is not a port there"), place, help);
         }
         found
@@ -348,6 +386,8 @@ fn describe(ask: &Ask) -> String {
     let shown = |to: &Target| match to {
         Target::Address(ip) => ip.to_string(),
         Target::Machine(ns) => ns.to_string(),
+        Target::Service(key) if key.namespace == "default" => key.name.clone(),
+        Target::Service(key) => format!("{}.{}", key.name, key.namespace),
         Target::Name(name) => name.clone(),
     };
     match ask {

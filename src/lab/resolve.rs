@@ -35,6 +35,7 @@ pub fn resolve(loaded: &Loaded, before: Option<&Lab>, problems: &mut Problems) -
         hosts,
         clients,
         pods,
+        deployments: placement::deployments(file, dns.as_ref()),
         services,
         slices,
         external_routes,

@@ -49,6 +49,16 @@ impl<'a> Tally<'a> {
         self.tries > 0 && self.differing == 0 && self.wrong_shares().is_empty()
     }
 
+    /// Tries that were added.
+    pub fn tries(&self) -> u64 {
+        self.tries
+    }
+
+    /// Those of them that are not what was expected.
+    pub fn differing(&self) -> u64 {
+        self.differing
+    }
+
     /// Whether a failure had to come and a success came.
     pub fn succeeded_against_expectation(&self) -> bool {
         self.expect.fail.is_some() && self.answers > 0

@@ -13,12 +13,13 @@ mod identity;
 mod mtu;
 mod name;
 mod outcome;
+pub mod picture;
 mod ping;
 pub mod report;
 mod run;
 mod socket;
 mod stream;
-mod tls;
+pub mod tls;
 mod udp;
 
 use std::collections::HashMap;

@@ -9,6 +9,7 @@ use super::outcome::Failure;
 use crate::lab::Lab;
 use crate::lab::names::NsName;
 use crate::lab::probe::Target;
+use crate::objects::Service;
 use crate::spec::probe::FailureName;
 
 /// A name with fewer dots than this is tried with the search list first; kubelet writes
@@ -23,6 +24,11 @@ pub async fn resolve(asking: &Asking<'_>, target: &Target) -> Result<IpAddr, Fai
             let known = asking.field.lab.address_of(ns);
             known.ok_or_else(|| Failure::new(FailureName::Name, format!("nothing in the lab is called {ns}")))
         }
+        Target::Service(key) => {
+            let from_outside = matches!(asking.from, NsName::Client(_));
+            let known = asking.field.lab.service(key).and_then(|s| by_books(s, from_outside));
+            known.ok_or_else(|| Failure::new(FailureName::Name, format!("the service {key} has no address")))
+        }
         Target::Name(name) => match machine(&asking.field.lab, name) {
             Some(ip) => Ok(ip),
             None => by_dns(asking, name).await,
@@ -35,6 +41,14 @@ fn machine(lab: &Lab, name: &str) -> Option<IpAddr> {
     let name = name.trim_end_matches('.');
     let host = lab.hosts.iter().find(|h| h.name.as_str() == name).map(|h| h.ip());
     host.or_else(|| lab.clients.iter().find(|c| c.name.as_str() == name).map(|c| c.ip()))
+}
+
+/// A service's address for a machine without DNS: outside the cluster its load balancer's, where it
+/// has one, or else the virtual one.
+fn by_books(service: &Service, from_outside: bool) -> Option<IpAddr> {
+    let balancer = service.status.as_ref().and_then(|s| s.load_balancer.as_ref()?.ingress.as_ref()?.first());
+    let public = balancer.and_then(|i| i.ip.as_ref()?.parse().ok()).filter(|_| from_outside);
+    public.or_else(|| service.spec.as_ref()?.cluster_ip.as_ref()?.parse().ok())
 }
 
 async fn by_dns(asking: &Asking<'_>, name: &str) -> Result<IpAddr, Failure> {

@@ -219,6 +219,7 @@ pub fn asked(ask: &Ask) -> String {
     let shown = |to: &Target| match to {
         Target::Address(ip) => ip.to_string(),
         Target::Machine(ns) => ns.to_string(),
+        Target::Service(key) => key.to_string(),
         Target::Name(name) => name.clone(),
     };
     let with_port = |to: &Target, port: &u16| match to {

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -15,6 +16,9 @@ use crate::lab::probe::{Ask, Probe, Target};
 
 /// How many tries of one probe are under way at once.
 const TRIES_AT_ONCE: usize = 8;
+/// How many differing tries of a round are enough: then the round has failed, and as nobody may
+/// answer at all, the rest of it could take a time limit each.
+const ENOUGH_DIFFER: u64 = 20;
 /// The pause before a probe that differed is asked again; it doubles each time, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -75,15 +79,17 @@ async fn run_one(probe: &Arc<Probe>, field: &Arc<Field>) -> Outcome {
     let begin = Instant::now();
     let mut pause = FIRST_PAUSE;
     let mut rounds = 0;
+    let mut tries = 0;
     loop {
         let tally = round(probe, field).await;
         rounds += 1;
+        tries += tally.tries();
         // Asked again is what may still come about, such as a server that is not yet up. Where a
         // failure must come, a success has proved the opposite, and a later failure by chance
         // must not hide it.
         let hopeless = tally.succeeded_against_expectation();
         if tally.passed() || hopeless || rounds > u64::from(probe.retries) {
-            return outcome(probe, tally, rounds * u64::from(probe.count), begin.elapsed());
+            return outcome(probe, tally, tries, begin.elapsed());
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
@@ -98,13 +104,15 @@ async fn round<'a>(probe: &'a Arc<Probe>, field: &Arc<Field>) -> Tally<'a> {
         tally.add(try_once(probe, field).await, &addresses);
         return tally;
     }
-    let jobs = (0..probe.count).map(|_| {
+    let differing = AtomicU64::new(0);
+    let jobs = (0..probe.count).take_while(|_| differing.load(Relaxed) < ENOUGH_DIFFER).map(|_| {
         let (probe, field) = (probe.clone(), field.clone());
         async move { try_once(&probe, &field).await }
     });
     side_by_side(jobs, TRIES_AT_ONCE, |done| {
         let seen = done.map(|(_, seen)| seen);
         tally.add(seen.unwrap_or_else(broke), &addresses);
+        differing.store(tally.differing(), Relaxed);
     })
     .await;
     tally

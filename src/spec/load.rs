@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::de::decode;
+use super::edit::{self, Edit};
 use super::manifest::{self, Objects};
 use super::node::Node;
 use super::types::LabFile;
@@ -38,6 +39,9 @@ pub struct Text {
     /// The files that its `manifests` name, and those given beside it.
     #[serde(default)]
     pub manifests: Vec<Manifest>,
+    /// What was done to the running lab since, by `apply`, `delete` and `scale`.
+    #[serde(default)]
+    pub edits: Vec<Edit>,
 }
 
 /// A text with Kubernetes manifests.
@@ -104,6 +108,7 @@ pub fn decode_text(text: &Text) -> Loaded {
     file.pods.0.append(&mut objects.pods);
     file.deployments.0.append(&mut objects.deployments);
     loaded.file = LabFile { damage, objects, ..file };
+    text.edits.iter().for_each(|edit| edit::make(edit, &mut loaded));
     loaded
 }
 
@@ -140,8 +145,7 @@ pub fn read(input: &Input) -> Result<Text, Box<Problem>> {
     let mut text = read_text(input)?;
     if is_manifest(&text.text) {
         let manifest = Manifest { asked: None, name: text.name, text: Ok(text.text) };
-        let name = "<lab of a manifest>".to_owned();
-        return Ok(Text { name, text: BARE_LAB.to_owned(), manifests: vec![manifest], ..text });
+        return Ok(bare_lab(text.default_name, vec![manifest]));
     }
     let folder = match input {
         Input::Stdin => PathBuf::new(),
@@ -151,6 +155,17 @@ pub fn read(input: &Input) -> Result<Text, Box<Problem>> {
         text.manifests.extend(manifests(&folder, &pattern));
     }
     Ok(text)
+}
+
+/// The lab of hosts alone that manifests without one are put into.
+pub(super) fn bare_lab(default_name: String, manifests: Vec<Manifest>) -> Text {
+    Text {
+        name: "<lab of a manifest>".to_owned(),
+        text: BARE_LAB.to_owned(),
+        default_name,
+        manifests,
+        ..Text::default()
+    }
 }
 
 /// A file with manifests that was given beside a lab file; a directory stands for all of its
@@ -174,7 +189,7 @@ fn one_manifest(asked: Option<&str>, input: &Input) -> Result<Manifest, Box<Prob
 }
 
 /// Whether a text holds Kubernetes objects: those have `apiVersion` and `kind`, and a lab has neither.
-fn is_manifest(text: &str) -> bool {
+pub(super) fn is_manifest(text: &str) -> bool {
     if !text.contains("apiVersion") || !text.contains("kind") {
         return false;
     }
@@ -273,7 +288,7 @@ fn directory(path: &Path) -> Result<Directory, Box<Problem>> {
     }
 }
 
-fn lab_yaml(directory: &Path) -> Option<PathBuf> {
+pub(super) fn lab_yaml(directory: &Path) -> Option<PathBuf> {
     ["lab.yaml", "lab.yml"].map(|name| directory.join(name)).into_iter().find(|file| file.is_file())
 }
 
@@ -333,7 +348,7 @@ fn text(name: &str, bytes: Vec<u8>, default_name: &str) -> Result<Text, Box<Prob
             None => {
                 let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
                 let (name, default_name) = (name.to_owned(), default_name.to_owned());
-                Ok(Text { name, text, default_name, manifests: Vec::new() })
+                Ok(Text { name, text, default_name, ..Text::default() })
             }
         },
         Err(e) => Err(not_text(name, e.as_bytes(), e.utf8_error().valid_up_to(), "not UTF-8")),

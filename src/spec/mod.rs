@@ -6,8 +6,10 @@
 //! refers to something or a range overlaps another is not asked here but in `lab`.
 
 pub mod at;
+pub mod beside;
 pub mod damage;
 pub mod de;
+pub mod edit;
 mod fault;
 pub mod load;
 pub mod manifest;

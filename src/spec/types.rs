@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::at::At;
 use super::damage::Damage;
+use super::edit::Replaced;
 use super::manifest::Objects;
 use super::named::Named;
 use super::probe::ProbeSpec;
@@ -52,6 +53,9 @@ pub struct LabFile {
     /// What could not be read and is missing in the other fields.
     #[serde(skip)]
     pub damage: Damage,
+    /// Deployments' pods that were deleted while the lab ran.
+    #[serde(skip)]
+    pub replaced: Replaced,
 }
 
 /// Ranges and network plug-in of the cluster.
@@ -354,7 +358,7 @@ pub enum RestartPolicy {
     Never,
 }
 
-/// Kubernetes' readinessProbe: exactly one of httpGet, tcpSocket and exec.
+/// Kubernetes' readinessProbe: exactly one of httpGet, tcpSocket, exec and grpc.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ReadinessSpec {
@@ -364,6 +368,8 @@ pub struct ReadinessSpec {
     pub tcp_socket: Option<TcpSocket>,
     /// Ready while the command ends with 0.
     pub exec: Option<ExecAction>,
+    /// Ready while the gRPC health checking protocol answers SERVING.
+    pub grpc: Option<GrpcAction>,
     /// Seconds before the first try. Default: 0.
     pub initial_delay_seconds: Option<u32>,
     /// Seconds between tries. Default: 10.
@@ -385,6 +391,46 @@ pub struct HttpGet {
     pub path: Option<String>,
     /// The port, by number or by the name that the container gave it.
     pub port: PortRef,
+    /// HTTPS' certificate is not checked. Default: HTTP.
+    #[serde(default)]
+    pub scheme: Option<UriScheme>,
+    /// The address to ask in place of the pod's; for a virtual host set the header `Host`.
+    #[serde(default)]
+    pub host: Option<At<String>>,
+    /// Headers of the request.
+    #[serde(default)]
+    pub http_headers: Vec<HttpHeader>,
+}
+
+/// How a request goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum UriScheme {
+    #[default]
+    Http,
+    Https,
+}
+
+/// One header of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpHeader {
+    /// Its name.
+    pub name: String,
+    /// Its value. Default: empty.
+    #[serde(default)]
+    pub value: String,
+}
+
+/// A request of the gRPC health checking protocol to the pod.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GrpcAction {
+    /// The port's number.
+    pub port: Port,
+    /// The service whose health is asked for. Default: that of the whole server.
+    #[serde(default)]
+    pub service: Option<String>,
 }
 
 /// A TCP connection to the pod.

@@ -27,6 +27,7 @@ mod services_rules;
 mod services_traffic;
 mod services_types;
 mod services_udp;
+mod services_verbs;
 mod testing;
 mod together;
 mod untouched;

@@ -19,6 +19,7 @@ as_root_and_ordinary_user![
     a_pipe_gets_the_answer_and_nothing_else,
     each_lab_of_a_directory_is_tested_and_summed_up,
     a_lab_that_is_not_ready_is_not_said_to_run_on,
+    a_picture_shows_who_answered_and_is_the_one_in_the_book,
     the_projects_labs_pass,
 ];
 as_root![a_machine_that_cannot_gives_3, the_projects_udp_labs_pass];
@@ -102,6 +103,51 @@ fn a_pipe_gets_the_answer_and_nothing_else(bench: &Bench) {
     command.env("NO_COLOR", "1").env("CLICOLOR_FORCE", "1");
     let ran = Ran::of(command, &["validate"]).ends_with(2);
     assert!(!ran.stderr.contains('\u{1b}'), "NO_COLOR is honoured: {ran}");
+}
+
+/// The numbers in a text, and the text without them.
+fn numbers(text: &str) -> (Vec<f64>, String) {
+    let (mut found, mut form, mut number) = (Vec::new(), String::new(), String::new());
+    for c in text.chars().chain(['\n']) {
+        if c.is_ascii_digit() || (c == '.' && !number.is_empty()) {
+            number.push(c);
+            continue;
+        }
+        if !number.is_empty() {
+            found.push(number.parse().expect("a number"));
+            number.clear();
+            form.push('#');
+        }
+        form.push(c);
+    }
+    (found, form)
+}
+
+/// The dice fall differently each time, so it is the form that must be the same, and each number near
+/// the one in the book. `UPDATE_BOOK=1` puts the picture there.
+fn a_picture_shows_who_answered_and_is_the_one_in_the_book(bench: &Bench) {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let lab = fs::read_to_string(project.join("labs/services.yaml")).expect("the lab");
+    let lab = lab.replace("\nname: services\n", &format!("\nname: {}\n", bench.lab));
+    let pictures = bench.path("pictures");
+    bench.ok(&["up", "--no-probes", &bench.write(&lab)]);
+    bench.ok(&["probe", "22: a thousand connections", "--svg", &pictures.display().to_string()]);
+    let files: Vec<PathBuf> = fs::read_dir(&pictures).expect("pictures").map(|e| e.expect("an entry").path()).collect();
+    let [file] = &files[..] else { panic!("one picture, not {files:?}") };
+    assert!(file.ends_with(format!("{}-22-a-thousand-connections.svg", bench.lab)), "{file:?}");
+    let drawn = fs::read_to_string(file).expect("the picture");
+    let book = project.join("book/src/images/thousand-connections.svg");
+    if std::env::var_os("UPDATE_BOOK").is_some() {
+        fs::write(&book, &drawn).expect("the book's picture");
+    }
+    let ((drawn_numbers, drawn_form), (numbers, form)) =
+        (numbers(&drawn), numbers(&fs::read_to_string(&book).expect("the book's picture")));
+    assert_eq!(drawn_form, form, "UPDATE_BOOK=1 draws it anew");
+    // Each of three shares of a thousand is within 70 of 333, as the lab itself has it; the longest
+    // bar has 400 pixels, so a bar may be off by as much again.
+    for (drawn, written) in drawn_numbers.iter().zip(&numbers) {
+        assert!((drawn - written).abs() <= 140.0, "{drawn} and {written} are too far apart:\n{drawn_form}");
+    }
 }
 
 /// The project's labs; a folder of several files is one lab.

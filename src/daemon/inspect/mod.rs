@@ -20,6 +20,7 @@ use crate::diag::{Problem, codes};
 use crate::kernel::iptables::Iptables;
 use crate::kernel::stack::{self, Interface, Stack, StackNeighbour, StackRoute};
 use crate::lab::names::NsName;
+use crate::plan::proxy::explain::{self, Tree};
 use crate::plan::rules::Rules;
 use crate::plan::{LinkKind, Plan};
 
@@ -74,6 +75,7 @@ pub async fn answer(daemon: &Rc<Daemon>, path: &str, query: &str) -> Outcome {
         "bridge" => ok(&bridge::table(daemon, parameter(query, "bridge").unwrap_or_default()).await?),
         "watch" => watch::stream(daemon, parameter(query, "bridge").unwrap_or_default()).await,
         "flannel" => ok(&flannel::hosts(daemon, parameter(query, "host")).await?),
+        "rules" => ok(&rules(daemon, &target(daemon, query)?, parameter(query, "service")).await?),
         "describe" => ok(&describe::one(daemon, &target(daemon, query)?).await?),
         other => Err(unreadable(other, "there is no such thing to inspect; is labctl newer than the lab?")),
     }
@@ -91,6 +93,23 @@ async fn read(daemon: &Daemon, ns: &NsName) -> Result<Stack, Box<Problem>> {
     let netns = daemon.netns(ns).ok_or_else(|| unreadable(ns, "it is being changed"))?;
     let read = tokio::task::spawn_blocking(move || stack::read(&netns)).await;
     read.map_err(|e| unreadable(ns, e))?.map_err(|e| unreadable(ns, e))
+}
+
+/// kube-proxy's rules of a host as trees, with what they have counted.
+async fn rules(daemon: &Daemon, ns: &NsName, service: Option<&str>) -> Result<Vec<Tree>, Box<Problem>> {
+    if !matches!(ns, NsName::Host(_)) {
+        let message = format!("`{ns}` is a {}, and kube-proxy is on hosts", ns.kind());
+        return Err(Box::new(Problem::error(codes::TARGET_UNKNOWN, message).help("`labctl get hosts` shows them")));
+    }
+    let netns = daemon.netns(ns).ok_or_else(|| unreadable(ns, "it is being changed"))?;
+    let known = daemon.iptables();
+    let saved = tokio::task::spawn_blocking(move || match known.or_else(|| Iptables::candidates().next()) {
+        Some(iptables) => iptables.save_counted(&netns).map_err(|e| e.to_string()),
+        None => Ok(String::new()),
+    });
+    let saved = saved.await.map_err(|e| unreadable(ns, e))?.map_err(|e| unreadable(ns, e))?;
+    let lab = daemon.lab();
+    Ok(explain::trees(&saved, service, |ip| lab.owner_of(ip).map(|ns| ns.to_string())))
 }
 
 async fn four_parts(daemon: &Daemon, ns: &NsName) -> Result<StackAnswer, Box<Problem>> {

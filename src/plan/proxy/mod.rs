@@ -7,7 +7,7 @@
 //! [`filter`] write one service's lines (`syncProxyRules` in `iptables/proxier.go`), and [`fixed`]
 //! what is there without any service. The result is [`ProxyRules`]: its lines are kept by service,
 //! so that [`sync`] can write only what changed. [`canonical`] turns them into the form in which
-//! `iptables-save` prints them. Beside the rules stand [`conntrack`] (whose entries must go),
+//! `iptables-save` prints them, and [`explain`] tells people what they are for. Beside the rules stand [`conntrack`] (whose entries must go),
 //! [`health`] (what a health check port answers) and [`sysctl`]. How rules get into a kernel is not
 //! decided here.
 
@@ -19,6 +19,7 @@ pub mod config;
 pub mod conntrack;
 pub mod decision;
 pub mod endpoint;
+pub mod explain;
 pub mod filter;
 pub mod fixed;
 pub mod health;

@@ -1,0 +1,388 @@
+//! kube-proxy's rules as a tree that a person can follow: from the chains that every packet passes
+//! down to the pod, with a few words for each rule and the packets that it has seen.
+//!
+//! It reads what `iptables-save -c` printed, so it shows what the kernel holds and not what was
+//! planned. What each rule is for is known from how [`super::nat`], [`super::filter`] and
+//! [`super::fixed`] write it; a rule that somebody else put there is shown as it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::chain::{EXTERNAL_SERVICES, FORWARD, MARK_MASQ, NODEPORTS, POSTROUTING, PROXY_FIREWALL, SERVICES};
+
+/// The chains that a tree begins with, in the order in which a packet meets them.
+const ROOTS: &[(&str, &str, &str)] = &[
+    ("nat", SERVICES, "every new connection is looked up here"),
+    ("filter", SERVICES, "services without endpoints"),
+    ("filter", EXTERNAL_SERVICES, "the same for traffic from outside"),
+    ("filter", NODEPORTS, "ports that health checks come to"),
+    ("filter", PROXY_FIREWALL, "who may not use a load balancer"),
+    ("filter", FORWARD, "what is let through to another machine"),
+    ("nat", POSTROUTING, "on the way out, the source address"),
+];
+
+/// A chain with its rules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tree {
+    pub table: String,
+    pub chain: String,
+    /// What it is for.
+    pub meaning: String,
+    pub rules: Vec<Branch>,
+}
+
+/// One rule, and what lies behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Branch {
+    pub packets: u64,
+    pub bytes: u64,
+    /// What it is for, in words.
+    pub meaning: String,
+    /// The chain or verdict that it leads to.
+    pub target: Option<String>,
+    /// The rule as iptables writes it, without its chain.
+    pub rule: String,
+    /// The rules of the chain that it leads to; nothing where they were shown before.
+    pub below: Vec<Branch>,
+}
+
+/// One rule as it was saved.
+#[derive(Debug)]
+struct Rule {
+    packets: u64,
+    bytes: u64,
+    words: Vec<String>,
+    text: String,
+}
+
+impl Rule {
+    /// The word behind an option.
+    fn option(&self, name: &str) -> Option<&str> {
+        let at = self.words.iter().position(|w| w == name)?;
+        self.words.get(at + 1).map(String::as_str)
+    }
+
+    fn has(&self, word: &str) -> bool {
+        self.words.iter().any(|w| w == word)
+    }
+
+    fn comment(&self) -> &str {
+        self.option("--comment").unwrap_or_default()
+    }
+
+    fn target(&self) -> Option<&str> {
+        self.option("-j").or_else(|| self.option("-g"))
+    }
+
+    /// `10.96.1.1 port 80/tcp`.
+    fn destination(&self) -> String {
+        let ip = self.option("-d").map(|d| d.trim_end_matches("/32").to_owned() + " ").unwrap_or_default();
+        format!("{ip}port {}/{}", self.option("--dport").unwrap_or("any"), self.option("-p").unwrap_or("any"))
+    }
+
+    /// Whether it is about a service, called `namespace/name` or `namespace/name:port` in comments.
+    fn is_about(&self, service: &str) -> bool {
+        let end = |rest: &str| rest.is_empty() || rest.starts_with([':', ' ']);
+        let mut words = self.comment().split(' ');
+        words.any(|word| word.strip_prefix(service).is_some_and(end))
+    }
+}
+
+type Chains = BTreeMap<(String, String), Vec<Rule>>;
+
+/// Read what `iptables-save -c` printed.
+fn parse(saved: &str) -> Chains {
+    let (mut chains, mut table) = (Chains::new(), String::new());
+    for line in saved.lines() {
+        if let Some(name) = line.strip_prefix('*') {
+            table = name.trim().to_owned();
+        } else if let Some((packets, bytes, rest)) = counted(line)
+            && let Some((chain, text)) = rest.strip_prefix("-A ").and_then(|r| r.split_once(' ').or(Some((r, ""))))
+        {
+            let rule = Rule { packets, bytes, words: words(text), text: text.to_owned() };
+            chains.entry((table.clone(), chain.to_owned())).or_default().push(rule);
+        }
+    }
+    chains
+}
+
+/// `[12:720] -A …`.
+fn counted(line: &str) -> Option<(u64, u64, &str)> {
+    let (counters, rest) = line.strip_prefix('[')?.split_once("] ")?;
+    let (packets, bytes) = counters.split_once(':')?;
+    Some((packets.parse().ok()?, bytes.parse().ok()?, rest))
+}
+
+/// The words of a rule, quoted ones as one.
+fn words(text: &str) -> Vec<String> {
+    let (mut all, mut word, mut quoted) = (Vec::new(), String::new(), false);
+    for letter in text.chars() {
+        match letter {
+            '"' => quoted = !quoted,
+            ' ' if !quoted => all.push(std::mem::take(&mut word)),
+            letter => word.push(letter),
+        }
+    }
+    all.push(word);
+    all.retain(|w| !w.is_empty());
+    all
+}
+
+/// The rules of a host as trees. `service`, written `namespace/name`, leaves only those that are
+/// about it; `who` knows the pod or machine that has an address.
+pub fn trees(saved: &str, service: Option<&str>, who: impl Fn(IpAddr) -> Option<String>) -> Vec<Tree> {
+    let chains = parse(saved);
+    let mut teller = Teller { chains: &chains, service, who: &who, shown: BTreeSet::new() };
+    let tree = |(table, chain, meaning): &(&str, &str, &str)| {
+        let rules = teller.chain(table, chain, true);
+        let (table, chain, meaning) = ((*table).to_owned(), (*chain).to_owned(), (*meaning).to_owned());
+        (!rules.is_empty()).then_some(Tree { table, chain, meaning, rules })
+    };
+    ROOTS.iter().filter_map(tree).collect()
+}
+
+struct Teller<'a> {
+    chains: &'a Chains,
+    service: Option<&'a str>,
+    who: &'a dyn Fn(IpAddr) -> Option<String>,
+    shown: BTreeSet<(String, String)>,
+}
+
+impl<'a> Teller<'a> {
+    fn rules(&self, table: &str, chain: &str) -> &'a [Rule] {
+        self.chains.get(&(table.to_owned(), chain.to_owned())).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The rules of a chain. One that services share shows only those of the wanted service.
+    fn chain(&mut self, table: &str, chain: &str, shared: bool) -> Vec<Branch> {
+        if !self.shown.insert((table.to_owned(), chain.to_owned())) {
+            return Vec::new();
+        }
+        let rules = self.rules(table, chain);
+        let mut all = Vec::new();
+        for (index, rule) in rules.iter().enumerate() {
+            let leads_on = rule.target() == Some(NODEPORTS);
+            let wanted = !shared || leads_on || self.service.is_none_or(|s| rule.is_about(s));
+            if !wanted {
+                continue;
+            }
+            let target = rule.target().map(str::to_owned);
+            let next = target.clone().filter(|t| t.starts_with("KUBE-") && t != MARK_MASQ);
+            let below = next.map(|t| self.chain(table, &t, t == NODEPORTS)).unwrap_or_default();
+            if leads_on && below.is_empty() && self.service.is_some() {
+                continue;
+            }
+            let meaning = self.meaning((table, chain), rules, index);
+            let Rule { packets, bytes, text, .. } = rule;
+            all.push(Branch { packets: *packets, bytes: *bytes, meaning, target, rule: text.clone(), below });
+        }
+        all
+    }
+
+    fn meaning(&self, (table, chain): (&str, &str), rules: &[Rule], index: usize) -> String {
+        let rule = &rules[index];
+        let comment = rule.comment();
+        let known = match chain.splitn(3, '-').nth(1).unwrap_or_default() {
+            _ if table == "filter" => filtered(chain, rule),
+            "SERVICES" | "NODEPORTS" => way_in(chain, rule),
+            "SVC" | "SVL" => Some(self.spread(chain, rules, index)),
+            "SEP" => self.endpoint(rule),
+            "EXT" => Some(external(rule)),
+            "FW" => Some(firewall(rule)),
+            "POSTROUTING" => posted(rule),
+            _ => None,
+        };
+        known.unwrap_or_else(|| if comment.is_empty() { rule.text.clone() } else { comment.to_owned() })
+    }
+
+    fn spread(&self, chain: &str, rules: &[Rule], index: usize) -> String {
+        let rule = &rules[index];
+        let Some(sep) = rule.target().filter(|t| *t != MARK_MASQ) else {
+            return match rule.option("-s") {
+                Some(range) => {
+                    format!("not from the pods' range {range}: gets the host's address, so that answers come back here")
+                }
+                None => "gets the host's address, so that answers come back here".to_owned(),
+            };
+        };
+        let pod = self.behind(sep);
+        if rule.has("--rcheck") {
+            let seconds = rule.option("--seconds").unwrap_or_default();
+            return format!("a client that was sent to {pod} in the last {seconds} s stays with it");
+        }
+        let by_chance: Vec<usize> = (0..rules.len()).filter(|i| is_choice(&rules[*i])).collect();
+        let (n, place) = (by_chance.len(), by_chance.iter().position(|i| *i == index).unwrap_or_default() + 1);
+        let on = if chain.starts_with("KUBE-SVL") { " on this host" } else { "" };
+        match (n, n - place) {
+            (1, _) => format!("the only endpoint{on}: {pod}"),
+            (_, 0) => format!("endpoint {n} of {n}{on}: {pod}, takes the rest"),
+            (_, left) => format!("endpoint {place} of {n}{on}: {pod}, chosen with probability 1/{}", left + 1),
+        }
+    }
+
+    /// `tea-2 10.244.1.3:8080`: where an endpoint's chain leads.
+    fn behind(&self, sep: &str) -> String {
+        let to = self.rules("nat", sep).iter().find_map(|r| r.option("--to-destination"));
+        to.map_or_else(|| sep.to_owned(), |to| self.named(to))
+    }
+
+    fn named(&self, endpoint: &str) -> String {
+        let ip = endpoint.rsplit_once(':').and_then(|(ip, _)| ip.trim_matches(['[', ']']).parse().ok());
+        match ip.and_then(|ip| (self.who)(ip)) {
+            Some(who) => format!("{who} {endpoint}"),
+            None => endpoint.to_owned(),
+        }
+    }
+
+    fn endpoint(&self, rule: &Rule) -> Option<String> {
+        if let Some(to) = rule.option("--to-destination") {
+            let noted = if rule.has("--set") { ", and the client is remembered" } else { "" };
+            return Some(format!("goes to {}{noted}", self.named(to)));
+        }
+        let from: IpAddr = rule.option("-s")?.trim_end_matches("/32").trim_end_matches("/128").parse().ok()?;
+        let who = (self.who)(from).unwrap_or_else(|| from.to_string());
+        Some(format!("{who} asking its own service gets the host's address, or it would see itself as the client"))
+    }
+}
+
+fn is_choice(rule: &Rule) -> bool {
+    rule.target().is_some_and(|t| t != MARK_MASQ) && !rule.has("--rcheck")
+}
+
+fn way_in(chain: &str, rule: &Rule) -> Option<String> {
+    if rule.target() == Some(NODEPORTS) {
+        return Some("what else comes to an address of this host may be for a NodePort".to_owned());
+    }
+    let to = rule.destination();
+    let (name, what) = rule.comment().split_once(' ').unwrap_or((rule.comment(), ""));
+    Some(match what {
+        "cluster IP" => format!("{name}: to its cluster IP {to}"),
+        "external IP" => format!("{name}: to its external IP {to}"),
+        "loadbalancer IP" => format!("{name}: to its load balancer's address {to}"),
+        _ if chain == NODEPORTS && rule.has("--nfacct-name") => format!("{name}: to its NodePort on loopback, {to}"),
+        _ if chain == NODEPORTS => format!("{name}: to its NodePort, {to} of this host"),
+        _ => return None,
+    })
+}
+
+fn external(rule: &Rule) -> String {
+    let comment = rule.comment();
+    let words = if comment.starts_with("pod traffic") {
+        "from a pod: spread over all endpoints"
+    } else if comment.starts_with("masquerade LOCAL") {
+        "from this host itself: gets the host's address"
+    } else if comment.starts_with("route LOCAL") {
+        "from this host itself: spread over all endpoints"
+    } else if comment.starts_with("masquerade traffic") {
+        "from outside: gets the host's address, so that answers come back here"
+    } else if rule.target().is_some_and(|t| t.starts_with("KUBE-SVL")) {
+        "the others: only to endpoints on this host, and their address stays"
+    } else {
+        "then spread over the endpoints"
+    };
+    words.to_owned()
+}
+
+fn firewall(rule: &Rule) -> String {
+    match (rule.option("-s"), rule.target()) {
+        (Some(range), Some(_)) => format!("from {range}, which the service lets in"),
+        _ => format!("from anywhere else: dropped later, in {PROXY_FIREWALL}"),
+    }
+}
+
+fn posted(rule: &Rule) -> Option<String> {
+    Some(match rule.target()? {
+        "RETURN" => "not marked for it: the source stays".to_owned(),
+        "MARK" => "marked: the mark is taken off".to_owned(),
+        "MASQUERADE" => "marked: the source becomes the host's address".to_owned(),
+        _ => return None,
+    })
+}
+
+fn filtered(chain: &str, rule: &Rule) -> Option<String> {
+    let (name, to) = (rule.comment().split(' ').next().unwrap_or_default(), rule.destination());
+    Some(match (chain, rule.target()?) {
+        (SERVICES | EXTERNAL_SERVICES, "REJECT") => format!("{name} has no endpoints: {to} is refused at once"),
+        (SERVICES | EXTERNAL_SERVICES, "DROP") => {
+            format!("{name} has no endpoint on this host: {to} is dropped, another host may have one")
+        }
+        (PROXY_FIREWALL, "DROP") => format!("{name}: {to} from where the service lets nobody in, dropped"),
+        (NODEPORTS, "ACCEPT") => format!("health checks on {to} are let in"),
+        (FORWARD, "DROP") => "belongs to no connection: dropped".to_owned(),
+        (FORWARD, "ACCEPT") if rule.has("--mark") => "on its way to an endpoint: let through".to_owned(),
+        (FORWARD, "ACCEPT") => "belongs to a connection that was let through".to_owned(),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAVED: &str = r#"*filter
+:KUBE-SERVICES - [0:0]
+[4:240] -A KUBE-SERVICES -d 10.96.1.9/32 -p tcp -m comment --comment "default/none has no endpoints" -m tcp --dport 80 -j REJECT --reject-with icmp-port-unreachable
+COMMIT
+*nat
+[7:420] -A KUBE-SERVICES -d 10.96.1.1/32 -p tcp -m comment --comment "default/tea cluster IP" -m tcp --dport 80 -j KUBE-SVC-TEA
+[0:0] -A KUBE-SERVICES -d 10.96.1.2/32 -p tcp -m comment --comment "default/tea-2 cluster IP" -m tcp --dport 80 -j KUBE-SVC-TWO
+[1:60] -A KUBE-SERVICES -m comment --comment "kubernetes service nodeports; NOTE: this must be the last rule in this chain" -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS
+[1:60] -A KUBE-NODEPORTS -p tcp -m comment --comment "default/tea" -m tcp --dport 30080 -j KUBE-EXT-TEA
+[1:60] -A KUBE-EXT-TEA -m comment --comment "masquerade traffic for default/tea external destinations" -j KUBE-MARK-MASQ
+[1:60] -A KUBE-EXT-TEA -j KUBE-SVC-TEA
+[2:120] -A KUBE-SVC-TEA ! -s 10.244.0.0/16 -d 10.96.1.1/32 -p tcp -m comment --comment "default/tea cluster IP" -m tcp --dport 80 -j KUBE-MARK-MASQ
+[3:180] -A KUBE-SVC-TEA -m comment --comment "default/tea -> 10.244.1.2:8080" -m statistic --mode random --probability 0.50000000000 -j KUBE-SEP-ONE
+[4:240] -A KUBE-SVC-TEA -m comment --comment "default/tea -> 10.244.2.2:8080" -j KUBE-SEP-TWO
+[0:0] -A KUBE-SEP-ONE -s 10.244.1.2/32 -m comment --comment "default/tea" -j KUBE-MARK-MASQ
+[3:180] -A KUBE-SEP-ONE -p tcp -m comment --comment "default/tea" -m tcp -j DNAT --to-destination 10.244.1.2:8080
+[4:240] -A KUBE-SEP-TWO -p tcp -m comment --comment "default/tea" -m tcp -j DNAT --to-destination 10.244.2.2:8080
+COMMIT
+"#;
+
+    fn who(ip: IpAddr) -> Option<String> {
+        (ip.to_string() == "10.244.1.2").then(|| "tea-1".to_owned())
+    }
+
+    fn lines(branches: &[Branch], depth: usize, out: &mut Vec<String>) {
+        for branch in branches {
+            out.push(format!("{}{} {}", " ".repeat(depth), branch.packets, branch.meaning));
+            lines(&branch.below, depth + 1, out);
+        }
+    }
+
+    #[test]
+    fn a_service_is_followed_down_to_its_pods() {
+        let all = trees(SAVED, Some("default/tea"), who);
+        assert_eq!(all.len(), 1, "the filter table says nothing of it: {all:?}");
+        let mut found = Vec::new();
+        lines(&all[0].rules, 0, &mut found);
+        assert_eq!(
+            found,
+            [
+                "7 default/tea: to its cluster IP 10.96.1.1 port 80/tcp",
+                " 2 not from the pods' range 10.244.0.0/16: gets the host's address, so that answers come back here",
+                " 3 endpoint 1 of 2: tea-1 10.244.1.2:8080, chosen with probability 1/2",
+                "  0 tea-1 asking its own service gets the host's address, or it would see itself as the client",
+                "  3 goes to tea-1 10.244.1.2:8080",
+                " 4 endpoint 2 of 2: 10.244.2.2:8080, takes the rest",
+                "  4 goes to 10.244.2.2:8080",
+                "1 what else comes to an address of this host may be for a NodePort",
+                " 1 default/tea: to its NodePort, port 30080/tcp of this host",
+                "  1 from outside: gets the host's address, so that answers come back here",
+                "  1 then spread over the endpoints",
+            ]
+        );
+    }
+
+    #[test]
+    fn without_a_service_all_is_shown_and_names_are_not_prefixes() {
+        let all = trees(SAVED, None, who);
+        let chains: Vec<(&str, &str)> = all.iter().map(|t| (t.table.as_str(), t.chain.as_str())).collect();
+        assert_eq!(chains, [("nat", SERVICES), ("filter", SERVICES)]);
+        assert_eq!(all[0].rules.len(), 3);
+        assert_eq!(all[1].rules[0].meaning, "default/none has no endpoints: 10.96.1.9 port 80/tcp is refused at once");
+        assert_eq!(trees(SAVED, Some("default/te"), who), []);
+    }
+}

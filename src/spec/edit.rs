@@ -1,0 +1,306 @@
+//! Edits: what was done to a running lab beside its file, by `apply`, `delete` and `scale`.
+//!
+//! A lab's text carries them in their order, and decoding works them into the file's own objects. So
+//! a lab is always decoded from its text alone, and there stays one way to change it. Replaying an
+//! edit must not fail: one that finds nothing to change does nothing, and whether there was something
+//! is asked before, of the running lab.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::LabFile;
+use super::at::At;
+use super::load::{Loaded, Manifest};
+use super::manifest::{self, Objects};
+use super::types::{DeploymentSpec, PodSpec};
+use crate::diag::Problems;
+use crate::objects::{ObjectKey, ObjectMeta};
+
+/// The DNS server's deployment, which every lab with services has without writing it.
+const DNS: (&str, &str) = ("kube-system", "coredns");
+
+/// One change to a lab's objects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Edit {
+    /// Objects that are added, or that replace those of the same kind, namespace and name.
+    Apply(Manifest),
+    Delete(ObjectRef),
+    Scale {
+        deployment: ObjectKey,
+        replicas: u32,
+    },
+    /// A deployment's pod that has been told to end, and no longer counts as one of its replicas.
+    Replace(ObjectKey),
+}
+
+/// A kind of object that can be applied and deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ObjectKind {
+    Pod,
+    Deployment,
+    Service,
+    EndpointSlice,
+    Endpoints,
+    Namespace,
+}
+
+impl ObjectKind {
+    /// The kind that a word means: its name, its plural or its short form, as kubectl has them.
+    pub fn of(word: &str) -> Option<ObjectKind> {
+        Some(match word.to_ascii_lowercase().as_str() {
+            "pod" | "pods" | "po" => ObjectKind::Pod,
+            "deployment" | "deployments" | "deploy" | "deployment.apps" | "deployments.apps" => ObjectKind::Deployment,
+            "service" | "services" | "svc" => ObjectKind::Service,
+            "endpointslice" | "endpointslices" | "endpointslice.discovery.k8s.io" => ObjectKind::EndpointSlice,
+            "endpoints" | "endpoint" | "ep" => ObjectKind::Endpoints,
+            "namespace" | "namespaces" | "ns" => ObjectKind::Namespace,
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for ObjectKind {
+    /// As kubectl writes it in front of a name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ObjectKind::Pod => "pod",
+            ObjectKind::Deployment => "deployment.apps",
+            ObjectKind::Service => "service",
+            ObjectKind::EndpointSlice => "endpointslice.discovery.k8s.io",
+            ObjectKind::Endpoints => "endpoints",
+            ObjectKind::Namespace => "namespace",
+        })
+    }
+}
+
+/// One object of a lab. A namespace's own key has the namespace `default`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ObjectRef {
+    pub kind: ObjectKind,
+    pub key: ObjectKey,
+}
+
+impl fmt::Display for ObjectRef {
+    /// `service/tea-svc`, as kubectl names what it did.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind, self.key.name)
+    }
+}
+
+/// Numbers of deployments' pods that are not counted, by deployment. `true`: the pod is still there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Replaced(BTreeMap<ObjectKey, BTreeMap<u32, bool>>);
+
+impl Replaced {
+    /// The numbers of a deployment's pods, ascending: the first `replicas` that no deleted pod had,
+    /// and those of pods that are on their way out.
+    pub fn numbers(&self, deployment: &ObjectKey, replicas: u32) -> Vec<u32> {
+        let Some(out) = self.0.get(deployment) else { return (1..=replicas).collect() };
+        let free = (1..).filter(|n| !out.contains_key(n)).take(replicas as usize);
+        let mut all: Vec<u32> = free.collect();
+        all.extend(out.iter().filter(|(_, there)| **there).map(|(n, _)| *n));
+        all.sort_unstable();
+        all
+    }
+
+    fn note(&mut self, pod: &ObjectKey, there: bool) {
+        if let Some((owner, number)) = pod.name.rsplit_once('-')
+            && let Ok(number) = number.parse()
+        {
+            self.0.entry(ObjectKey::new(&pod.namespace, owner)).or_default().insert(number, there);
+        }
+    }
+}
+
+/// Add an edit to those of a text. What it makes superfluous goes, so that a lab that is changed
+/// every minute does not grow for ever.
+pub fn push(edits: &mut Vec<Edit>, edit: Edit) {
+    edits.retain(|old| match (old, &edit) {
+        (Edit::Scale { deployment: old, .. }, Edit::Scale { deployment, .. }) => old != deployment,
+        (Edit::Replace(old), Edit::Delete(gone)) => gone.kind != ObjectKind::Pod || *old != gone.key,
+        (old, new) => old != new,
+    });
+    edits.push(edit);
+}
+
+/// Work an edit into what was loaded.
+pub(super) fn make(edit: &Edit, loaded: &mut Loaded) {
+    match edit {
+        Edit::Apply(manifest) => {
+            let objects = read(manifest, loaded);
+            put_all(&mut loaded.file, objects);
+        }
+        Edit::Delete(object) => delete(&mut loaded.file, object),
+        Edit::Scale { deployment, replicas } => scale(&mut loaded.file, deployment, *replicas),
+        Edit::Replace(pod) => loaded.file.replaced.note(pod, true),
+    }
+}
+
+/// The objects of one manifest. Its text becomes a source, also where it has none, so that sources
+/// have the same numbers wherever the text is decoded.
+fn read(manifest: &Manifest, loaded: &mut Loaded) -> Objects {
+    let mut objects = Objects::default();
+    let text = manifest.text.as_deref().unwrap_or_default();
+    let source = loaded.sources.add(&manifest.name, text);
+    manifest::read(text, source, &mut objects, &mut loaded.problems);
+    if let Err(problem) = &manifest.text {
+        loaded.problems.push(problem.clone());
+    }
+    objects
+}
+
+fn put_all(file: &mut LabFile, new: Objects) {
+    put(&mut file.objects.services, new.services, |s| ObjectKey::of(&s.object.metadata));
+    put(&mut file.objects.slices, new.slices, |s| ObjectKey::of(&s.object.metadata));
+    put(&mut file.objects.endpoints, new.endpoints, |s| ObjectKey::of(&s.object.metadata));
+    put(&mut file.objects.namespaces, new.namespaces, |s| namespace_key(&s.object.metadata));
+    put(&mut file.pods.0, new.pods, pod_key);
+    put(&mut file.deployments.0, new.deployments, deployment_key);
+}
+
+/// Each of `new` in the place of its former self, or behind all others.
+fn put<T>(all: &mut Vec<T>, new: Vec<T>, key: impl Fn(&T) -> ObjectKey) {
+    for object in new {
+        let wanted = key(&object);
+        match all.iter().position(|old| key(old) == wanted) {
+            Some(at) => all[at] = object,
+            None => all.push(object),
+        }
+    }
+}
+
+fn namespace_key(meta: &ObjectMeta) -> ObjectKey {
+    ObjectKey::new("default", meta.name.as_deref().unwrap_or_default())
+}
+
+fn key_of(name: &At<String>, namespace: Option<&At<String>>) -> ObjectKey {
+    ObjectKey::new(namespace.map_or("default", |n| n.value.as_str()), &name.value)
+}
+
+fn pod_key((name, spec): &(At<String>, PodSpec)) -> ObjectKey {
+    key_of(name, spec.namespace.as_ref())
+}
+
+fn deployment_key((name, spec): &(At<String>, DeploymentSpec)) -> ObjectKey {
+    key_of(name, spec.namespace.as_ref())
+}
+
+fn delete(file: &mut LabFile, object: &ObjectRef) {
+    let key = &object.key;
+    let other = |meta: &ObjectMeta| ObjectKey::of(meta) != *key;
+    match object.kind {
+        ObjectKind::Service => file.objects.services.retain(|s| other(&s.object.metadata)),
+        ObjectKind::EndpointSlice => file.objects.slices.retain(|s| other(&s.object.metadata)),
+        ObjectKind::Endpoints => file.objects.endpoints.retain(|s| other(&s.object.metadata)),
+        ObjectKind::Namespace => delete_namespace(file, &key.name),
+        ObjectKind::Deployment => {
+            file.deployments.0.retain(|d| deployment_key(d) != *key);
+            file.replaced.0.remove(key);
+        }
+        ObjectKind::Pod => {
+            let before = file.pods.len();
+            file.pods.0.retain(|p| pod_key(p) != *key);
+            if file.pods.len() == before {
+                file.replaced.note(key, false);
+            }
+        }
+    }
+}
+
+/// A namespace goes with all that is in it.
+fn delete_namespace(file: &mut LabFile, name: &str) {
+    let other = |meta: &ObjectMeta| ObjectKey::of(meta).namespace != name;
+    file.objects.namespaces.retain(|n| n.object.metadata.name.as_deref() != Some(name));
+    file.objects.services.retain(|s| other(&s.object.metadata));
+    file.objects.slices.retain(|s| other(&s.object.metadata));
+    file.objects.endpoints.retain(|s| other(&s.object.metadata));
+    file.pods.0.retain(|p| pod_key(p).namespace != name);
+    file.deployments.0.retain(|d| deployment_key(d).namespace != name);
+    file.replaced.0.retain(|deployment, _| deployment.namespace != name);
+}
+
+fn scale(file: &mut LabFile, deployment: &ObjectKey, replicas: u32) {
+    let replicas = Some(At::new(replicas, Default::default()));
+    if let Some((_, spec)) = file.deployments.0.iter_mut().find(|d| deployment_key(d) == *deployment) {
+        spec.replicas = replicas;
+    } else if (deployment.namespace.as_str(), deployment.name.as_str()) == DNS {
+        file.dns.get_or_insert_default().replicas = replicas;
+    }
+}
+
+/// What applying an object did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    Created,
+    Configured,
+    Unchanged,
+}
+
+impl fmt::Display for Applied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Applied::Created => "created",
+            Applied::Configured => "configured",
+            Applied::Unchanged => "unchanged",
+        })
+    }
+}
+
+/// The objects of a manifest, in the order of their kinds, with what applying them to `file` does.
+pub fn applied(file: &LabFile, manifest: &Manifest) -> Vec<(ObjectRef, Applied)> {
+    let new = objects(manifest);
+    let mut all = Vec::new();
+    compare(&mut all, ObjectKind::Namespace, (&file.objects.namespaces, &new.namespaces), |n| {
+        (namespace_key(&n.object.metadata), &n.object)
+    });
+    compare(&mut all, ObjectKind::Service, (&file.objects.services, &new.services), |s| {
+        (ObjectKey::of(&s.object.metadata), &s.object)
+    });
+    compare(&mut all, ObjectKind::EndpointSlice, (&file.objects.slices, &new.slices), |s| {
+        (ObjectKey::of(&s.object.metadata), &s.object)
+    });
+    compare(&mut all, ObjectKind::Endpoints, (&file.objects.endpoints, &new.endpoints), |s| {
+        (ObjectKey::of(&s.object.metadata), &s.object)
+    });
+    compare(&mut all, ObjectKind::Pod, (&file.pods.0, &new.pods), |p| (pod_key(p), &p.1));
+    compare(&mut all, ObjectKind::Deployment, (&file.deployments.0, &new.deployments), |d| (deployment_key(d), &d.1));
+    all
+}
+
+/// The objects of a manifest alone. What is wrong with it is told when it is decoded with its lab.
+fn objects(manifest: &Manifest) -> Objects {
+    let mut found = Objects::default();
+    let text = manifest.text.as_deref().unwrap_or_default();
+    manifest::read(text, 0, &mut found, &mut Problems::default());
+    found
+}
+
+/// What a manifest's objects are called.
+pub fn names(manifest: &Manifest) -> Vec<ObjectRef> {
+    applied(&LabFile::default(), manifest).into_iter().map(|(object, _)| object).collect()
+}
+
+fn compare<T, O: PartialEq>(
+    out: &mut Vec<(ObjectRef, Applied)>,
+    kind: ObjectKind,
+    (before, new): (&[T], &[T]),
+    parts: impl Fn(&T) -> (ObjectKey, &O),
+) {
+    for object in new {
+        let (key, now) = parts(object);
+        let was = before.iter().map(&parts).find(|(k, _)| *k == key);
+        let applied = match was {
+            None => Applied::Created,
+            Some((_, was)) if was == now => Applied::Unchanged,
+            Some(_) => Applied::Configured,
+        };
+        out.push((ObjectRef { kind, key }, applied));
+    }
+}
+
+#[cfg(test)]
+mod tests;

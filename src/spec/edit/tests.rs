@@ -1,0 +1,108 @@
+use super::*;
+use crate::spec::load::{Text, decode_text};
+
+const LAB: &str = "
+hosts: { node1: {} }
+pods: { a: {}, b: { namespace: shop } }
+deployments: { tea: { replicas: 3, labels: { app: tea } } }
+services: { tea-svc: { selector: { app: tea }, ports: [{ port: 80 }] } }
+";
+
+fn manifest(text: &str) -> Manifest {
+    Manifest { asked: None, name: "m.yaml".to_owned(), text: Ok(text.to_owned()) }
+}
+
+fn service(port: u16) -> Manifest {
+    manifest(&format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{ name: tea-svc }}\nspec: {{ ports: [{{ port: {port} }}] }}\n"
+    ))
+}
+
+fn object(kind: ObjectKind, namespace: &str, name: &str) -> ObjectRef {
+    ObjectRef { kind, key: ObjectKey::new(namespace, name) }
+}
+
+fn loaded(edits: &[Edit]) -> Loaded {
+    let mut text = Text { name: "lab".into(), text: LAB.into(), default_name: "lab".into(), ..Text::default() };
+    edits.iter().for_each(|edit| push(&mut text.edits, edit.clone()));
+    decode_text(&text)
+}
+
+#[test]
+fn what_is_applied_takes_the_place_of_its_former_self() {
+    let found = loaded(&[Edit::Apply(service(81))]);
+    assert!(!found.problems.has_errors());
+    let services = &found.file.objects.services;
+    assert_eq!(services.len(), 1);
+    let port = services[0].object.spec.as_ref().and_then(|s| s.ports.as_ref()).map(|p| p[0].port);
+    assert_eq!(port, Some(81));
+    assert_eq!(services[0].name_place().source, 1, "its places are in the manifest");
+}
+
+#[test]
+fn what_applying_does_is_known_before() {
+    let before = loaded(&[Edit::Apply(service(81))]).file;
+    let done = |manifest: &Manifest| applied(&before, manifest)[0].1;
+    assert_eq!(done(&service(81)), Applied::Unchanged);
+    assert_eq!(done(&service(82)), Applied::Configured);
+    let pod = manifest(
+        "apiVersion: v1\nkind: Pod\nmetadata: { name: c, namespace: shop }\nspec: { containers: [{ name: c }] }\n",
+    );
+    assert_eq!(applied(&before, &pod), [(object(ObjectKind::Pod, "shop", "c"), Applied::Created)]);
+    assert_eq!(names(&pod)[0].to_string(), "pod/c");
+}
+
+#[test]
+fn what_is_deleted_is_gone_and_may_come_back() {
+    let gone = Edit::Delete(object(ObjectKind::Service, "default", "tea-svc"));
+    assert!(loaded(std::slice::from_ref(&gone)).file.objects.services.is_empty());
+    assert_eq!(loaded(&[gone, Edit::Apply(service(80))]).file.objects.services.len(), 1);
+    let pod = |namespace| Edit::Delete(object(ObjectKind::Pod, namespace, "b"));
+    assert_eq!(loaded(&[pod("default")]).file.pods.len(), 2, "the pod b is in another namespace");
+    assert_eq!(loaded(&[pod("shop")]).file.pods.names().collect::<Vec<_>>(), ["a"]);
+    let namespace = Edit::Delete(object(ObjectKind::Namespace, "default", "shop"));
+    assert_eq!(loaded(&[namespace]).file.pods.names().collect::<Vec<_>>(), ["a"]);
+}
+
+#[test]
+fn a_deployments_pod_is_followed_by_one_with_the_next_number() {
+    let key = ObjectKey::new("default", "tea");
+    let pod = ObjectKey::new("default", "tea-2");
+    let numbers = |edits: &[Edit]| loaded(edits).file.replaced.numbers(&key, 3);
+    assert_eq!(numbers(&[]), [1, 2, 3]);
+    assert_eq!(numbers(&[Edit::Replace(pod.clone())]), [1, 2, 3, 4]);
+    let deleted = Edit::Delete(ObjectRef { kind: ObjectKind::Pod, key: pod.clone() });
+    assert_eq!(numbers(&[Edit::Replace(pod.clone()), deleted.clone()]), [1, 3, 4]);
+    // A deployment that comes anew begins anew.
+    let all = Edit::Delete(object(ObjectKind::Deployment, "default", "tea"));
+    assert_eq!(numbers(&[deleted, all]), [1, 2, 3]);
+}
+
+#[test]
+fn scaling_sets_the_last_number_and_the_dns_has_one_too() {
+    let scale = |namespace, name, replicas| Edit::Scale { deployment: ObjectKey::new(namespace, name), replicas };
+    let file = loaded(&[scale("default", "tea", 7), scale("default", "tea", 5)]).file;
+    assert_eq!(file.deployments.0[0].1.replicas.as_ref().map(|r| r.value), Some(5));
+    let file = loaded(&[scale("kube-system", "coredns", 1)]).file;
+    assert_eq!(file.dns.and_then(|d| d.replicas).map(|r| r.value), Some(1));
+}
+
+#[test]
+fn edits_that_mean_nothing_any_more_are_forgotten() {
+    let mut edits = Vec::new();
+    let pod = ObjectKey::new("default", "tea-2");
+    for replicas in 1..50 {
+        push(&mut edits, Edit::Scale { deployment: ObjectKey::new("default", "tea"), replicas });
+        push(&mut edits, Edit::Apply(service(80)));
+        push(&mut edits, Edit::Replace(pod.clone()));
+        push(&mut edits, Edit::Delete(ObjectRef { kind: ObjectKind::Pod, key: pod.clone() }));
+    }
+    assert_eq!(edits.len(), 3, "{edits:?}");
+}
+
+#[test]
+fn a_manifest_with_a_fault_is_told_at_its_place() {
+    let found = loaded(&[Edit::Apply(manifest("apiVersion: v1\nkind: Service\nmetadata: { name: x }\nspce: {}\n"))]);
+    let problem = found.problems.iter().find(|p| p.is_error()).expect("an error");
+    assert_eq!(problem.labels.first().map(|(place, _)| place.source), Some(1), "{problem:?}");
+}
