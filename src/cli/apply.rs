@@ -70,7 +70,8 @@ pub fn delete(args: &DeleteArgs) -> Done {
     }
     objects.extend(named(&args.what, args.namespace.as_deref())?);
     for object in &objects {
-        must_be_there(&client, object)?;
+        must_not_be_built_in(object)?;
+        kube::one(&client, object.kind, &object.key)?;
     }
     let grace = if args.now { Some(1) } else { args.grace_period };
     send(&client, text, objects.iter().cloned().map(Edit::Delete).collect(), grace)?;
@@ -93,7 +94,7 @@ pub fn scale(args: &ScaleArgs) -> Done {
             let help = "scale a deployment: `labctl scale deployment NAME --replicas N`";
             return Err(Box::new(Problem::error(codes::TARGET_UNKNOWN, message).help(help)).into());
         }
-        must_be_there(&client, object)?;
+        kube::one(&client, object.kind, &object.key)?;
     }
     let replicas = args.replicas;
     let edits = objects.iter().map(|o| Edit::Scale { deployment: o.key.clone(), replicas }).collect();
@@ -137,8 +138,8 @@ fn object(word: &str, name: &str, namespace: Option<&str>) -> Result<ObjectRef, 
     Ok(ObjectRef { kind, key: ObjectKey::new(namespace, name) })
 }
 
-/// Whether the lab has the object, and it is not one that every lab has.
-fn must_be_there(client: &Client, object: &ObjectRef) -> Result<(), Box<Problem>> {
+/// What every lab with services has cannot be taken out.
+fn must_not_be_built_in(object: &ObjectRef) -> Result<(), Box<Problem>> {
     let ObjectRef { kind, key } = object;
     let built_in: &[(ObjectKind, &str, &str)] = &[
         (ObjectKind::Service, "default", "kubernetes"),
@@ -149,9 +150,9 @@ fn must_be_there(client: &Client, object: &ObjectRef) -> Result<(), Box<Problem>
         (ObjectKind::Namespace, "default", "kube-public"),
         (ObjectKind::Namespace, "default", "kube-node-lease"),
     ];
-    if built_in.contains(&(*kind, &key.namespace, &key.name)) && *kind != ObjectKind::Deployment {
+    if built_in.contains(&(*kind, &key.namespace, &key.name)) {
         let problem = Problem::error(codes::TARGET_UNKNOWN, format!("{object} belongs to every lab with services"));
         return Err(Box::new(problem.help("it stays as long as there is a service")));
     }
-    kube::one(client, *kind, key).map(|_| ())
+    Ok(())
 }

@@ -109,7 +109,7 @@ pub struct FileArgs {
     pub file: Option<String>,
     /// Kubernetes manifests beside the lab, or the lab itself; a directory stands for its files.
     /// Manifests without a lab get one of two hosts and a client
-    #[arg(short, long = "filename", value_name = "FILE", id = "filename")]
+    #[arg(short = 'f', long = "filename", value_name = "FILE", id = "filename")]
     pub beside: Vec<String>,
 }
 
@@ -428,16 +428,33 @@ pub struct ValidateArgs {
     /// file a lab
     #[arg(required_unless_present = "filename")]
     files: Vec<String>,
-    /// The same, as kubectl takes it
-    #[arg(short, long, value_name = "FILE")]
-    filename: Vec<String>,
+    /// The same, as kubectl takes it; Kubernetes manifests stand beside the one lab that is named,
+    /// or in a lab of two hosts and a client
+    #[arg(short = 'f', long = "filename", value_name = "FILE", id = "filename")]
+    beside: Vec<String>,
     #[command(flatten)]
     pub format: OutputArgs,
 }
 
 impl ValidateArgs {
+    /// Each lab for itself.
     pub fn files(&self) -> impl Iterator<Item = &String> {
-        self.files.iter().chain(&self.filename)
+        self.files.iter().chain(&self.beside)
+    }
+
+    /// The only lab, with what stands beside it.
+    pub fn one(&self) -> FileArgs {
+        FileArgs { file: self.files.first().cloned(), beside: self.beside.clone() }
+    }
+
+    /// Files behind `-f`.
+    pub fn beside(&self) -> &[String] {
+        &self.beside
+    }
+
+    /// Whether at most one lab is named without `-f`.
+    pub fn is_one(&self) -> bool {
+        self.files.len() < 2
     }
 }
 

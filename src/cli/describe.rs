@@ -1,4 +1,4 @@
-//! `describe`: one pod, host or client with all that is known of it, in the way of kubectl.
+//! `describe`: one pod, service, host or client with all that is known of it, in the way of kubectl.
 
 use std::process::ExitCode;
 
@@ -7,12 +7,14 @@ use serde_json::Value;
 use crate::daemon::inspect::Seen;
 use crate::diag::{Problem, codes};
 use crate::lab::names::kind_of;
+use crate::objects::ObjectKey;
+use crate::spec::edit::ObjectKind;
 
 use super::args::DescribeArgs;
 use super::inspect::machine;
 use super::output::{print, text};
 use super::process::{outer_pid, program_pid};
-use super::{Done, find_lab, get};
+use super::{Done, describe_service, find_lab, get};
 
 pub fn run(args: &DescribeArgs) -> Done {
     let (kind, name) = match args.thing.as_slice() {
@@ -21,7 +23,14 @@ pub fn run(args: &DescribeArgs) -> Done {
         [] => (None, ""),
     };
     let client = find_lab(args.lab.as_deref())?;
-    let mut all: Value = client.get(&format!("/labctl/v1/inspect/describe?target={name}"))?;
+    if let Some(key) = service(kind, name, &args.namespace) {
+        let all = describe_service::ask(&client, &key)?;
+        print(args.format.output, &all, |_| describe_service::draw(&all));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let in_default = args.namespace == "default" || name.contains('/');
+    let target = if in_default { name.to_owned() } else { format!("{}/{name}", args.namespace) };
+    let mut all: Value = client.get(&format!("/labctl/v1/inspect/describe?target={target}"))?;
     let found = text(&all, "/kind").to_owned();
     if let Some(kind) = kind.filter(|kind| *kind != found) {
         let message = format!("`{name}` is not a {kind} but a {found}");
@@ -41,10 +50,26 @@ pub fn run(args: &DescribeArgs) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The service that is meant: `service NAME` or `svc/NAME`. A name alone is a pod's or machine's.
+fn service(kind: Option<&str>, name: &str, namespace: &str) -> Option<ObjectKey> {
+    let name = match (kind, name.split_once('/')) {
+        (Some("service"), _) => name,
+        (None, Some((kind, name))) if kind_of_service(kind) => name,
+        _ => return None,
+    };
+    let (namespace, name) = name.split_once('/').unwrap_or((namespace, name));
+    Some(ObjectKey::new(namespace, name))
+}
+
+fn kind_of_service(word: &str) -> bool {
+    ObjectKind::of(word) == Some(ObjectKind::Service)
+}
+
 fn known_kind(word: &str) -> Result<&'static str, Box<Problem>> {
-    kind_of(word).ok_or_else(|| {
+    let service = kind_of_service(word).then_some("service");
+    service.or_else(|| kind_of(word)).ok_or_else(|| {
         let problem = Problem::error(codes::TARGET_UNKNOWN, format!("`{word}` is no kind of thing to describe"));
-        Box::new(problem.help("there are pod, host and client; a name alone will do, too"))
+        Box::new(problem.help("there are pod, service, host and client; a name alone will do, too, but for a service"))
     })
 }
 
@@ -64,14 +89,14 @@ fn number_processes(all: &mut Value, daemon: i32) {
 
 /// Lines of a name and a value.
 #[derive(Default)]
-struct Lines(String);
+pub struct Lines(String);
 
 impl Lines {
-    fn line(&mut self, name: &str, value: impl std::fmt::Display) {
+    pub fn line(&mut self, name: &str, value: impl std::fmt::Display) {
         self.0.push_str(&format!("{:<14} {value}\n", format!("{name}:")));
     }
 
-    fn list<'v>(&mut self, name: &str, values: impl IntoIterator<Item = &'v str>) {
+    pub fn list<'v>(&mut self, name: &str, values: impl IntoIterator<Item = &'v str>) {
         let mut name = format!("{name}:");
         for value in values {
             self.0.push_str(&format!("{name:<14} {value}\n"));
@@ -82,9 +107,13 @@ impl Lines {
         }
     }
 
-    fn block(&mut self, name: &str, block: &str) {
+    pub fn block(&mut self, name: &str, block: &str) {
         self.0.push_str(&format!("{name}:\n"));
         self.0.extend(block.lines().map(|l| format!("  {l}\n")));
+    }
+
+    pub fn take(self) -> String {
+        self.0
     }
 }
 

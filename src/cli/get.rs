@@ -83,7 +83,11 @@ pub fn run(args: &GetArgs) -> Done {
 
 fn draw(args: &GetArgs, items: &[Value], wide: bool) -> String {
     let columns = match args.kind {
-        Kind::Pods => return pods(items, wide),
+        Kind::Pods if args.scope.all_namespaces => {
+            let names = |pod: &Value| vec![text(pod, "/metadata/namespace").to_owned(), plain_name(pod)];
+            return pod_table(items, wide, (&["NAMESPACE", "NAME"], names));
+        }
+        Kind::Pods => return pod_table(items, wide, (&["NAME"], |pod: &Value| vec![plain_name(pod)])),
         Kind::Hosts => return hosts(items, wide),
         Kind::Clients => return clients(items),
         Kind::Networks | Kind::Rules => return networks(items, wide),
@@ -131,11 +135,22 @@ pub fn status(pod: &Value) -> String {
     reason.unwrap_or(text(pod, "/status/phase")).to_owned()
 }
 
+/// Pods of any namespace, which stands in front of a name where it is not `default`.
 pub fn pods(items: &[Value], wide: bool) -> String {
+    pod_table(items, wide, (&["NAME"], |pod: &Value| vec![name_of(pod)]))
+}
+
+fn plain_name(item: &Value) -> String {
+    text(item, "/metadata/name").to_owned()
+}
+
+/// A table of pods, whose first columns are `names`.
+fn pod_table(items: &[Value], wide: bool, names: (&[&'static str], impl Fn(&Value) -> Vec<String>)) -> String {
     if items.is_empty() {
         return "the lab has no pods\n".to_owned();
     }
-    let mut headings = vec!["NAME", "READY", "STATUS", "RESTARTS", "IP", "HOST"];
+    let mut headings = names.0.to_vec();
+    headings.extend(["READY", "STATUS", "RESTARTS", "IP", "HOST"]);
     if wide {
         headings.extend(["PORTS", "LABELS"]);
     }
@@ -144,14 +159,14 @@ pub fn pods(items: &[Value], wide: bool) -> String {
         let statuses = pod.pointer("/status/containerStatuses").and_then(Value::as_array).cloned().unwrap_or_default();
         let ready = statuses.iter().filter(|c| c["ready"] == true).count();
         let restarts: u64 = statuses.iter().filter_map(|c| c["restartCount"].as_u64()).sum();
-        let mut row = vec![
-            name_of(pod),
+        let mut row = (names.1)(pod);
+        row.extend([
             format!("{ready}/{}", statuses.len()),
             status(pod),
             restarts.to_string(),
             text(pod, "/status/podIP").to_owned(),
             text(pod, "/spec/nodeName").to_owned(),
-        ];
+        ]);
         if wide {
             row.extend([ports(pod), labels(pod)]);
         }

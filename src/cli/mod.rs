@@ -5,6 +5,7 @@ mod apply;
 mod args;
 mod completions;
 mod describe;
+mod describe_service;
 mod diff;
 mod doctor;
 mod down;

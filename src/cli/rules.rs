@@ -5,15 +5,11 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Args, ValueEnum, value_parser};
 use ipnet::IpNet;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
 
-use crate::diag::{Problem, Problems, Sources, codes};
-use crate::objects::{EndpointSlice, Service};
+use crate::diag::{Problems, Sources};
 use crate::plan::proxy::{self, Family, LocalTraffic, ProxyConfig};
-use crate::spec::de::decode;
-use crate::spec::load::{Input, read_text};
-use crate::spec::yaml;
+use crate::spec::beside;
+use crate::spec::manifest::given::Given;
 
 use super::{Done, Failure, output, show};
 
@@ -27,7 +23,8 @@ pub enum IpFamily {
 /// kube-proxy's own flags where it has them, with its defaults.
 #[derive(Debug, Args)]
 pub struct RulesArgs {
-    /// Manifests with Services and EndpointSlices, YAML or JSON; `-` for standard input
+    /// Manifests with Services and EndpointSlices, YAML or JSON; `-` for standard input,
+    /// a directory for its files
     #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
     pub files: Vec<String>,
     /// The node whose rules they are: endpoints with this nodeName are local
@@ -66,82 +63,24 @@ pub struct RulesArgs {
 }
 
 pub fn run(args: &RulesArgs) -> Done {
-    let mut found = Found::default();
-    for file in &args.files {
-        found.read(file)?;
+    let (mut given, mut problems, mut sources) = (Given::default(), Problems::default(), Sources::default());
+    for manifest in beside::read_manifests(&args.files)? {
+        match manifest.text {
+            Ok(text) => {
+                let source = sources.add(&manifest.name, text.as_str());
+                given.read(&text, source, &mut problems);
+            }
+            Err(problem) => problems.push(problem),
+        }
     }
-    let Found { services, slices, mut problems, sources } = found;
     if problems.has_errors() {
         problems.sort();
         return Err(Failure::new(problems, sources));
     }
     show(&problems, &sources);
-    let rules = proxy::plan(&services, &slices, &config(args));
+    let rules = proxy::plan(&given.services, &given.slices, &config(args));
     output::write(format_args!("{}", rules.restore_input()));
     Ok(ExitCode::SUCCESS)
-}
-
-/// The objects that kube-proxy reads, out of all files.
-#[derive(Default)]
-struct Found {
-    services: Vec<Service>,
-    slices: Vec<EndpointSlice>,
-    problems: Problems,
-    sources: Sources,
-}
-
-impl Found {
-    fn read(&mut self, file: &str) -> Result<(), Failure> {
-        let text = read_text(&Input::parse(file))?;
-        let source = self.sources.add(&text.name, text.text.as_str());
-        for document in yaml::read(&text.text, source, &mut self.problems) {
-            let (value, _) = decode::<Value>(document, &mut self.problems);
-            self.take(value, &text.name);
-        }
-        Ok(())
-    }
-
-    /// Take in an object, or all of a list. Other kinds are not kube-proxy's business.
-    fn take(&mut self, mut object: Value, file: &str) {
-        let kind = object["kind"].as_str().unwrap_or_default().to_owned();
-        if let Value::Array(items) = object {
-            items.into_iter().for_each(|item| self.take(item, file));
-        } else if kind == "Service" {
-            let service = self.object(object, file);
-            self.services.extend(service);
-        } else if kind == "EndpointSlice" {
-            let slice = self.object(object, file);
-            self.slices.extend(slice);
-        } else if let Some(of) = kind.strip_suffix("List")
-            && let Value::Array(items) = object["items"].take()
-        {
-            for mut item in items {
-                // Items of a list such as ServiceList need not say what they are.
-                if let Value::Object(fields) = &mut item
-                    && !of.is_empty()
-                {
-                    fields.entry("kind").or_insert_with(|| of.into());
-                }
-                self.take(item, file);
-            }
-        }
-    }
-
-    fn object<T: DeserializeOwned>(&mut self, object: Value, file: &str) -> Option<T> {
-        let what = object["metadata"]["name"].as_str().unwrap_or("without a name").to_owned();
-        let kind = object["kind"].as_str().unwrap_or_default().to_owned();
-        match serde_json::from_value(object) {
-            Ok(object) => Some(object),
-            Err(e) => {
-                let message = format!("{kind} {what} in {file}: {e}");
-                self.problems.push(
-                    Problem::error(codes::SPEC_BAD_VALUE, message)
-                        .help("the fields and their types are those of Kubernetes' API"),
-                );
-                None
-            }
-        }
-    }
 }
 
 fn config(args: &RulesArgs) -> ProxyConfig {

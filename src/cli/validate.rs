@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use crate::diag::{Problem, Problems, Sources, render};
-use crate::spec::load;
+use crate::spec::{beside, load};
 
 use super::args::{Format, ValidateArgs};
 use super::output::{self, count, print_json, print_yaml};
@@ -22,7 +22,13 @@ struct Checked {
 
 pub fn run(args: &ValidateArgs) -> Done {
     let mut all = Vec::new();
-    for word in args.files() {
+    let together = args.is_one() && beside::any_manifest(args.beside());
+    if together {
+        let one = args.one();
+        let name = one.file.iter().chain(&one.beside).next().cloned().unwrap_or_default();
+        all.push(judge(name, up::prepare_with(&one)));
+    }
+    for word in args.files().filter(|_| !together) {
         match load::labs(word) {
             Ok(files) => all.extend(files.into_iter().map(check)),
             Err(problem) => all.push(refused(word.clone(), Failure::from(problem))),
@@ -47,7 +53,12 @@ pub fn run(args: &ValidateArgs) -> Done {
 }
 
 fn check(file: String) -> Checked {
-    match up::prepare(&file) {
+    let found = up::prepare(&file);
+    judge(file, found)
+}
+
+fn judge(file: String, found: Result<up::Ready, Failure>) -> Checked {
+    match found {
         Ok(ready) => {
             let lab = &ready.lab;
             let (hosts, pods) = (count(lab.hosts.len(), "host"), count(lab.pods.len(), "pod"));

@@ -163,7 +163,8 @@ impl Daemon {
     fn entry_with(&self, ns: &NsName, files: Option<&[plan::File]>) -> io::Result<Entry> {
         let plan = self.plan();
         let planned = plan.get(ns).map(|n| n.files.as_slice());
-        Entry::prepare(&ns.path(), ns.hostname(), files.or(planned).unwrap_or_default())
+        let files = files.or(planned).unwrap_or_default();
+        Entry::prepare(&ns.path(), plan::machine::hostname(files).unwrap_or(ns.hostname()), files)
     }
 }
 

@@ -3,8 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use crate::kernel::process::{Place, Running};
 use crate::lab::names::{HostName, NsName};
 use crate::lab::{self, Lab, ReadinessCheck};
 
+use super::ask::{connect, grpc_health, http_get};
 use super::rooms::{Key, Rooms};
 use super::state::Daemon;
 
@@ -141,20 +141,28 @@ impl Asker {
             ReadinessCheck::TcpSocket { port } => {
                 self.blocking(*port, move |at| connect(at, limit).map(drop).map_err(|e| e.to_string())).await
             }
-            ReadinessCheck::HttpGet { path, port } => {
-                let path = path.clone();
-                self.blocking(*port, move |at| get(at, &path, limit)).await
+            ReadinessCheck::HttpGet(check) => {
+                let check = check.clone();
+                self.blocking(check.port, move |at| http_get(at, &check, limit)).await
+            }
+            ReadinessCheck::Grpc { port, service } => {
+                let asked = async {
+                    let connected = self.blocking(*port, move |at| connect(at, limit).map_err(|e| e.to_string()));
+                    grpc_health(connected.await?, service).await
+                };
+                let asked = tokio::time::timeout(limit, asked).await;
+                asked.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")))
             }
             ReadinessCheck::Exec { command } => self.exec(command).await,
         }
     }
 
     /// Ask from the host's namespace, on a thread that may wait.
-    async fn blocking(
+    async fn blocking<T: Send + 'static>(
         &self,
         port: u16,
-        ask: impl FnOnce(SocketAddr) -> Result<(), String> + Send + 'static,
-    ) -> Result<(), String> {
+        ask: impl FnOnce(SocketAddr) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
         let (from, at) = (self.from.clone(), SocketAddr::new(self.pod, port));
         let asked = tokio::task::spawn_blocking(move || from.run(|| ask(at)));
         match asked.await {
@@ -177,38 +185,5 @@ impl Asker {
             Ok(Err(e)) => Err(e.to_string()),
             Err(_) => Err(format!("`{}` took longer than {:?}", words.join(" "), self.spec.timeout)),
         }
-    }
-}
-
-fn connect(at: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&at, limit)?;
-    stream.set_read_timeout(Some(limit))?;
-    stream.set_write_timeout(Some(limit))?;
-    Ok(stream)
-}
-
-/// A GET as kubelet sends it; a status from 200 to 399 is success.
-fn get(at: SocketAddr, path: &str, limit: Duration) -> Result<(), String> {
-    let ask = || -> io::Result<String> {
-        let mut stream = connect(at, limit)?;
-        let head =
-            format!("GET {path} HTTP/1.1\r\nHost: {at}\r\nUser-Agent: kube-probe/1.36\r\nConnection: close\r\n\r\n");
-        stream.write_all(head.as_bytes())?;
-        let mut start = [0u8; 64];
-        let mut have = 0;
-        while have < start.len() && !start[..have].contains(&b'\n') {
-            match stream.read(&mut start[have..])? {
-                0 => break,
-                n => have += n,
-            }
-        }
-        Ok(String::from_utf8_lossy(&start[..have]).into_owned())
-    };
-    let answer = ask().map_err(|e| format!("GET http://{at}{path}: {e}"))?;
-    let status = answer.split_whitespace().nth(1).and_then(|s| s.parse::<u16>().ok());
-    match status {
-        Some(200..=399) => Ok(()),
-        Some(other) => Err(format!("GET http://{at}{path}: status {other}")),
-        None => Err(format!("GET http://{at}{path}: not an HTTP answer")),
     }
 }

@@ -1,15 +1,18 @@
 //! What runs in a pod: containers, their ports, programs and readiness.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::diag::{Place, Problem, Problems, codes, did_you_mean};
 use crate::spec::at::At;
 use crate::spec::damage::Damage;
-use crate::spec::types::{ContainerSpec, DeploymentSpec, EnvVar, PodSpec, ReadinessSpec};
+use crate::spec::types::{
+    ContainerSpec, DeploymentSpec, EnvVar, HttpGet, HttpHeader, PodSpec, ReadinessSpec, UriScheme,
+};
 use crate::spec::value::{Labels, PortRef, PortSpec, Protocol};
 
-use super::model::{Container, Port, Readiness, ReadinessCheck, Run};
+use super::model::{Container, HttpCheck, Port, Readiness, ReadinessCheck, Run};
 use super::resolve::valid;
 
 /// What pods and deployments have in common: the fields that describe containers.
@@ -251,8 +254,7 @@ fn readiness(spec: &At<ReadinessSpec>, ports: &[Port], damage: &Damage, problems
     };
     let mut checks = Vec::new();
     if let Some(get) = &spec.http_get {
-        let path = get.path.clone().unwrap_or_else(|| "/".to_owned());
-        checks.extend(port(&get.port).map(|port| ReadinessCheck::HttpGet { path, port }));
+        checks.extend(port(&get.port).map(|port| http_check(get, port)));
     }
     if let Some(tcp) = &spec.tcp_socket {
         checks.extend(port(&tcp.port).map(|port| ReadinessCheck::TcpSocket { port }));
@@ -260,13 +262,17 @@ fn readiness(spec: &At<ReadinessSpec>, ports: &[Port], damage: &Damage, problems
     if let Some(exec) = spec.exec.as_ref().filter(|e| !e.command.is_empty()) {
         checks.push(ReadinessCheck::Exec { command: exec.command.clone() });
     }
+    if let Some(grpc) = &spec.grpc {
+        let service = grpc.service.clone().unwrap_or_default();
+        checks.push(ReadinessCheck::Grpc { port: grpc.port.0, service });
+    }
     let empty_command = spec.exec.as_ref().is_some_and(|e| e.command.is_empty());
-    let asked =
-        [spec.http_get.is_some(), spec.tcp_socket.is_some(), spec.exec.is_some()].iter().filter(|a| **a).count();
+    let asked = [spec.http_get.is_some(), spec.tcp_socket.is_some(), spec.exec.is_some(), spec.grpc.is_some()];
+    let asked = asked.iter().filter(|a| **a).count();
     if asked > 1 || empty_command || (asked == 0 && !lost_a_part) {
         let (message, words) = match asked {
             1 => ("a readinessProbe's exec has no command", "no command".to_owned()),
-            n => ("a readinessProbe has exactly one of httpGet, tcpSocket and exec", format!("this one has {n}")),
+            n => ("a readinessProbe has exactly one of httpGet, tcpSocket, exec and grpc", format!("this one has {n}")),
         };
         problems.push(
             Problem::error(codes::READINESS_PROBE, message)
@@ -274,6 +280,9 @@ fn readiness(spec: &At<ReadinessSpec>, ports: &[Port], damage: &Damage, problems
                 .help("for example `readinessProbe: { httpGet: { path: /healthz, port: 8080 } }`"),
         );
         return None;
+    }
+    if let Some(get) = &spec.http_get {
+        check_http(get, spec.place, problems);
     }
     let seconds = |value: Option<u32>, default: u32| Duration::from_secs(u64::from(value.unwrap_or(default)));
     Some(Readiness {
@@ -284,6 +293,45 @@ fn readiness(spec: &At<ReadinessSpec>, ports: &[Port], damage: &Damage, problems
         success_threshold: spec.success_threshold.unwrap_or(1).max(1),
         failure_threshold: spec.failure_threshold.unwrap_or(3).max(1),
     })
+}
+
+fn http_check(get: &HttpGet, port: u16) -> ReadinessCheck {
+    ReadinessCheck::HttpGet(HttpCheck {
+        path: get.path.clone().filter(|p| !p.is_empty()).unwrap_or_else(|| "/".to_owned()),
+        port,
+        https: get.scheme.unwrap_or_default() == UriScheme::Https,
+        host: get.host.as_ref().and_then(|h| h.parse().ok()),
+        headers: get.http_headers.iter().map(|h| (h.name.clone(), h.value.clone())).collect(),
+    })
+}
+
+/// What cannot stand in a request.
+fn check_http(get: &HttpGet, place: Place, problems: &mut Problems) {
+    if let Some(host) = get.host.as_ref().filter(|h| h.parse::<IpAddr>().is_err()) {
+        problems.push(
+            Problem::error(codes::READINESS_PROBE, format!("`{}` is no address", host.value))
+                .at(host.place, "here")
+                .help("leave `host` out to ask the pod; `httpHeaders` with `Host` choose a virtual host"),
+        );
+    }
+    let sound = |h: &&HttpHeader| {
+        hyper::header::HeaderName::from_bytes(h.name.as_bytes()).is_ok()
+            && hyper::header::HeaderValue::from_str(&h.value).is_ok()
+    };
+    if let Some(header) = get.http_headers.iter().find(|h| !sound(h)) {
+        problems.push(
+            Problem::error(codes::READINESS_PROBE, format!("`{}` cannot be a header of a request", header.name))
+                .at(place, "in this probe")
+                .help("for example `httpHeaders: [{ name: Host, value: tea.example.com }]`"),
+        );
+    }
+    if get.path.as_ref().is_some_and(|p| p.contains(|c: char| c.is_control() || c == ' ')) {
+        problems.push(
+            Problem::error(codes::READINESS_PROBE, "a path has no blanks")
+                .at(place, "in this probe")
+                .help("write a blank as `%20`"),
+        );
+    }
 }
 
 /// A port by number or name; the name, where no port has it.

@@ -12,7 +12,7 @@ use crate::spec::LabFile;
 use crate::spec::types::{DnsRecord, PodRecords};
 use crate::spec::value::{Labels, Protocol};
 
-use super::model::{Container, Port, Readiness, ReadinessCheck, Run};
+use super::model::{Container, HttpCheck, Port, Readiness, ReadinessCheck, Run};
 use super::services;
 
 /// As kubeadm calls them.
@@ -109,7 +109,7 @@ pub(super) fn container() -> Container {
         ports: vec![port(53, Protocol::Udp, "dns"), port(53, Protocol::Tcp, "dns-tcp")],
         run: Run::Dns,
         readiness: Some(Readiness {
-            check: ReadinessCheck::HttpGet { path: "/ready".to_owned(), port: 8181 },
+            check: ReadinessCheck::HttpGet(HttpCheck { path: "/ready".to_owned(), port: 8181, ..HttpCheck::default() }),
             initial_delay: std::time::Duration::ZERO,
             period: std::time::Duration::from_secs(10),
             timeout: std::time::Duration::from_secs(1),

@@ -20,6 +20,7 @@ pub mod probe;
 mod probes;
 mod ranges;
 mod resolve;
+pub mod resolver;
 pub mod services;
 
 pub use addressing::INTERNET_NAME;

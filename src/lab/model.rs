@@ -15,6 +15,7 @@ use super::dns::Dns;
 use super::external::ExternalRoute;
 use super::names::{HostName, IfName, LabName, NetworkName, NsName, PodId, path_of};
 use super::probe::Probe;
+use super::resolver::Resolver;
 use crate::objects::{EndpointSlice, ObjectKey, Service};
 use crate::spec::types::{EnvVar, RestartPolicy};
 use crate::spec::value::{Labels, Protocol};
@@ -169,9 +170,12 @@ pub struct Pod {
     /// The deployment it belongs to.
     pub owner: Option<String>,
     pub restart_policy: RestartPolicy,
-    /// What it is called behind the headless service that `subdomain` names.
+    /// What it calls itself, and is called behind the headless service that `subdomain` names.
     pub hostname: Option<String>,
     pub subdomain: Option<String>,
+    /// Where it resolves names, where that is not the cluster's DNS alone.
+    #[serde(skip_serializing_if = "Resolver::is_usual")]
+    pub resolver: Resolver,
     /// How long its programs have to end.
     pub grace: Duration,
     pub containers: Vec<Container>,
@@ -222,9 +226,30 @@ pub struct Readiness {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum ReadinessCheck {
-    HttpGet { path: String, port: u16 },
-    TcpSocket { port: u16 },
-    Exec { command: Vec<String> },
+    HttpGet(HttpCheck),
+    TcpSocket {
+        port: u16,
+    },
+    Exec {
+        command: Vec<String>,
+    },
+    /// The health of `service`; of the whole server where it is empty.
+    Grpc {
+        port: u16,
+        service: String,
+    },
+}
+
+/// A GET request that tells whether a container is ready.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct HttpCheck {
+    pub path: String,
+    pub port: u16,
+    pub https: bool,
+    /// Who is asked; the pod where this is left out.
+    pub host: Option<IpAddr>,
+    /// Names and values of headers, as they may stand in a request.
+    pub headers: Vec<(String, String)>,
 }
 
 /// The tenth address of a range of services.
@@ -259,6 +284,11 @@ impl Pod {
 
     pub fn ip(&self) -> IpAddr {
         self.address.addr()
+    }
+
+    /// What the pod calls itself: the hostname that was written, or else its own name.
+    pub fn hostname(&self) -> &str {
+        self.hostname.as_deref().unwrap_or(self.id.name.as_str())
     }
 
     pub fn ports(&self) -> impl Iterator<Item = &Port> {

@@ -25,6 +25,7 @@ use super::model::{Container, Deployment, Host, Lab, Pod};
 use super::names::{HostName, IfName, Namespace, PodId, PodName};
 use super::ranges::{outside, taken};
 use super::resolve::valid;
+use super::resolver::{self, Resolver};
 
 /// The most pods of one lab; beyond it a typing error is likelier than a wish.
 const MOST_PODS: usize = 20_000;
@@ -42,6 +43,7 @@ struct Wanted<'a> {
     restart_policy: RestartPolicy,
     hostname: Option<String>,
     subdomain: Option<String>,
+    resolver: Resolver,
     grace: Duration,
     containers: Vec<Container>,
 }
@@ -153,6 +155,7 @@ fn dns_pods<'a>(dns: &'a Dns, file: &LabFile) -> Vec<Wanted<'a>> {
         restart_policy: RestartPolicy::Always,
         hostname: None,
         subdomain: None,
+        resolver: Resolver::default(),
         grace: grace(None),
         containers: vec![super::dns::container()],
     };
@@ -183,6 +186,7 @@ fn single<'a>(damage: &Damage, name: &At<String>, spec: &'a PodSpec, problems: &
         restart_policy: spec.restart_policy.unwrap_or_default(),
         hostname: label(spec.hostname.as_ref(), "hostname", problems),
         subdomain: label(spec.subdomain.as_ref(), "subdomain", problems),
+        resolver: resolver::resolve(spec.dns_policy.as_ref(), spec.dns_config.as_ref(), problems),
         grace: grace(spec.termination_grace_period_seconds.as_ref()),
         containers,
     })
@@ -211,6 +215,7 @@ fn replicas<'a>(
         .collect();
     let (Some(valid_name), Some(namespace)) = (valid_name, namespace) else { return Vec::new() };
     let subdomain = label(spec.subdomain.as_ref(), "subdomain", problems);
+    let resolver = resolver::resolve(spec.dns_policy.as_ref(), spec.dns_config.as_ref(), problems);
     let mut all = Vec::new();
     for n in file.replaced.numbers(&ObjectKey::new(namespace.as_str(), valid_name.as_str()), count) {
         let Ok(pod) = PodName::try_from(format!("{valid_name}-{n}")) else {
@@ -229,6 +234,7 @@ fn replicas<'a>(
             restart_policy: RestartPolicy::Always,
             hostname: None,
             subdomain: subdomain.clone(),
+            resolver: resolver.clone(),
             grace: grace(spec.termination_grace_period_seconds.as_ref()),
             containers: containers.clone(),
         });
@@ -371,6 +377,7 @@ fn give_addresses(wanted: Vec<Wanted>, hosts: Vec<Option<usize>>, scene: &Scene,
             restart_policy: pod.restart_policy,
             hostname: pod.hostname,
             subdomain: pod.subdomain,
+            resolver: pod.resolver,
             grace: pod.grace,
             containers: pod.containers,
         });

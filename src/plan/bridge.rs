@@ -81,7 +81,7 @@ pub fn pod(lab: &Lab, pod: &Pod) -> NsPlan {
     ns.links.push(Link {
         name: eth0.clone(),
         index: ETH0,
-        mac: Some(mac(&ns_name, "eth0")),
+        mac: Some(machine::pod_mac(pod.ip())),
         mtu: flannel::pod_mtu(lab, host),
         master: None,
         hairpin: false,

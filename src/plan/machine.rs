@@ -1,20 +1,38 @@
 //! What namespaces of every kind have: sysctls with known values, MAC addresses, files.
 
 use std::fmt::Write;
+use std::net::IpAddr;
 
 use sha2::{Digest, Sha256};
 
 use crate::lab::names::NsName;
+use crate::lab::resolver::ClusterDns;
 use crate::lab::{Host, Lab, Pod, Port};
 
 use super::types::{File, Listener, Mac, Sysctl};
 
-/// The MAC address of a device. The kernel would choose one at random; here it follows from the
+/// The MAC address of a device other than a pod's. The kernel would choose one at random; here it follows from the
 /// names, so that the plan can write down peers' addresses and a lab looks the same every time.
 pub fn mac(ns: &NsName, dev: &str) -> Mac {
     let digest = Sha256::digest(format!("{}/{dev}", ns.path()));
     // Locally administered, and not a group address (IEEE 802).
     Mac([digest[0] & 0xfc | 0x02, digest[1], digest[2], digest[3], digest[4], digest[5]])
+}
+
+/// The MAC address of a pod's `eth0`: it follows from its IP address, as CNI's plug-in bridge made it
+/// for years (`hwaddr.GenerateHardwareAddr4`). A pod that gets the address of one that went is then
+/// found at once, where its neighbours would send to the old one until they ask anew.
+pub fn pod_mac(ip: IpAddr) -> Mac {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, c, d] = ip.octets();
+            Mac([0x0a, 0x58, a, b, c, d])
+        }
+        IpAddr::V6(ip) => {
+            let digest = Sha256::digest(ip.octets());
+            Mac([0x0a, 0x58, digest[0], digest[1], digest[2], digest[3]])
+        }
+    }
 }
 
 /// A new namespace inherits the IPv4 settings of the machine's own (`devconf_inherit_init_net`),
@@ -35,9 +53,17 @@ pub fn bridge_netfilter(on: bool) -> Sysctl {
     Sysctl { key: "net/bridge/bridge-nf-call-iptables".to_owned(), value, optional: true }
 }
 
-pub fn listeners(ports: &[Port], host: Option<&Host>, ip: std::net::IpAddr) -> Vec<Listener> {
+pub fn listeners(ports: &[Port], host: Option<&Host>, ip: IpAddr) -> Vec<Listener> {
     let host = host.map(|h| h.name.clone());
     ports.iter().map(|p| Listener { protocol: p.protocol, port: p.number, host: host.clone(), ip }).collect()
+}
+
+/// The file that has a machine's own name.
+const HOSTNAME: &str = "/etc/hostname";
+
+/// The name that processes of a machine with these files see, where they say it.
+pub fn hostname(files: &[File]) -> Option<&str> {
+    files.iter().find(|f| f.path == HOSTNAME).map(|f| f.content.trim())
 }
 
 const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
@@ -50,24 +76,26 @@ pub fn machine_files(lab: &Lab, ns: &NsName) -> Vec<File> {
     for (ip, name) in known {
         let _ = writeln!(hosts, "{ip}\t{name}");
     }
-    files(ns, hosts, "# no DNS server is known here\n".to_owned())
+    files(ns.hostname(), hosts, "# no DNS server is known here\n".to_owned())
 }
 
-/// A pod's files as kubelet writes them: its own name, the cluster's DNS service, the search list.
+/// A pod's files as kubelet writes them: its own name, with the one behind its subdomain in front,
+/// how it resolves names (`GeneratePodHostNameAndDomain`, `ensureHostsFile`).
 pub fn pod_files(lab: &Lab, pod: &Pod) -> Vec<File> {
-    let hosts = format!("# Kubernetes-managed hosts file.\n{LOCALHOST}{}\t{}\n", pod.ip(), pod.id.name);
-    let dns = lab.dns_address();
     let domain = &lab.cluster.domain;
     let namespace = &pod.id.namespace;
-    let resolv = format!("search {namespace}.svc.{domain} svc.{domain} {domain}\nnameserver {dns}\noptions ndots:5\n");
-    files(&pod.ns(), hosts, resolv)
+    let name = pod.hostname();
+    let names = match &pod.subdomain {
+        Some(subdomain) => format!("{name}.{subdomain}.{namespace}.svc.{domain}\t{name}"),
+        None => name.to_owned(),
+    };
+    let hosts = format!("# Kubernetes-managed hosts file.\n{LOCALHOST}{}\t{names}\n", pod.ip());
+    let cluster = ClusterDns { address: lab.dns_address(), domain, namespace: namespace.as_str() };
+    let resolv = pod.resolver.text(cluster);
+    files(name, hosts, resolv)
 }
 
-fn files(ns: &NsName, hosts: String, resolv: String) -> Vec<File> {
+fn files(hostname: &str, hosts: String, resolv: String) -> Vec<File> {
     let file = |path: &str, content: String| File { path: path.to_owned(), content };
-    vec![
-        file("/etc/hostname", format!("{}\n", ns.hostname())),
-        file("/etc/hosts", hosts),
-        file("/etc/resolv.conf", resolv),
-    ]
+    vec![file(HOSTNAME, format!("{hostname}\n")), file("/etc/hosts", hosts), file("/etc/resolv.conf", resolv)]
 }

@@ -19,7 +19,7 @@ pub mod report;
 mod run;
 mod socket;
 mod stream;
-mod tls;
+pub mod tls;
 mod udp;
 
 use std::collections::HashMap;

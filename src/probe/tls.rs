@@ -19,7 +19,7 @@ use super::socket::from_errno;
 use crate::spec::probe::FailureName;
 
 /// Agree on TLS over `stream`, which leads to `to`, for the server called `host`.
-pub async fn agree(
+pub(super) async fn agree(
     asking: &Asking<'_>,
     stream: TcpStream,
     to: SocketAddr,
@@ -41,7 +41,8 @@ pub async fn agree(
     })
 }
 
-fn config(insecure: bool) -> Result<ClientConfig, rustls::Error> {
+/// The settings of a client that trusts nobody, or with `insecure` everybody.
+pub fn config(insecure: bool) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
     Ok(if insecure {

@@ -31,6 +31,12 @@ pub fn read_with(lab: Option<&str>, beside: &[String]) -> Result<Text, Box<Probl
     Ok(text)
 }
 
+/// Whether any of the words behind `-f` stands for manifests. Standard input is not read for that.
+pub fn any_manifest(words: &[String]) -> bool {
+    let inputs = words.iter().map(|w| Input::parse(w)).filter(|i| *i != Input::Stdin);
+    inputs.map(|input| what(&input)).any(|found| matches!(found, Ok(What::Manifests(_))))
+}
+
 /// Manifests alone, as `apply` and `delete` take them.
 pub fn read_manifests(words: &[String]) -> Result<Vec<Manifest>, Box<Problem>> {
     let mut all = Vec::new();

@@ -16,6 +16,7 @@ pub mod manifest;
 pub mod named;
 pub mod node;
 pub mod probe;
+pub mod resolver;
 mod scan;
 pub mod schema;
 mod shape;

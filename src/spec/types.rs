@@ -13,6 +13,7 @@ use super::edit::Replaced;
 use super::manifest::Objects;
 use super::named::Named;
 use super::probe::ProbeSpec;
+use super::resolver::{DnsConfig, DnsPolicy};
 use super::value::{Labels, OneOrMore, Port, PortSpec};
 
 /// A lab: hosts on networks, pods on hosts, a flannel network between them, and probes that say
@@ -271,6 +272,10 @@ pub struct PodSpec {
     pub hostname: Option<At<String>>,
     /// The headless service that its full name is behind.
     pub subdomain: Option<At<String>>,
+    /// Where it resolves names. Default: ClusterFirst.
+    pub dns_policy: Option<At<DnsPolicy>>,
+    /// What is added to its resolv.conf.
+    pub dns_config: Option<At<DnsConfig>>,
     /// Seconds that its programs have to end. Default: 30.
     pub termination_grace_period_seconds: Option<At<u32>>,
     /// Several containers in one network namespace.
@@ -291,6 +296,10 @@ pub struct DeploymentSpec {
     pub hosts: Option<Vec<At<String>>>,
     /// The headless service that the pods' full names are behind.
     pub subdomain: Option<At<String>>,
+    /// Where its pods resolve names. Default: ClusterFirst.
+    pub dns_policy: Option<At<DnsPolicy>>,
+    /// What is added to their resolv.conf.
+    pub dns_config: Option<At<DnsConfig>>,
     /// Seconds that a pod's programs have to end. Default: 30.
     pub termination_grace_period_seconds: Option<At<u32>>,
     /// Taken as Kubernetes has it, with a warning: labctl runs no images.
@@ -349,7 +358,7 @@ pub enum RestartPolicy {
     Never,
 }
 
-/// Kubernetes' readinessProbe: exactly one of httpGet, tcpSocket and exec.
+/// Kubernetes' readinessProbe: exactly one of httpGet, tcpSocket, exec and grpc.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ReadinessSpec {
@@ -359,6 +368,8 @@ pub struct ReadinessSpec {
     pub tcp_socket: Option<TcpSocket>,
     /// Ready while the command ends with 0.
     pub exec: Option<ExecAction>,
+    /// Ready while the gRPC health checking protocol answers SERVING.
+    pub grpc: Option<GrpcAction>,
     /// Seconds before the first try. Default: 0.
     pub initial_delay_seconds: Option<u32>,
     /// Seconds between tries. Default: 10.
@@ -380,6 +391,46 @@ pub struct HttpGet {
     pub path: Option<String>,
     /// The port, by number or by the name that the container gave it.
     pub port: PortRef,
+    /// HTTPS' certificate is not checked. Default: HTTP.
+    #[serde(default)]
+    pub scheme: Option<UriScheme>,
+    /// The address to ask in place of the pod's; for a virtual host set the header `Host`.
+    #[serde(default)]
+    pub host: Option<At<String>>,
+    /// Headers of the request.
+    #[serde(default)]
+    pub http_headers: Vec<HttpHeader>,
+}
+
+/// How a request goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum UriScheme {
+    #[default]
+    Http,
+    Https,
+}
+
+/// One header of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpHeader {
+    /// Its name.
+    pub name: String,
+    /// Its value. Default: empty.
+    #[serde(default)]
+    pub value: String,
+}
+
+/// A request of the gRPC health checking protocol to the pod.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GrpcAction {
+    /// The port's number.
+    pub port: Port,
+    /// The service whose health is asked for. Default: that of the whole server.
+    #[serde(default)]
+    pub service: Option<String>,
 }
 
 /// A TCP connection to the pod.

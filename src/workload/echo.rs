@@ -3,7 +3,8 @@
 //! probes look at. One process serves all of a lab: sockets are made elsewhere, inside the right
 //! namespace, and given here with the identity to answer with.
 //!
-//! A TCP port speaks HTTP/1.1 to who begins with an HTTP method (`http`) and lines to everyone
+//! A TCP port speaks HTTP/1.1 to who begins with an HTTP method (`http`), HTTP/2 with the gRPC health
+//! checks to who begins with its preface (`grpc`), and lines to everyone
 //! else (`tcp`); a UDP port answers datagrams (`udp`). Nothing is held for a listener that is
 //! idle but its task, and nothing that a client does is unbounded: connections, headers, bodies
 //! and idle time have [`Limits`].
@@ -18,6 +19,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use serde::Serialize;
 use tokio::task::JoinHandle;
 
+mod grpc;
 mod http;
 mod tcp;
 mod udp;

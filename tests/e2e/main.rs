@@ -4,18 +4,30 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod ask;
 mod backends;
 mod drift;
 mod drift_filters;
 mod ending;
 mod enter;
+mod kubernetes;
 mod live;
 mod programs;
 mod readiness;
 mod rooms;
 mod sample;
+#[path = "../conformance_kube_proxy/sctp.rs"]
+mod sctp;
+mod services_affinity;
 mod services_balancer;
+mod services_dns;
+mod services_endpoints;
+mod services_manifests;
 mod services_rules;
+mod services_traffic;
+mod services_types;
+mod services_udp;
+mod services_verbs;
 mod testing;
 mod together;
 mod untouched;

@@ -9,7 +9,7 @@ pub mod process;
 pub mod tests;
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -329,6 +329,17 @@ impl Background {
     pub fn tell(&mut self, line: &str) {
         let stdin = self.0.stdin.as_mut().expect("a pipe");
         writeln!(stdin, "{line}").and_then(|()| stdin.flush()).expect("a reader");
+    }
+
+    /// The next line that it prints; empty at its end. Nothing else may have taken its output.
+    pub fn line(&mut self) -> String {
+        let stdout = self.0.stdout.as_mut().expect("a pipe");
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        // Byte by byte, so that what follows stays in the pipe.
+        while line.last() != Some(&b'\n') && stdout.read(&mut byte).expect("output") > 0 {
+            line.push(byte[0]);
+        }
+        String::from_utf8_lossy(&line).into_owned()
     }
 
     /// Wait for its end, within limits.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::diag::Problem;
 use crate::kernel::stack::Stack;
 use crate::lab::names::NsName;
-use crate::lab::{Container, Host, Lab, Pod, Readiness, ReadinessCheck, Run};
+use crate::lab::{Container, Host, HttpCheck, Lab, Pod, Readiness, ReadinessCheck, Run};
 use crate::plan::flannel::lease;
 
 use super::super::objects;
@@ -93,7 +93,12 @@ fn container(daemon: &Daemon, pod: &Pod, container: &Container) -> Value {
 /// As kubectl writes a probe down.
 fn probe_text(probe: &Readiness) -> String {
     let check = match &probe.check {
-        ReadinessCheck::HttpGet { path, port } => format!("http-get :{port}{path}"),
+        ReadinessCheck::HttpGet(HttpCheck { path, port, https, host, .. }) => {
+            let scheme = if *https { "https" } else { "http" };
+            let host = host.map(|ip| ip.to_string()).unwrap_or_default();
+            format!("http-get {scheme}://{host}:{port}{path}")
+        }
+        ReadinessCheck::Grpc { port, service } => format!("grpc <pod>:{port} {service}").trim_end().to_owned(),
         ReadinessCheck::TcpSocket { port } => format!("tcp-socket :{port}"),
         ReadinessCheck::Exec { command } => format!("exec {}", command.join(" ")),
     };

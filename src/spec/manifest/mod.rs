@@ -3,8 +3,9 @@
 //! A document becomes a tree as a lab file does, so that every value knows its place, and the tree
 //! becomes one of Kubernetes' own types. Pods and deployments are rewritten into the lab file's
 //! shape ([`workload`]), and services of a lab file into a manifest's ([`service`]), so that
-//! behind this module there is one form of each. What the objects mean is not asked here.
+//! behind this module there is one form of each. [`given`] takes objects as they are. What the objects mean is not asked here.
 
+pub mod given;
 pub mod kinds;
 pub mod service;
 mod tree;

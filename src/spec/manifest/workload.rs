@@ -17,7 +17,8 @@ use crate::spec::node::{Node, Value};
 use crate::spec::types::{DeploymentSpec, PodSpec};
 
 /// Fields of a pod's spec that a lab's pod has under the same name.
-const POD_FIELDS: &[&str] = &["hostname", "subdomain", "restartPolicy", "terminationGracePeriodSeconds"];
+const POD_FIELDS: &[&str] =
+    &["hostname", "subdomain", "restartPolicy", "terminationGracePeriodSeconds", "dnsPolicy", "dnsConfig"];
 /// Fields of a container that a lab's container has, too.
 const CONTAINER_FIELDS: &[&str] = &["name", "ports", "readinessProbe"];
 const PORT_FIELDS: &[&str] = &["name", "containerPort", "protocol"];
@@ -26,8 +27,6 @@ const PORT_FIELDS: &[&str] = &["name", "containerPort", "protocol"];
 const MISSED: &[(&str, &str)] = &[
     ("hostNetwork", "the pod gets a network namespace of its own all the same"),
     ("hostAliases", "the pod's /etc/hosts does not get these names"),
-    ("dnsPolicy", "the pod's resolv.conf is that of ClusterFirst"),
-    ("dnsConfig", "the pod's resolv.conf is that of ClusterFirst"),
     ("setHostnameAsFQDN", "the pod's hostname is its name"),
     ("nodeSelector", "the pod is placed by number; name its host in `nodeName`"),
     ("affinity", "the pod is placed by number; name its host in `nodeName`"),
@@ -98,7 +97,7 @@ fn metadata_fields(metadata: Option<&Node>, keys: &[&str]) -> Vec<crate::spec::n
 /// The fields of a pod's spec, as a lab file has them.
 fn spec_fields(make: &mut Maker, spec: &Node, problems: &mut Problems) -> Vec<crate::spec::node::Entry> {
     for (field, so) in MISSED {
-        if let Some(entry) = spec.entry(field).filter(|e| changes_something(field, &e.value)) {
+        if let Some(entry) = spec.entry(field).filter(|e| changes_something(&e.value)) {
             problems.push(no_effect(field, so, entry.key.place));
         }
     }
@@ -113,12 +112,8 @@ fn spec_fields(make: &mut Maker, spec: &Node, problems: &mut Problems) -> Vec<cr
 }
 
 /// Values that say what is so anyway.
-fn changes_something(field: &str, value: &Node) -> bool {
-    match (&value.value, field) {
-        (Value::Bool(false) | Value::Null, _) => false,
-        (Value::Text(policy), "dnsPolicy") => policy != "ClusterFirst",
-        _ => true,
-    }
+fn changes_something(value: &Node) -> bool {
+    !matches!(value.value, Value::Bool(false) | Value::Null)
 }
 
 fn container(make: &mut Maker, container: Node, problems: &mut Problems) -> Node {

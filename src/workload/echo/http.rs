@@ -10,20 +10,23 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use std::{fmt, io};
 
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Either};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use serde::Serialize;
 
 use super::tcp::Unstalled;
-use super::{Answer, Identity, Limits};
+use super::{Answer, Identity, Limits, grpc};
 
 /// Bytes of a request's head, and of what is read or written at a time.
 const BUFFER: usize = 16 << 10;
+
+/// Requests at a time of one HTTP/2 connection.
+const STREAMS: u32 = 16;
 
 /// Bytes of a request's body that are sent back.
 const MAX_ECHO: usize = 64 << 10;
@@ -47,6 +50,28 @@ pub async fn serve(stream: Unstalled, peer: SocketAddr, identity: Arc<Identity>,
         .timer(TokioTimer::new())
         .header_read_timeout(limits.http_idle)
         .max_buf_size(BUFFER)
+        .serve_connection(TokioIo::new(stream), service)
+        .await
+        .map_err(io::Error::other)
+}
+
+/// The same over HTTP/2 in clear text, with the gRPC health checking protocol.
+pub async fn serve2(stream: Unstalled, peer: SocketAddr, identity: Arc<Identity>, limits: Limits) -> io::Result<()> {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let identity = identity.clone();
+        async move {
+            let reply = match grpc::answer(&request) {
+                Some(answer) => answer,
+                None => respond(request, &identity.to(peer), limits.http_idle).await.map(Either::Right),
+            };
+            Ok::<_, Infallible>(reply)
+        }
+    });
+    http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(limits.http_idle)
+        .max_concurrent_streams(STREAMS)
+        .max_send_buf_size(BUFFER)
         .serve_connection(TokioIo::new(stream), service)
         .await
         .map_err(io::Error::other)
@@ -191,7 +216,7 @@ fn reply(code: StatusCode, content: &'static str, body: Reply) -> Response<Reply
 }
 
 /// A response's body: something whole, then a number of equal bytes that are made as they go.
-struct Reply {
+pub struct Reply {
     whole: Option<Bytes>,
     left: u64,
 }

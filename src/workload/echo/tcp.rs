@@ -30,6 +30,9 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 const METHODS: [&[u8]; 9] =
     [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"TRACE ", b"CONNECT "];
 
+/// The words that HTTP/2 begins with (RFC 9113, 3.4).
+const PREFACE: &[u8] = b"PRI * HT";
+
 /// Bytes that tell HTTP from the rest: those of the longest method.
 const SNIFF: usize = 8;
 
@@ -72,6 +75,10 @@ async fn connection(stream: TcpStream, peer: SocketAddr, identity: Arc<Identity>
             // Hyper's connection is large: only those who speak HTTP pay for it.
             Box::pin(http::serve(stream, peer, identity, limits)).await
         }
+        First::Http2(bytes) => {
+            stream.push_back(bytes);
+            Box::pin(http::serve2(stream, peer, identity, limits)).await
+        }
         First::Other(bytes) => lines(stream, &bytes, &identity.line(peer), limits).await,
         First::End => Ok(()),
     }
@@ -80,6 +87,8 @@ async fn connection(stream: TcpStream, peer: SocketAddr, identity: Arc<Identity>
 /// How a connection began.
 enum First {
     Http(Vec<u8>),
+    /// HTTP/2, as gRPC speaks it.
+    Http2(Vec<u8>),
     /// With bytes that are not HTTP, or silence.
     Other(Vec<u8>),
     End,
@@ -99,7 +108,10 @@ async fn sniff(stream: &mut Unstalled, silence: Duration) -> io::Result<First> {
         if METHODS.iter().any(|method| bytes.starts_with(method)) {
             return Ok(First::Http(bytes));
         }
-        if !METHODS.iter().any(|method| method.starts_with(&bytes)) {
+        if bytes.starts_with(PREFACE) {
+            return Ok(First::Http2(bytes));
+        }
+        if !METHODS.iter().chain([&PREFACE]).any(|begin| begin.starts_with(&bytes)) {
             return Ok(First::Other(bytes));
         }
     }
