@@ -204,7 +204,7 @@ fn subset(slice: &EndpointSlice) -> Option<Value> {
         }
         address
     };
-    let (up, down): (Vec<&Endpoint>, Vec<&Endpoint>) = all.into_iter().partition(|e| ready(&e));
+    let (up, down): (Vec<&Endpoint>, Vec<&Endpoint>) = all.into_iter().partition(|e| ready(e));
     let mut subset = json!({});
     for (field, endpoints) in [("addresses", up), ("notReadyAddresses", down)] {
         if !endpoints.is_empty() {

@@ -184,7 +184,7 @@ impl<'a> Teller<'a> {
     fn meaning(&self, (table, chain): (&str, &str), rules: &[Rule], index: usize) -> String {
         let rule = &rules[index];
         let comment = rule.comment();
-        let known = match chain.splitn(3, '-').nth(1).unwrap_or_default() {
+        let known = match chain.split('-').nth(1).unwrap_or_default() {
             _ if table == "filter" => filtered(chain, rule),
             "SERVICES" | "NODEPORTS" => way_in(chain, rule),
             "SVC" | "SVL" => Some(self.spread(chain, rules, index)),
