@@ -94,7 +94,7 @@ fn a_manifest_with_a_fault_leaves_the_lab_as_it_was(bench: &Bench) {
     assert!(wrong.stderr.contains("taken.yaml:5:"), "the place is in the manifest: {wrong}");
     let wrong = bench.run(&["apply", "-f", &file(bench, "typo.yaml", &MORE.replace("selector", "selektor"))]);
     assert!(wrong.stderr.contains("typo.yaml:5:") && wrong.stderr.contains("selector"), "{wrong}");
-    assert_eq!(names(bench, &["get", "pods", "-A"]).contains(&"c".to_owned()), false);
+    assert!(!names(bench, &["get", "pods", "-A"]).contains(&"c".to_owned()));
     assert_eq!(names(bench, &["get", "svc"]), ["kubernetes", "tea-svc"]);
     // What comes later is not held up by it.
     bench.ok(&["apply", "-f", &file(bench, "more.yaml", MORE)]);
