@@ -1,7 +1,8 @@
 //! Virtual addresses and NodePorts: who has which, as the API server's allocators decide it
 //! (`pkg/registry/core/service`).
 //!
-//! What is written is claimed first, then what a service had before, then free ones are found.
+//! What a service had before is claimed first, so that nobody takes it from a service that stays; then
+//! what is written, then free ones are found.
 //! Kubernetes takes free ones at random, out of the upper band of the range, so that the lower one is left
 //! to those who write their own; here it is the first free one of that band, so that a lab is the
 //! same every time.
@@ -83,36 +84,33 @@ fn addresses(
     refused: &mut Vec<Refused>,
 ) {
     let range = ranges.addresses;
-    let mut taken: HashSet<IpAddr> = HashSet::new();
+    let mut taken: HashMap<IpAddr, usize> = HashMap::new();
+    for (n, service) in services.iter_mut().enumerate() {
+        let old = before.get(&ObjectKey::of(&service.metadata)).and_then(|s| s.spec.as_ref());
+        if let (Some(old), Some(spec)) = (old, &mut service.spec)
+            && let Err(fault) = stay(spec, old, range, |ip| taken.entry(ip).or_insert(n) == &n)
+        {
+            refused.push(Refused { service: n, fault, port: false });
+        }
+    }
     for (n, spec) in specs(services) {
         let Some(ip) = written(&spec.cluster_ip).and_then(|ip| ip.parse::<IpAddr>().ok()) else { continue };
         let detail = if !range.contains(&ip) || ip == range.network() {
             format!(
                 "failed to allocate IP {ip}: the provided IP is not in the valid range. The range of valid IPs is {range}"
             )
-        } else if !taken.insert(ip) {
+        } else if *taken.entry(ip).or_insert(n) != n {
             format!("failed to allocate IP {ip}: provided IP is already allocated")
         } else {
             continue;
         };
         refused.push(Refused { service: n, fault: FieldError::invalid("spec.clusterIP", ip, detail), port: false });
     }
-    for service in services.iter_mut() {
-        let old = before.get(&ObjectKey::of(&service.metadata)).and_then(|s| s.spec.as_ref()).cloned();
-        let Some(spec) = service.spec.as_mut().filter(|s| wants_address(s) && written(&s.cluster_ip).is_none()) else {
-            continue;
-        };
-        let ip = old.as_ref().and_then(|o| o.cluster_ip.as_ref()).and_then(|ip| ip.parse::<IpAddr>().ok());
-        if let Some(ip) = ip.filter(|ip| range.contains(ip) && !taken.contains(ip)) {
-            taken.insert(ip);
-            spec.cluster_ip = Some(ip.to_string());
-        }
-    }
     let mut free = free_addresses(range);
     for (n, service) in services.iter_mut().enumerate() {
         let Some(spec) = service.spec.as_mut().filter(|s| wants_address(s)) else { continue };
         if written(&spec.cluster_ip).is_none() {
-            match free.find(|ip| !taken.contains(ip)) {
+            match free.find(|ip| !taken.contains_key(ip)) {
                 Some(ip) => spec.cluster_ip = Some(ip.to_string()),
                 None => {
                     let detail = format!("failed to allocate IP: range {range} is full");
@@ -123,6 +121,35 @@ fn addresses(
         }
         spec.cluster_ips = spec.cluster_ip.clone().map(|ip| vec![ip]);
     }
+}
+
+/// Give a service the address that it had, where it writes none or the same; no address is one, too
+/// (`patchAllocatedValues`). `claim` says whether nobody else has it.
+fn stay(
+    spec: &mut ServiceSpec,
+    old: &ServiceSpec,
+    range: IpNet,
+    mut claim: impl FnMut(IpAddr) -> bool,
+) -> Result<(), FieldError> {
+    let kind = service_type(spec).to_owned();
+    if kind == "ExternalName" || service_type(old) == "ExternalName" {
+        return Ok(());
+    }
+    let (Some(had), is) = (written(&old.cluster_ip), written(&spec.cluster_ip)) else { return Ok(()) };
+    if is.is_some_and(|is| is != had) {
+        return Ok(());
+    }
+    if had == "None" {
+        if kind != "ClusterIP" {
+            let detail = format!("may not change once set; it is None, which a {kind} service cannot have");
+            return Err(FieldError::invalid("spec.clusterIP", "\"\"", detail));
+        }
+        spec.cluster_ip = Some(had.to_owned());
+        spec.cluster_ips = Some(vec![had.to_owned()]);
+    } else if had.parse().is_ok_and(|ip| range.contains(&ip) && claim(ip)) {
+        spec.cluster_ip = Some(had.to_owned());
+    }
+    Ok(())
 }
 
 /// The upper band first, then the lower one. The lower band has a sixteenth of the range, at least
@@ -190,6 +217,12 @@ impl NodePorts {
 
 fn ports(services: &mut [Service], before: &HashMap<ObjectKey, &Service>, ranges: &Ranges, refused: &mut Vec<Refused>) {
     let mut given = NodePorts { range: ranges.node_ports.clone(), taken: HashMap::new() };
+    for (n, service) in services.iter_mut().enumerate() {
+        let old = before.get(&ObjectKey::of(&service.metadata)).and_then(|s| s.spec.as_ref());
+        if let (Some(old), Some(spec)) = (old, &mut service.spec) {
+            keep(spec, old, n, &mut given);
+        }
+    }
     for (n, spec) in specs(services) {
         let written =
             spec.ports.iter().flatten().enumerate().map(|(i, p)| (format!("spec.ports[{i}].nodePort"), p.node_port));
@@ -202,12 +235,6 @@ fn ports(services: &mut [Service], before: &HashMap<ObjectKey, &Service>, ranges
         }
     }
     for (n, service) in services.iter_mut().enumerate() {
-        let old = before.get(&ObjectKey::of(&service.metadata)).and_then(|s| s.spec.clone());
-        if let Some(spec) = &mut service.spec {
-            keep(spec, old.as_ref(), n, &mut given);
-        }
-    }
-    for (n, service) in services.iter_mut().enumerate() {
         if let Some(spec) = &mut service.spec
             && let Err(fault) = fill(spec, n, &mut given)
         {
@@ -216,18 +243,25 @@ fn ports(services: &mut [Service], before: &HashMap<ObjectKey, &Service>, ranges
     }
 }
 
-/// Take the ports that a service had.
-fn keep(spec: &mut ServiceSpec, old: Option<&ServiceSpec>, n: usize, given: &mut NodePorts) {
-    let Some(old) = old else { return };
+/// Claim the ports that a service had and writes again, and take those that it leaves out.
+fn keep(spec: &mut ServiceSpec, old: &ServiceSpec, n: usize, given: &mut NodePorts) {
+    let own = |port: &super::ServicePort| port.node_port.filter(|p| *p != 0);
+    let olds: Vec<i32> = old.ports.iter().flatten().filter_map(own).chain(old.health_check_node_port).collect();
+    let written: Vec<i32> =
+        spec.ports.iter().flatten().filter_map(own).chain(spec.health_check_node_port.filter(|p| *p != 0)).collect();
+    for port in written.iter().filter(|p| olds.contains(p)) {
+        // One outside the range is refused with what is written.
+        let _ = given.claim(*port, n);
+    }
     if wants_ports(spec) {
-        for port in spec.ports.iter_mut().flatten().filter(|p| p.node_port.unwrap_or(0) == 0) {
+        for port in spec.ports.iter_mut().flatten().filter(|p| own(p).is_none()) {
             let same = |o: &&super::ServicePort| (o.port, &o.protocol) == (port.port, &port.protocol);
-            let had = old.ports.iter().flatten().find(same).and_then(|o| o.node_port).filter(|p| *p != 0);
+            let had = old.ports.iter().flatten().find(same).and_then(own).filter(|p| !written.contains(p));
             port.node_port = had.filter(|p| given.claim(*p, n).is_ok());
         }
     }
     if wants_health_check(spec) && spec.health_check_node_port.unwrap_or(0) == 0 {
-        let had = old.health_check_node_port.filter(|p| *p != 0);
+        let had = old.health_check_node_port.filter(|p| *p != 0 && !written.contains(p));
         spec.health_check_node_port = had.filter(|p| given.claim(*p, n).is_ok());
     }
 }
@@ -306,6 +340,60 @@ mod tests {
         let mut again = vec![named("b", spec)];
         assert!(allocate(&mut again, &before, &ranges()).is_empty());
         assert_eq!(again[0], first[1]);
+    }
+
+    fn of<'s>(services: &[&'s Service]) -> HashMap<ObjectKey, &'s Service> {
+        services.iter().map(|s| (ObjectKey::of(&s.metadata), *s)).collect()
+    }
+
+    #[test]
+    fn nobody_takes_what_a_running_service_has() {
+        let node_port =
+            |port: i32| serde_json::json!({ "type": "NodePort", "ports": [{ "port": 80, "nodePort": port }] });
+        let mut first = vec![named("old", node_port(0))];
+        allocate(&mut first, &HashMap::new(), &ranges());
+        let before = of(&[&first[0]]);
+        let has = |s: &Service| s.spec.as_ref().unwrap().ports.as_ref().unwrap()[0].node_port.unwrap();
+        // The new one comes first in the file, and writes what the old one was given.
+        let mut spec = node_port(has(&first[0]));
+        spec["clusterIP"] = ip(&first[0]).into();
+        let mut all = vec![named("new", spec), named("old", node_port(0))];
+        let refused = allocate(&mut all, &before, &ranges());
+        let told: Vec<(usize, bool, &str)> =
+            refused.iter().map(|r| (r.service, r.port, r.fault.detail.as_str())).collect();
+        let address = format!("failed to allocate IP {}: provided IP is already allocated", ip(&first[0]));
+        assert_eq!(told, [(0, false, address.as_str()), (0, true, "provided port is already allocated")]);
+        assert_eq!(all[1], first[0]);
+    }
+
+    #[test]
+    fn what_a_service_gives_up_is_free_for_others() {
+        let ports = serde_json::json!([{ "port": 80, "nodePort": 30080 }]);
+        let old = named("a", serde_json::json!({ "type": "NodePort", "clusterIP": "10.96.3.3", "ports": ports }));
+        let mut all = vec![
+            named("b", serde_json::json!({ "type": "NodePort", "clusterIP": "10.96.3.3", "ports": ports })),
+            named("a", serde_json::json!({ "type": "ExternalName", "externalName": "example.com" })),
+        ];
+        assert_eq!(allocate(&mut all, &of(&[&old]), &ranges()), []);
+        // Its own port may go to another of its ports; the one that had it gets another.
+        let moved = serde_json::json!([{ "name": "a", "port": 80 }, { "name": "b", "port": 81, "nodePort": 30080 }]);
+        let mut all = vec![named("a", serde_json::json!({ "type": "NodePort", "ports": moved }))];
+        assert_eq!(allocate(&mut all, &of(&[&old]), &ranges()), []);
+        let ports = all[0].spec.as_ref().unwrap().ports.as_ref().unwrap();
+        assert_eq!((ports[0].node_port, ports[1].node_port), (Some(30086), Some(30080)));
+    }
+
+    #[test]
+    fn a_headless_service_stays_headless_where_an_update_says_nothing() {
+        let ports = serde_json::json!([{ "port": 80 }]);
+        let old = named("a", serde_json::json!({ "clusterIP": "None", "ports": ports }));
+        let mut all = vec![named("a", serde_json::json!({ "ports": ports }))];
+        assert_eq!(allocate(&mut all, &of(&[&old]), &ranges()), []);
+        let spec = all[0].spec.as_ref().unwrap();
+        assert_eq!((ip(&all[0]), spec.cluster_ips.as_deref()), ("None", Some(&["None".to_owned()][..])));
+        let mut all = vec![named("a", serde_json::json!({ "type": "NodePort", "ports": ports }))];
+        let refused = allocate(&mut all, &of(&[&old]), &ranges());
+        assert!(refused[0].fault.detail.starts_with("may not change once set; it is None"), "{refused:?}");
     }
 
     #[test]

@@ -60,10 +60,17 @@ fn condition(service: &Service) -> Option<&Condition> {
 pub fn allocate(services: &mut [Service], before: &HashMap<ObjectKey, &Service>, pool: IpNet) -> Vec<Pending> {
     let mut found: Vec<Option<IpAddr>> = vec![None; services.len()];
     let mut refused: Vec<Option<String>> = vec![None; services.len()];
-    // Somebody routes these elsewhere.
-    let mut taken: BTreeSet<IpAddr> = services.iter().flat_map(external_ips).collect();
+    let mut taken: BTreeSet<IpAddr> = BTreeSet::new();
     let ours: Vec<usize> = (0..services.len()).filter(|n| is_balanced(&services[*n])).collect();
+    // Nobody takes the address of a service that stays and does not ask for another.
     for &n in &ours {
+        let had = before.get(&ObjectKey::of(&services[n].metadata)).and_then(|old| address(old));
+        let stays = |ip: &IpAddr| asked(&services[n]).is_none_or(|asked| asked.parse() == Ok(*ip));
+        found[n] = had.filter(|ip| stays(ip) && is_usable(*ip, pool) && taken.insert(*ip));
+    }
+    // Somebody routes these elsewhere.
+    taken.extend(services.iter().flat_map(external_ips));
+    for n in ours.iter().copied().filter(|n| found[*n].is_none()).collect::<Vec<_>>() {
         match asked(&services[n]).map(|asked| usable(asked, pool, &mut taken)) {
             Some(Ok(ip)) => found[n] = Some(ip),
             Some(Err(why)) => refused[n] = Some(why),
@@ -71,12 +78,6 @@ pub fn allocate(services: &mut [Service], before: &HashMap<ObjectKey, &Service>,
         }
     }
     let open = |n: &usize, found: &[Option<IpAddr>]| found[*n].is_none() && asked(&services[*n]).is_none();
-    for n in &ours {
-        let had = before.get(&ObjectKey::of(&services[*n].metadata)).and_then(|old| address(old));
-        if open(n, &found) {
-            found[*n] = had.filter(|ip| pool.contains(ip) && taken.insert(*ip));
-        }
-    }
     let mut free = pool.hosts();
     for n in &ours {
         if open(n, &found) {
@@ -109,10 +110,17 @@ fn asked(service: &Service) -> Option<&str> {
 
 fn usable(asked: &str, pool: IpNet, taken: &mut BTreeSet<IpAddr>) -> Result<IpAddr, String> {
     let ip: IpAddr = asked.parse().map_err(|_| format!("`{asked}` is not an address"))?;
-    if !pool.hosts().any(|host| host == ip) {
+    if !is_usable(ip, pool) {
         return Err(format!("{ip} is not an address of the load balancers' range {pool}"));
     }
     if taken.insert(ip) { Ok(ip) } else { Err(format!("the address {ip} is another service's")) }
+}
+
+/// Whether a machine of the range may have this address: none has IPv4's first and last one, unless
+/// the range has no more than those (RFC 3021).
+fn is_usable(ip: IpAddr, pool: IpNet) -> bool {
+    let special = matches!(pool, IpNet::V4(v4) if v4.prefix_len() < 31);
+    pool.contains(&ip) && !(special && (ip == pool.network() || ip == pool.broadcast()))
 }
 
 fn with_address(ip: IpAddr) -> ServiceStatus {
@@ -188,6 +196,40 @@ mod tests {
         let mut new = vec![service("c", none()), service("b", none())];
         allocate(&mut new, &before, pool("198.51.100.0/24"));
         assert_eq!(ips(&new), [Some("198.51.100.1".to_owned()), Some("198.51.100.2".to_owned())]);
+    }
+
+    #[test]
+    fn nobody_takes_the_address_of_one_that_was_there_before() {
+        let mut old = vec![service("a", none())];
+        allocate(&mut old, &HashMap::new(), pool("198.51.100.0/24"));
+        let before: HashMap<ObjectKey, &Service> = old.iter().map(|s| (ObjectKey::of(&s.metadata), s)).collect();
+        let asks = serde_json::json!({ "loadBalancerIP": "198.51.100.1" });
+        let outside = serde_json::json!({ "externalIPs": ["198.51.100.1"] });
+        let mut new = vec![service("b", asks.clone()), service("c", outside), service("a", none())];
+        let left_out = allocate(&mut new, &before, pool("198.51.100.0/24"));
+        let wanted = [None, Some("198.51.100.2"), Some("198.51.100.1")];
+        assert_eq!(ips(&new), wanted.map(|ip| ip.map(str::to_owned)));
+        assert_eq!((left_out.len(), left_out[0].service), (1, 0));
+        // Who asks for another one gives up its own.
+        let mut moved = vec![service("b", asks), service("a", serde_json::json!({ "loadBalancerIP": "198.51.100.7" }))];
+        assert_eq!(allocate(&mut moved, &before, pool("198.51.100.0/24")), []);
+        assert_eq!(ips(&moved), [Some("198.51.100.1".to_owned()), Some("198.51.100.7".to_owned())]);
+    }
+
+    #[test]
+    fn which_addresses_of_a_range_can_be_asked_for() {
+        let usable = |ip: &str, range: &str| is_usable(ip.parse().expect("an address"), pool(range));
+        for (ip, range) in [("10.0.0.1", "10.0.0.0/30"), ("10.0.0.0", "10.0.0.0/31"), ("10.0.0.9", "10.0.0.9/32")] {
+            assert!(usable(ip, range), "{ip} of {range}");
+            assert_eq!(pool(range).hosts().next(), ip.parse().ok(), "the first one that is given out");
+        }
+        for (ip, range) in [("10.0.0.0", "10.0.0.0/30"), ("10.0.0.3", "10.0.0.0/30"), ("10.0.0.4", "10.0.0.0/30")] {
+            assert!(!usable(ip, range), "{ip} of {range}");
+        }
+        // A range that nobody can walk through.
+        let asks = serde_json::json!({ "loadBalancerIP": "fd00::ffff:ffff:ffff:ffff" });
+        let mut all = vec![service("a", asks)];
+        assert_eq!(allocate(&mut all, &HashMap::new(), pool("fd00::/64")), []);
     }
 
     #[test]

@@ -157,11 +157,12 @@ impl Balancer<'_> {
     fn firewall(&self, rules: &mut Rules) {
         for port in self.ports.iter().filter(|p| !p.source_ranges.is_empty()) {
             let chain = rules.table("mangle").chain(FIREWALL);
-            // A rule has its source first.
-            chain.rules.extend(port.source_ranges.iter().map(|range| {
-                let source = if range.prefix_len() == 0 { String::new() } else { format!("-s {range} ") };
-                format!("{source}{} -j ACCEPT", self.matched(port))
-            }));
+            let family = Family::of(&self.address);
+            chain.rules.extend(
+                port.source_ranges
+                    .iter()
+                    .map(|range| canonical::canonical(&format!("{} -s {range} -j ACCEPT", self.matched(port)), family)),
+            );
             chain.add(format!("{} -j DROP", self.matched(port)));
         }
     }

@@ -120,8 +120,8 @@ impl<'r> Form<'r> {
                 self.negated = true;
                 return ControlFlow::Continue(());
             }
-            "-s" => self.source = format!("{not}-s {} ", self.with_length(value()?)),
-            "-d" => self.destination = format!("{not}-d {} ", self.with_length(value()?)),
+            "-s" => self.source = self.range(not, "-s", value()?),
+            "-d" => self.destination = self.range(not, "-d", value()?),
             "-i" => self.device = format!("{not}-i {} ", value()?),
             "-p" => self.protocol = format!("{not}-p {} ", value()?),
             "--comment" => self.add(format_args!("--comment {} ", quoted(value()?))),
@@ -156,6 +156,14 @@ impl<'r> Form<'r> {
         let _ = self.rest.write_fmt(text);
     }
 
+    /// A range as it is printed; nothing for all addresses, which is as good as no range.
+    fn range(&self, not: &str, option: &str, address: &str) -> String {
+        if not.is_empty() && address.ends_with("/0") {
+            return String::new();
+        }
+        format!("{not}{option} {} ", self.with_length(address))
+    }
+
     fn with_length(&self, address: &str) -> String {
         match self.family {
             _ if address.contains('/') => address.to_owned(),
@@ -183,4 +191,19 @@ fn rounded(chance: &str) -> String {
     const WHOLE: f64 = 2_147_483_648.0;
     let kept = chance.parse::<f64>().map_or(0.0, |p| (p * WHOLE).round() / WHOLE);
     format!("{kept:.11}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_of_all_addresses_is_not_printed() {
+        let v4 = |rule| canonical(rule, Family::V4);
+        assert_eq!(v4("-s 0.0.0.0/0 -d 10.96.0.1 -j ACCEPT"), "-d 10.96.0.1/32 -j ACCEPT");
+        assert_eq!(v4("-d 0.0.0.0/0 -s 10.0.0.0/8 -j ACCEPT"), "-s 10.0.0.0/8 -j ACCEPT");
+        assert_eq!(v4("! -s 0.0.0.0/0 -j ACCEPT"), "! -s 0.0.0.0/0 -j ACCEPT");
+        assert_eq!(v4("-s 10.0.0.0/10 -j ACCEPT"), "-s 10.0.0.0/10 -j ACCEPT");
+        assert_eq!(canonical("-s ::/0 -j ACCEPT", Family::V6), "-j ACCEPT");
+    }
 }

@@ -60,7 +60,7 @@ impl Records {
     /// What the next name of a chain is.
     fn step<'a>(&'a self, name: &Name) -> Step<'a> {
         let Some((from, is_reverse)) = self.zone_of(name) else {
-            let data = self.settings.outside.get(name.wire()).map_or(&[][..], Vec::as_slice);
+            let data = self.settings.outside(name).unwrap_or_default();
             let alias = data.iter().find_map(|d| if let Data::Cname(target) = d { Some(target) } else { None });
             return match alias {
                 Some(target) => Step::Alias(target, true),

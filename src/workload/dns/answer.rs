@@ -90,10 +90,7 @@ impl Records {
         let wire = query.question.get(query.name.start(from)..query.name.wire().len()).unwrap_or_default();
         let zone = Zone { from, is_reverse, wire, at };
         let is_there = self.in_zone(query, zone, reply);
-        if !is_there
-            && self.settings.falls_through(&query.name)
-            && self.settings.outside.contains_key(query.name.wire())
-        {
+        if !is_there && self.settings.falls_through(&query.name) && self.settings.outside(&query.name).is_some() {
             return self.outside(query, reply);
         }
         reply.authoritative();
@@ -242,7 +239,7 @@ impl Records {
     /// not there, at once.
     fn outside(&self, query: &Query<'_>, reply: &mut Reply<'_>) -> Rcode {
         reply.recursive();
-        let Some(data) = self.settings.outside.get(query.name.wire()) else { return Rcode::NxDomain };
+        let Some(data) = self.settings.outside(&query.name) else { return Rcode::NxDomain };
         let has = |kind| move |d: &&Data| d.kind() == kind;
         if query.kind == kind::CNAME || !data.iter().any(|d| matches!(d, Data::Cname(_))) {
             let ips = data.iter().filter_map(Data::ip);

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::name;
+use super::name::{self, Name};
 
 /// Bytes of the longest zone: `hostmaster` and a service's own labels must find room before it.
 const MAX_ZONE: usize = 200;
@@ -130,7 +130,7 @@ pub(super) struct Settings {
     pub fallthrough: Vec<Box<[u8]>>,
     pub namespaces: Vec<Vec<u8>>,
     /// Names that only lead to others are here without anything (RFC 8020).
-    pub outside: HashMap<Box<[u8]>, Vec<Data>>,
+    outside: HashMap<Box<[u8]>, Vec<Data>>,
 }
 
 #[derive(Debug)]
@@ -188,6 +188,19 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// What a name outside the cluster stands for. One that is not there is what a wildcard stands for,
+    /// where its closest parent that is there has one (RFC 4592, 3.3.1).
+    pub fn outside(&self, name: &Name) -> Option<&[Data]> {
+        let exact = self.outside.get(name.wire());
+        let wildcard = || {
+            let parent = (1..name.labels()).map(|n| name.from(n)).find(|parent| self.outside.contains_key(*parent))?;
+            self.outside.get(&[b"\x01*", parent].concat()[..])
+        };
+        exact.or_else(wildcard).map(Vec::as_slice)
+    }
+}
+
 fn outside(records: &BTreeMap<String, Vec<Record>>) -> io::Result<HashMap<Box<[u8]>, Vec<Data>>> {
     let mut all: HashMap<Box<[u8]>, Vec<Data>> = HashMap::new();
     for (name, records) in records {
@@ -218,4 +231,37 @@ fn data(record: &Record) -> io::Result<Data> {
         Record::Mx { preference, exchange } => Data::Mx(*preference, wire(exchange)?),
         Record::Srv { priority, weight, port, target } => Data::Srv([*priority, *weight, *port], wire(target)?),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_stands_for_what_its_parent_does_not_have() {
+        let a = |n: u8| vec![Record::A([192, 0, 2, n].into())];
+        let named = [("*.example.com", 1), ("www.example.com", 2), ("x.y.example.com", 3), ("example.org", 4)];
+        let records = named.map(|(name, n)| (name.to_owned(), a(n))).into();
+        let settings = Settings::new(&DnsConfig { records, ..DnsConfig::default() }).unwrap();
+        let found = |name: &str| {
+            let data = settings.outside(&Name::read(&name::parse(name).unwrap()).unwrap())?;
+            Some(data.iter().filter_map(Data::ip).map(|ip| ip.to_string()).collect::<String>())
+        };
+        for (name, ip) in [
+            ("any.example.com", Some("192.0.2.1")),
+            ("ANY.thing.example.com", Some("192.0.2.1")),
+            ("*.example.com", Some("192.0.2.1")),
+            ("www.example.com", Some("192.0.2.2")),
+            // What is there, with or without data, hides the wildcard, and so does a parent nearer to the name.
+            ("example.com", Some("")),
+            ("y.example.com", Some("")),
+            ("any.y.example.com", None),
+            ("any.www.example.com", None),
+            ("any.*.example.com", None),
+            ("any.example.org", None),
+            ("any.example.net", None),
+        ] {
+            assert_eq!(found(name).as_deref(), ip, "{name}");
+        }
+    }
 }
