@@ -135,7 +135,7 @@ fn blocks(page: &str, info: &str) -> Vec<String> {
 fn the_examples_of_a_page_have_its_code_and_the_remedies_have_none() {
     for (code, page) in codes::ALL {
         let with = |text: String, manifests| {
-            let text = Text { name: "lab.yaml".into(), text, default_name: "lab".into(), manifests };
+            let text = Text { name: "lab.yaml".into(), text, default_name: "lab".into(), manifests, ..Text::default() };
             let loaded = decode_text(&text);
             let problems = problems(&loaded);
             (codes_of(&problems), render::to_text(&problems, &loaded.sources, false, 100))

@@ -221,6 +221,8 @@ fn rubbish_is_not_text() {
 fn labs() -> Vec<String> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("labs");
     let mut files: Vec<_> = std::fs::read_dir(dir).expect("labs").map(|e| e.expect("an entry").path()).collect();
+    // A lab may be a directory with its manifests beside it.
+    files.iter_mut().filter(|p| p.is_dir()).for_each(|p| p.push("lab.yaml"));
     files.sort();
     files.iter().map(|p| std::fs::read_to_string(p).expect("a lab")).collect()
 }

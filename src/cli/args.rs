@@ -109,7 +109,7 @@ pub struct FileArgs {
     pub file: Option<String>,
     /// Kubernetes manifests beside the lab, or the lab itself; a directory stands for its files.
     /// Manifests without a lab get one of two hosts and a client
-    #[arg(short, long = "filename", value_name = "FILE", id = "filename")]
+    #[arg(short = 'f', long = "filename", value_name = "FILE", id = "filename")]
     pub beside: Vec<String>,
 }
 
@@ -430,7 +430,7 @@ pub struct ValidateArgs {
     files: Vec<String>,
     /// The same, as kubectl takes it; Kubernetes manifests stand beside the one lab that is named,
     /// or in a lab of two hosts and a client
-    #[arg(short, long = "filename", value_name = "FILE", id = "filename")]
+    #[arg(short = 'f', long = "filename", value_name = "FILE", id = "filename")]
     beside: Vec<String>,
     #[command(flatten)]
     pub format: OutputArgs,

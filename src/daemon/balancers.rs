@@ -130,14 +130,8 @@ impl Daemon {
         if *old == new && layer.is_applied() {
             return;
         }
-        let mut done = self.run(&changes(&self.router_with(&old), &self.router_with(&new))).await.is_ok();
-        if !done {
-            // Somebody has changed what this was to be put beside: look at what is there.
-            let there = self.observe().await.ok().and_then(|plan| plan.get(&NsName::Router).cloned());
-            if let Some(there) = there {
-                done = self.run(&changes(&there, &self.router_with(&new))).await.is_ok();
-            }
-        }
+        // Where it fails `status` says so, and the next round tries again.
+        let done = self.run(&changes(&self.router_with(&old), &self.router_with(&new))).await.is_ok();
         *layer.trouble.borrow_mut() =
             (!done).then(|| "the router's rules for load balancers are not as they should be".to_owned());
         if done {

@@ -25,6 +25,8 @@ use super::state::Daemon;
 
 /// kube-proxy's --iptables-sync-period, for changes that cannot be heard.
 const SYNC_PERIOD: Duration = Duration::from_secs(30);
+/// So many programs that write rules run at once; most of their time they wait for the kernel.
+const AT_ONCE: usize = 16;
 /// A person who removes rules removes several; one look is enough for them.
 const SETTLING: Duration = Duration::from_millis(100);
 
@@ -36,30 +38,64 @@ pub struct HostChange<'c> {
     pub new: &'c ProxyRules,
     /// The host's rules without kube-proxy's.
     pub bare: &'c Rules,
+    /// Whether it holds the old ones.
+    pub sure: bool,
 }
 
-/// Bring all these hosts up to date, side by side. Returns what went wrong, by host.
-pub fn write_all(iptables: &Iptables, hosts: &[HostChange]) -> BTreeMap<HostName, String> {
+/// How writing a host's rules went.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// Whether the host holds the rules that it is to hold.
+    pub sure: bool,
+    /// What went wrong, in words.
+    pub trouble: Option<String>,
+}
+
+impl Written {
+    fn of(rules: Result<(), String>) -> Written {
+        Written { sure: rules.is_ok(), trouble: rules.err() }
+    }
+}
+
+/// Bring all these hosts up to date, side by side. Returns how it went, by host.
+pub fn write_all(iptables: &Iptables, hosts: &[HostChange]) -> BTreeMap<HostName, Written> {
+    let parts = hosts.chunks(hosts.len().div_ceil(AT_ONCE).max(1));
     std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            hosts.iter().map(|host| (host.name, scope.spawn(move || write(iptables, host)))).collect();
-        let failed = threads.into_iter().filter_map(|(name, thread)| {
-            let outcome = thread.join().unwrap_or_else(|_| Err("its thread panicked".to_owned()));
-            outcome.err().map(|why| (name.clone(), why))
-        });
-        failed.collect()
+        let threads: Vec<_> = parts
+            .map(|part| (part, scope.spawn(move || part.iter().map(|host| write(iptables, host)).collect::<Vec<_>>())))
+            .collect();
+        let mut all = BTreeMap::new();
+        for (part, thread) in threads {
+            let panicked = |host: &HostChange| (host.name.clone(), Written::of(Err("its thread panicked".to_owned())));
+            match thread.join() {
+                Ok(outcomes) => all.extend(part.iter().map(|host| host.name.clone()).zip(outcomes)),
+                Err(_) => all.extend(part.iter().map(panicked)),
+            }
+        }
+        all
     })
 }
 
-fn write(iptables: &Iptables, host: &HostChange) -> Result<(), String> {
-    if let Some(text) = proxy::sync(host.old, host.new) {
-        match iptables.restore_more(host.netns, &text) {
-            // Somebody has changed the rules that this was to be put beside.
-            Err(Fault::Refused { .. }) => put_right(iptables, host.netns, &planned(host.bare, host.new))?,
-            written => written.map_err(|e| e.to_string())?,
-        }
+fn write(iptables: &Iptables, host: &HostChange) -> Written {
+    let mut written = Written::of(write_rules(iptables, host));
+    if let Err(e) = forget_flows(host.netns, &host.old.udp, &host.new.udp) {
+        // The rules are right all the same.
+        written.trouble = written.trouble.or(Some(format!("flows of UDP could not be forgotten: {e}")));
     }
-    forget_flows(host.netns, &host.old.udp, &host.new.udp).map_err(|e| format!("conntrack: {e}"))
+    written
+}
+
+fn write_rules(iptables: &Iptables, host: &HostChange) -> Result<(), String> {
+    let all = || put_right(iptables, host.netns, &planned(host.bare, host.new));
+    if !host.sure {
+        return all();
+    }
+    match proxy::sync(host.old, host.new).map(|text| iptables.restore_more(host.netns, &text)) {
+        None | Some(Ok(())) => Ok(()),
+        // Somebody has changed the rules that this was to be put beside.
+        Some(Err(Fault::Refused { .. })) => all(),
+        Some(Err(e)) => Err(e.to_string()),
+    }
 }
 
 /// Forget UDP flows to endpoints that a service has no more.
@@ -127,24 +163,39 @@ impl Watchers {
 
 /// Put a host's rules right whenever somebody else changes them, until the host is no more.
 async fn watch(daemon: Rc<Daemon>, name: HostName, netns: NetNs) {
-    let Ok(mut watch) = RuleWatch::open(&netns) else { return };
+    // Where nothing can be heard, the period remains.
+    let mut watch = RuleWatch::open(&netns).ok();
     loop {
+        let mut ours = false;
         let by_others = async {
-            while let Ok(change) = watch.changed().await {
-                if !daemon.iptables().is_some_and(|iptables| iptables.is_own(&change)) {
-                    return;
-                }
+            match &mut watch {
+                Some(watch) => heard(&daemon, watch, &mut ours).await,
+                None => std::future::pending().await,
             }
-            // Deaf, as with xtables: the period remains.
-            std::future::pending::<()>().await;
         };
-        if tokio::time::timeout(SYNC_PERIOD, by_others).await.is_ok() {
-            tokio::time::sleep(SETTLING).await;
-            let _ = watch.drain();
-        } else if !daemon.rules_are_silent() {
-            continue;
+        match tokio::time::timeout(SYNC_PERIOD, by_others).await {
+            Ok(Ok(())) => {
+                tokio::time::sleep(SETTLING).await;
+                let _ = watch.as_mut().map(RuleWatch::drain);
+            }
+            Ok(Err(_)) => watch = None,
+            // A stranger's change may have been taken for one of ours; if there was none, there is
+            // nothing to look for, unless nothing can be heard.
+            Err(_) if !ours && watch.is_some() && !daemon.rules_are_silent() => continue,
+            Err(_) => {}
         }
         daemon.put_rules_right(&name, &netns).await;
+    }
+}
+
+/// Returns when somebody else changes rules; notes changes of ours meanwhile.
+async fn heard(daemon: &Daemon, watch: &mut RuleWatch, ours: &mut bool) -> std::io::Result<()> {
+    loop {
+        let change = watch.changed().await?;
+        if !daemon.iptables().is_some_and(|iptables| iptables.is_own(&change)) {
+            return Ok(());
+        }
+        *ours = true;
     }
 }
 
@@ -165,7 +216,7 @@ impl Daemon {
             Some(rules) => put_right(&iptables, &netns, &planned(&bare, rules)),
             None => Ok(()),
         });
-        let why = put.await.map_err(|e| e.to_string()).and_then(|outcome| outcome);
-        self.services.note_trouble(name, why.err());
+        let rules = put.await.map_err(|e| e.to_string()).and_then(|outcome| outcome);
+        self.services.note(name, Written::of(rules));
     }
 }

@@ -6,9 +6,10 @@
 //! What follows from the pods' states is pure and is [`crate::plan::services`]'.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::kernel::iptables::Iptables;
 use crate::kernel::ns::NetNs;
@@ -23,15 +24,21 @@ use super::balancers::BalancerLayer;
 use super::dns::DnsServers;
 use super::health::HealthServers;
 use super::objects;
-use super::proxies::{self, HostChange, Watchers};
+use super::proxies::{self, HostChange, Watchers, Written};
 use super::state::Daemon;
+
+/// The pause before rules that could not be written are tried again; it doubles.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
 /// What is known of the services of a running lab.
 #[derive(Default)]
 pub struct ServiceLayer {
     slices: RefCell<Arc<Vec<EndpointSlice>>>,
-    /// kube-proxy's rules as the hosts hold them.
+    /// kube-proxy's rules as the hosts are to hold them.
     proxies: RefCell<Arc<Proxies>>,
+    /// Hosts of which that is not sure, because writing failed.
+    unsure: RefCell<BTreeSet<HostName>>,
     /// Pods that have been told to end.
     terminating: RefCell<HashSet<PodId>>,
     pub dns: DnsServers,
@@ -58,11 +65,16 @@ impl ServiceLayer {
         own.into_iter().chain(self.health.trouble()).chain(self.balancers.trouble()).collect()
     }
 
-    /// Note that a host's rules could not be written, or that all is well again.
-    pub fn note_trouble(&self, host: &HostName, why: Option<String>) {
+    /// Note how writing a host's rules went.
+    pub fn note(&self, host: &HostName, outcome: Written) {
+        let mut unsure = self.unsure.borrow_mut();
+        match outcome.sure {
+            true => drop(unsure.remove(host)),
+            false => drop(unsure.insert(host.clone())),
+        }
         let mut all = self.trouble.borrow_mut();
         all.remove(host);
-        all.extend(why.map(|why| (host.clone(), why)));
+        all.extend(outcome.trouble.map(|why| (host.clone(), why)));
     }
 
     pub fn is_terminating(&self, pod: &PodId) -> bool {
@@ -109,13 +121,21 @@ impl Daemon {
 
     /// Follow the pods' states for as long as the lab runs.
     pub async fn follow_endpoints(self: Rc<Self>) {
+        let mut pause = FIRST_RETRY;
         loop {
             let changed = self.workloads.changed.notified();
             tokio::pin!(changed);
             // From here on no change is missed, also not one that happens while rules are written.
             changed.as_mut().enable();
             self.sync_services().await;
-            changed.await;
+            if self.services.unsure.borrow().is_empty() {
+                pause = FIRST_RETRY;
+                changed.await;
+            } else {
+                // Rules that could not be written are written again, whether or not anything happens.
+                let _ = tokio::time::timeout(pause, changed).await;
+                pause = (pause * 2).min(LONGEST_RETRY);
+            }
         }
     }
 
@@ -127,7 +147,8 @@ impl Daemon {
             return;
         }
         let slices = services::slices(&lab, |id| self.pod_state(&lab, id));
-        if slices == **self.services.slices.borrow() {
+        let unsure = self.services.unsure.borrow().clone();
+        if slices == **self.services.slices.borrow() && unsure.is_empty() {
             return;
         }
         let old = self.services.proxies();
@@ -136,6 +157,7 @@ impl Daemon {
             plan: self.plan(),
             slices: Arc::new(slices),
             old,
+            unsure,
             hosts: self.hosts(&lab),
             iptables: self.iptables(),
         };
@@ -143,10 +165,12 @@ impl Daemon {
         self.tell_dns(&lab, &work.slices);
         let slices = Arc::clone(&work.slices);
         // A thread that panics leaves everything as it was, and the next change tries again.
-        if let Ok((proxies, trouble)) = tokio::task::spawn_blocking(move || work.run()).await {
+        if let Ok((proxies, outcomes)) = tokio::task::spawn_blocking(move || work.run()).await {
             *self.services.slices.borrow_mut() = slices;
             *self.services.proxies.borrow_mut() = Arc::new(proxies);
-            *self.services.trouble.borrow_mut() = trouble;
+            for (host, outcome) in outcomes {
+                self.services.note(&host, outcome);
+            }
         }
         self.services.health.follow(&lab, &self.services.proxies(), |ns| self.netns(ns));
         self.services.balancers.ring();
@@ -198,27 +222,25 @@ struct Sync {
     plan: Arc<Plan>,
     slices: Arc<Vec<EndpointSlice>>,
     old: Arc<Proxies>,
+    unsure: BTreeSet<HostName>,
     hosts: Vec<(HostName, NetNs)>,
     iptables: Option<Iptables>,
 }
 
 impl Sync {
-    /// Returns the rules that the hosts hold now, and what went wrong with each.
-    fn run(self) -> (Proxies, BTreeMap<HostName, String>) {
-        let mut new = services::proxies(&self.lab, &self.lab.services, &self.slices);
+    /// Returns the rules that the hosts are to hold now, and how it went with each.
+    fn run(self) -> (Proxies, BTreeMap<HostName, Written>) {
+        let new = services::proxies(&self.lab, &self.lab.services, &self.slices);
         let Some(iptables) = &self.iptables else { return (Proxies::clone(&self.old), BTreeMap::new()) };
         let changes: Vec<HostChange> = self.hosts.iter().filter_map(|host| self.change(host, &new)).collect();
-        let trouble = proxies::write_all(iptables, &changes);
-        for name in trouble.keys() {
-            if let Some(old) = self.old.get(name) {
-                new.insert(name.clone(), old.clone());
-            }
-        }
-        (new, trouble)
+        let outcomes = proxies::write_all(iptables, &changes);
+        drop(changes);
+        (new, outcomes)
     }
 
     fn change<'c>(&'c self, (name, netns): &'c (HostName, NetNs), new: &'c Proxies) -> Option<HostChange<'c>> {
         let bare = &self.plan.get(&NsName::Host(name.clone()))?.rules;
-        Some(HostChange { name, netns, old: self.old.get(name)?, new: new.get(name)?, bare })
+        let sure = !self.unsure.contains(name);
+        Some(HostChange { name, netns, old: self.old.get(name)?, new: new.get(name)?, bare, sure })
     }
 }

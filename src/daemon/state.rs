@@ -40,6 +40,7 @@ pub struct Daemon {
     world: Arc<Mutex<World>>,
     /// Every namespace by name; asked for while the world may be held by a thread at work.
     handles: RefCell<HashMap<NsName, NetNs>>,
+    iptables: RefCell<Option<Iptables>>,
     pub workloads: Workloads,
     pub readiness: Readiness,
     pub services: ServiceLayer,
@@ -62,6 +63,7 @@ impl Daemon {
             text: RefCell::new(text),
             world: Arc::new(Mutex::new(World::new(NetNs::current()?))),
             handles: RefCell::default(),
+            iptables: RefCell::default(),
             workloads: Workloads::default(),
             readiness: Readiness::default(),
             services: ServiceLayer::default(),
@@ -128,7 +130,7 @@ impl Daemon {
 
     /// The iptables that the lab's rules were written with.
     pub fn iptables(&self) -> Option<Iptables> {
-        self.world().iptables().cloned()
+        self.iptables.borrow().clone()
     }
 
     /// Wait for one's turn to change something.
@@ -214,6 +216,7 @@ impl Daemon {
 
     /// The steps that `text` would cause.
     pub async fn steps_to(&self, text: &Text) -> Result<Vec<Step>, Vec<Problem>> {
+        let _turn = self.turn().await;
         let (lab, _) = self.resolve(text)?;
         let there = self.observe().await.map_err(|p| vec![*p])?;
         let mut wanted = plan::plan(&lab);
@@ -224,6 +227,8 @@ impl Daemon {
 
     /// The steps from what is there to what should be: the drift.
     pub async fn drift(&self) -> Result<Vec<Step>, Box<Problem>> {
+        // Rules follow the pods by themselves; what is written at this moment is no drift.
+        let _turn = self.turn().await;
         Ok(diff(&self.observe().await?, &self.planned()))
     }
 
@@ -243,7 +248,7 @@ impl Daemon {
     }
 
     /// Read back what the lab holds.
-    pub(super) async fn observe(&self) -> Result<Plan, Box<Problem>> {
+    async fn observe(&self) -> Result<Plan, Box<Problem>> {
         let plan = self.plan();
         let world = Arc::clone(&self.world);
         let planned = Arc::clone(&plan);
@@ -272,17 +277,27 @@ impl Daemon {
             steps.iter().filter(|s| !matches!(s.stage(), Stage::Stop | Stage::Workloads)).cloned().collect();
         let world = Arc::clone(&self.world);
         let applied: Result<(), Failed> =
-            on_thread(move || world.lock().unwrap_or_else(PoisonError::into_inner).apply(&kernel)).await;
+            on_thread(move || apply(&mut world.lock().unwrap_or_else(PoisonError::into_inner), &kernel)).await;
         self.learn_handles();
         applied?;
         self.start(steps).await
     }
 
-    /// Note which namespaces there are now.
+    /// Note which namespaces there are now, and which iptables wrote their rules. Nobody is at work on the
+    /// world when this is called, so it does not wait for it.
     fn learn_handles(&self) {
         let handles = self.world().namespaces().map(|(ns, netns)| (ns.clone(), netns.clone())).collect();
         *self.handles.borrow_mut() = handles;
+        *self.iptables.borrow_mut() = self.world().iptables().cloned();
     }
+}
+
+/// Do the kernel's steps, and ask which kind of iptables it was that wrote rules: the answer is kept, and
+/// here is a thread that may wait for it.
+fn apply(world: &mut World, steps: &[Step]) -> Result<(), Failed> {
+    let applied = world.apply(steps);
+    let _ = world.iptables().map(Iptables::is_legacy);
+    applied
 }
 
 /// Run `work` on a thread of its own, which may walk through namespaces, and go on meanwhile.

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::plan::rules::{Rules, Table};
 
@@ -27,6 +28,8 @@ const LEGACY: (&str, &str) = ("iptables-legacy-restore", "iptables-legacy-save")
 const LARGE: usize = 300;
 /// So many processes of ours are remembered.
 const MOST_OWN: usize = 1024;
+/// A change has been heard of so long after the process that made it has ended.
+const ECHO: Duration = Duration::from_millis(500);
 
 /// A pair of programs that works on this machine.
 #[derive(Debug, Clone)]
@@ -58,8 +61,11 @@ pub enum Fault {
 }
 
 /// The processes that wrote rules for us last, so that their changes are told from others'.
+///
+/// A program that somebody runs in a PID namespace of its own may have the same number. So one of ours
+/// counts only while it runs and shortly afterwards, until its changes have been heard of.
 #[derive(Debug, Default)]
-struct Own(Mutex<VecDeque<u32>>);
+struct Own(Mutex<VecDeque<(u32, Option<Instant>)>>);
 
 impl Own {
     fn note(&self, pid: u32) {
@@ -67,7 +73,15 @@ impl Own {
         if last.len() == MOST_OWN {
             last.pop_front();
         }
-        last.push_back(pid);
+        last.push_back((pid, None));
+    }
+
+    fn ended(&self, pid: u32) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = last.iter_mut().rev().find(|(own, ended)| *own == pid && ended.is_none());
+        if let Some((_, ended)) = entry {
+            *ended = Some(Instant::now());
+        }
     }
 }
 
@@ -76,7 +90,8 @@ impl Iptables {
     /// rules are looked at once for nothing.
     pub fn is_own(&self, change: &Change) -> bool {
         let last = self.own.0.lock().unwrap_or_else(PoisonError::into_inner);
-        last.iter().any(|pid| change.is_by(*pid))
+        let counts = |ended: &Option<Instant>| ended.is_none_or(|ended| ended.elapsed() < ECHO);
+        last.iter().any(|(pid, ended)| change.is_by(*pid) && counts(ended))
     }
 
     /// The programs that are installed, in the order in which they are to be tried.
@@ -133,9 +148,12 @@ impl Iptables {
         command.args(args).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         // A child is born into the namespace of the thread that starts it.
         let mut child = netns.run(|| command.spawn())??;
-        self.own.note(child.id());
+        let pid = child.id();
+        self.own.note(pid);
         let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(text.as_bytes()));
-        let output = child.wait_with_output()?;
+        let output = child.wait_with_output();
+        self.own.ended(pid);
+        let output = output?;
         if !output.status.success() {
             let said = explain(&String::from_utf8_lossy(&output.stderr), text);
             return Err(Fault::Refused { program: self.restore.display().to_string(), said });

@@ -117,7 +117,10 @@ mod tests {
         let widths: Vec<&str> =
             svg.lines().filter(|l| l.contains("#4a7ebb")).filter_map(|l| l.split('"').nth(5)).collect();
         assert_eq!(widths, ["200", "400", "1"], "{svg}");
-        assert!(svg.contains("50 (33.3 %)") && svg.contains("150 answers to tcp tea-svc:80, asked from shell"), "{svg}");
+        assert!(
+            svg.contains("50 (33.3 %)") && svg.contains("150 answers to tcp tea-svc:80, asked from shell"),
+            "{svg}"
+        );
     }
 
     #[test]

@@ -62,6 +62,14 @@ impl Damage {
             return Some(document.id);
         }
         sections.iter_mut().find_map(|section| match &mut section.value.value {
+            // A key that cannot be there would be as wrong without its value.
+            Value::Map(entries) if entries.iter().any(|e| e.key.id == id) => {
+                let at = entries.iter().position(|e| e.key.id == id)?;
+                let lost = entries.remove(at);
+                self.things.push(Place { end: lost.value.place.end.max(lost.key.place.end), ..lost.key.place });
+                self.entries.insert((section.key.text.clone(), lost.key.text));
+                Some(section.value.id)
+            }
             Value::Map(entries) => entries.iter_mut().find_map(|e| self.take_from_thing(&section.key.text, e, id)),
             Value::List(items) => {
                 let before = items.len();

@@ -162,7 +162,7 @@ my $there = sockaddr_in($port, inet_aton($peer));
 my $s = IO::Socket::INET->new(Proto => 'udp', LocalPort => $from) or die;
 while (1) {
     $s->send('?', 0, $there);
-    next unless IO::Select->new($s)->can_read(0.05);
+    unless (IO::Select->new($s)->can_read(0.05)) { print qq(silence\\n); next }
     next unless defined $s->recv(my $answer, 65536);
     print $1, qq(\\n) if $answer =~ /\"name\":\"([^\"]+)\"/;
     select undef, undef, undef, 0.01;
@@ -184,9 +184,8 @@ while (1) {
         self.answers.consume(told);
     }
 
-    /// Wait for an answer of `name`. Answers of others are passed over. How long it took.
-    ///
-    /// Where none comes, the test's runner ends it: the pipe has no time limit of its own.
+    /// Wait for an answer of `name`. Answers of others are passed over, and silence, which the client
+    /// tells of. How long it took.
     #[track_caller]
     pub fn until_answered_by(&mut self, name: &str) -> Duration {
         let started = Instant::now();

@@ -24,6 +24,7 @@ mod services_dns;
 mod services_endpoints;
 mod services_manifests;
 mod services_rules;
+mod services_terminating;
 mod services_traffic;
 mod services_types;
 mod services_udp;

@@ -9,11 +9,7 @@ as_root_and_ordinary_user![
     a_client_stays_with_its_pod_behind_a_virtual_address,
     a_client_stays_with_its_pod_behind_a_node_port,
 ];
-as_root![
-    a_client_is_free_after_the_time_is_over,
-    a_client_stays_with_its_pod_behind_a_load_balancer,
-    a_client_stays_with_its_pod_behind_a_load_balancer_under_policy_local,
-];
+as_root![a_client_is_free_after_the_time_is_over];
 
 const STICKY: &str = "sessionAffinity: ClientIP";
 
@@ -41,13 +37,8 @@ fn pods(bench: &Bench, from: &str, url: &str) -> usize {
 
 #[track_caller]
 fn stays_and_is_set_free(bench: &Bench, from: [&str; 2], to: &str) {
-    of_type_stays_and_is_set_free(bench, "type: NodePort", from, to);
-}
-
-#[track_caller]
-fn of_type_stays_and_is_set_free(bench: &Bench, kind: &str, from: [&str; 2], to: &str) {
     let url = format!("http://{to}");
-    let up = |affinity: &str| bench.up(&bench.write(&lab(affinity).replace("type: NodePort", kind)));
+    let up = |affinity: &str| bench.up(&bench.write(&lab(affinity)));
     up(STICKY);
     for client in from {
         assert_eq!(pods(bench, client, &url), 1, "{client} stays");
@@ -70,32 +61,26 @@ fn a_client_stays_with_its_pod_behind_a_node_port(bench: &Bench) {
     stays_and_is_set_free(bench, ["laptop", "phone"], "192.168.1.12:30080");
 }
 
-/// The first address of the load balancers' range.
-const BALANCER: &str = "198.51.100.1:80";
-
-fn a_client_stays_with_its_pod_behind_a_load_balancer(bench: &Bench) {
-    of_type_stays_and_is_set_free(bench, "type: LoadBalancer", ["laptop", "phone"], BALANCER);
-}
-
-fn a_client_stays_with_its_pod_behind_a_load_balancer_under_policy_local(bench: &Bench) {
-    let kind = "type: LoadBalancer, externalTrafficPolicy: Local";
-    of_type_stays_and_is_set_free(bench, kind, ["laptop", "phone"], BALANCER);
-}
-
 /// The shortest time that Kubernetes allows is a second.
 fn a_client_is_free_after_the_time_is_over(bench: &Bench) {
     let brief = "sessionAffinity: ClientIP, sessionAffinityConfig: { clientIP: { timeoutSeconds: 1 } }";
     bench.up(&bench.write(&lab(brief)));
     let name = format!("http://{}", address(bench, "ask", "tea"));
-    for (from, url) in [("ask", name.as_str()), ("laptop", "http://192.168.1.12:30080")] {
+    let clients = [("ask", name.as_str()), ("laptop", "http://192.168.1.12:30080")];
+    for (from, url) in clients {
         assert_eq!(pods(bench, from, url), 1, "{from} stays while it goes on");
-        let mut seen = std::collections::BTreeSet::new();
-        until("another pod answers after a pause", || {
+    }
+    let mut seen = [(); 2].map(|()| std::collections::BTreeSet::new());
+    until("another pod answers each after a pause", || {
+        for ((from, url), seen) in clients.iter().zip(&mut seen) {
             let answers = get_many(bench, from, url, 1).expect("an answer");
             seen.insert(text(&answers[0], "name"));
+        }
+        let done = seen.iter().all(|names| names.len() > 1);
+        if !done {
             // What is tested is that time passes without a connection.
             std::thread::sleep(std::time::Duration::from_millis(2100));
-            seen.len() > 1
-        });
-    }
+        }
+        done
+    });
 }

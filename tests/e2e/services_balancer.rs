@@ -18,6 +18,7 @@ as_root_and_ordinary_user![
     a_service_without_an_address_is_pending_and_gets_one_when_it_is_free,
     a_service_that_goes_leaves_no_rule_and_no_route,
     what_somebody_takes_from_the_router_is_mended,
+    a_route_that_is_gone_already_holds_nothing_up,
     an_external_ip_needs_a_route_to_a_host,
 ];
 
@@ -298,6 +299,20 @@ fn what_somebody_takes_from_the_router_is_mended(bench: &Bench) {
     bench.up(&bench.write(&lab(&tea("one", "node1"), &services)));
     bench.is_as_planned();
     assert_eq!(answer(bench, "laptop", "198.51.100.2")["pod"], "one");
+}
+
+fn a_route_that_is_gone_already_holds_nothing_up(bench: &Bench) {
+    let probe = "exec: { command: [test, '!', -e, /run/busy] }, periodSeconds: 1, failureThreshold: 1";
+    let pod = format!("  tea: {{ host: node1, labels: {{ app: tea }}, readinessProbe: {{ {probe} }} }}\n");
+    bench.ok(&["up", &bench.write(&lab(&pod, &balanced("tea-svc", LOCAL)))]);
+    bench.sh("router", &format!("ip route del {FIRST}"));
+    assert!(bench.run(&["diff"]).ends_with(1).stdout.contains("route add"));
+    // The load balancer is to take the route away, which somebody did before.
+    bench.sh("tea", "touch /run/busy");
+    until("there is to be no route", || bench.run(&["diff"]).code == 0);
+    bench.sh("tea", "rm /run/busy");
+    until("it is back", || bench.sh("router", "ip route").contains(FIRST));
+    bench.is_as_planned();
 }
 
 fn an_external_ip_needs_a_route_to_a_host(bench: &Bench) {

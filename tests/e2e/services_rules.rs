@@ -11,7 +11,8 @@ as_root_and_ordinary_user![
     rules_removed_by_hand_come_back_and_strangers_stay,
     a_pod_that_stops_being_ready_leaves_the_rules_within_a_second,
     a_lab_loses_its_services_and_gets_them_again,
-    many_services_are_built_and_changed
+    many_services_are_built_and_changed,
+    rules_that_could_not_be_written_are_told_of_and_written_later
 ];
 
 const TEA: &str = "
@@ -108,4 +109,38 @@ fn many_services_are_built_and_changed(bench: &Bench) {
     bench.sh("tea-1", "rm /run/unwell");
     bench.up(&bench.write(&many(60)));
     assert!(!rules(bench, "node1").contains("default/s119"), "a service that is gone has no rules");
+}
+
+/// An `iptables-restore` first in the PATH that fails while the file `broken` is there.
+fn breakable(bench: &Bench) -> std::ffi::OsString {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = bench.path("bin");
+    std::fs::create_dir(&dir).expect("a directory");
+    let real = ["/usr/sbin", "/sbin"].map(|d| format!("{d}/iptables-restore"));
+    let real = real.iter().find(|p| std::path::Path::new(p).exists()).expect("iptables-restore is installed");
+    let script = format!("#!/bin/sh\n[ ! -e {}/broken ] || exit 4\nexec {real} \"$@\"\n", dir.display());
+    let program = dir.join("iptables-restore");
+    std::fs::write(&program, script).expect("a script");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::join_paths([dir].into_iter().chain(std::env::split_paths(&path))).expect("a PATH")
+}
+
+fn rules_that_could_not_be_written_are_told_of_and_written_later(bench: &Bench) {
+    let path = breakable(bench);
+    let file = bench.write(TEA);
+    let mut up = bench.labctl(&["up", &file]);
+    up.env("PATH", &path);
+    crate::harness::Ran::of(up, &["up"]).ends_with(0);
+    let broken = bench.path("bin").join("broken");
+    std::fs::write(&broken, "").expect("a file");
+    bench.sh("tea-1", "touch /run/unwell");
+    until("the trouble is told", || bench.ok(&["status"]).contains("host node1: rules of services"));
+    let leads_there = format!("--to-destination {}:8080", bench.ip("tea-1"));
+    assert!(rules(bench, "node1").contains(&leads_there), "nothing could be written");
+    std::fs::remove_file(&broken).expect("the file");
+    until("the rules follow", || !rules(bench, "node1").contains(&leads_there));
+    bench.sh("tea-1", "rm /run/unwell");
+    until("all is well", || !bench.ok(&["status"]).contains("rules of services"));
+    bench.is_as_planned();
 }

@@ -8,17 +8,17 @@ use crate::harness::{Bench, until};
 use crate::{as_root, as_root_and_ordinary_user};
 
 as_root_and_ordinary_user![
-    pods_hosts_and_endpoints_reach_a_service_over_http_and_udp,
     pods_and_hosts_reach_pods_without_a_service_and_are_seen_as_they_are,
     a_pod_reaches_itself_through_its_service,
     a_pods_address_is_seen_through_the_virtual_address,
     a_node_port_answers_on_every_host_and_hides_the_client,
-    external_traffic_policy_local_keeps_the_client_and_stays_on_the_host,
     internal_traffic_policy_local_stays_on_the_host,
-    traffic_distribution_keeps_to_the_zone_or_the_host_while_it_can,
     an_external_address_leads_to_the_service,
 ];
 as_root![
+    pods_hosts_and_endpoints_reach_a_service_over_http_and_udp,
+    external_traffic_policy_local_keeps_the_client_and_stays_on_the_host,
+    traffic_distribution_keeps_to_the_zone_or_the_host_while_it_can,
     large_requests_pass_over_http_and_udp,
     a_node_port_is_updated_when_endpoints_go,
     an_sctp_service_has_rules_and_its_packets_arrive,

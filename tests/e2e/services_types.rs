@@ -9,9 +9,9 @@ use crate::{as_root, as_root_and_ordinary_user};
 as_root_and_ordinary_user![
     an_alias_becomes_a_service_and_an_alias_again,
     node_ports_do_not_collide_are_in_range_and_are_given_back,
-    a_thousand_services_of_which_one_is_wrong_leave_the_lab_as_it_was,
 ];
 as_root![
+    a_thousand_services_of_which_one_is_wrong_leave_the_lab_as_it_was,
     an_alias_becomes_a_node_port_and_an_alias_again,
     a_service_becomes_a_node_port_of_one_number_for_tcp_and_udp,
     type_and_ports_change_over_tcp_and_udp,
