@@ -134,18 +134,24 @@ pub fn push(edits: &mut Vec<Edit>, edit: Edit) {
 /// Drop manifests of which every object is put again or deleted by a later edit.
 fn drop_hidden(edits: &mut Vec<Edit>) {
     let mut later: BTreeSet<ObjectRef> = BTreeSet::new();
+    let mut gone: BTreeSet<String> = BTreeSet::new();
     let mut kept = Vec::new();
     for edit in edits.drain(..).rev() {
         match &edit {
             Edit::Apply(manifest) => {
                 let objects = names(manifest);
                 // One without objects is kept: what is wrong with it is to be told.
-                if !objects.is_empty() && objects.iter().all(|o| is_hidden(o, &later)) {
+                if !objects.is_empty() && objects.iter().all(|o| is_hidden(o, &later, &gone)) {
                     continue;
                 }
                 later.extend(objects);
             }
-            Edit::Delete(object) => drop(later.insert(object.clone())),
+            Edit::Delete(object) => {
+                if object.kind == ObjectKind::Namespace {
+                    gone.insert(object.key.name.clone());
+                }
+                later.insert(object.clone());
+            }
             Edit::Scale { .. } | Edit::Replace(_) => {}
         }
         kept.push(edit);
@@ -154,9 +160,9 @@ fn drop_hidden(edits: &mut Vec<Edit>) {
     *edits = kept;
 }
 
-/// Whether an object is among these.
-fn is_hidden(object: &ObjectRef, later: &BTreeSet<ObjectRef>) -> bool {
-    later.contains(object)
+/// Whether an object is among these, or in a namespace that is deleted.
+fn is_hidden(object: &ObjectRef, later: &BTreeSet<ObjectRef>, gone: &BTreeSet<String>) -> bool {
+    later.contains(object) || (object.kind != ObjectKind::Namespace && gone.contains(&object.key.namespace))
 }
 
 /// Work an edit into what was loaded.

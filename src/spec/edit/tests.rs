@@ -125,6 +125,9 @@ fn a_manifest_whose_objects_are_all_put_again_or_deleted_is_forgotten() {
     push(&mut edits, scale.clone());
     push(&mut edits, Edit::Apply(service(1)));
     assert_eq!(edits[1..], [scale, Edit::Apply(service(1))]);
+    // With a namespace goes what is in it.
+    push(&mut edits, Edit::Delete(object(ObjectKind::Namespace, "default", "default")));
+    assert!(!edits.iter().any(|e| matches!(e, Edit::Apply(_))), "{edits:?}");
 }
 
 #[test]
