@@ -30,18 +30,26 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// How long a host may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How many are asked at once.
+const AT_ONCE: usize = 64;
+
+/// Which host has answered for which service.
+type Healthy = BTreeSet<(ObjectKey, HostName)>;
+
 /// What is known of the load balancers of a running lab.
 #[derive(Default)]
 pub struct BalancerLayer {
     /// What the router holds.
     applied: RefCell<Arc<Balancers>>,
-    /// Which host has answered for which service in the last round.
-    healthy: RefCell<BTreeSet<(ObjectKey, HostName)>>,
+    /// Who has answered in the last round.
+    healthy: RefCell<Healthy>,
     /// Counts the rounds that were asked in somebody's turn, whose answers are newer than others'.
     rounds: Cell<u64>,
     /// Rung when answers may have changed, so that nobody waits for the next round.
     bell: Notify,
     trouble: RefCell<Option<String>>,
+    /// Why the hosts could not be asked in the last round.
+    unasked: RefCell<Option<String>>,
 }
 
 impl BalancerLayer {
@@ -60,7 +68,18 @@ impl BalancerLayer {
     }
 
     pub fn trouble(&self) -> Option<String> {
-        self.trouble.borrow().clone()
+        self.unasked.borrow().clone().or_else(|| self.trouble.borrow().clone())
+    }
+
+    /// The healthy ones by these answers. Where nobody could be asked, what they said last counts.
+    fn learn(&self, answers: io::Result<Healthy>) -> Healthy {
+        let why = answers.as_ref().err().map(|e| format!("health checks of load balancers cannot be asked: {e}"));
+        *self.unasked.borrow_mut() = why;
+        answers.unwrap_or_else(|_| self.healthy.borrow().clone())
+    }
+
+    fn is_applied(&self) -> bool {
+        self.trouble.borrow().is_none()
     }
 }
 
@@ -81,9 +100,9 @@ impl Daemon {
             }
             // Not in one's turn: a host that does not answer holds nobody else up.
             let round = self.services.balancers.rounds.get();
-            let healthy = self.ask(checks).await;
+            let healthy = self.services.balancers.learn(self.ask(checks).await);
             let same = *self.services.balancers.healthy.borrow() == healthy;
-            if !same || self.services.balancers.trouble().is_some() {
+            if !same || !self.services.balancers.is_applied() {
                 let turn = self.turn().await;
                 if self.services.balancers.rounds.get() != round {
                     continue;
@@ -98,7 +117,7 @@ impl Daemon {
     pub async fn sync_balancers(&self, turn: &MutexGuard<'_, ()>) {
         let lab = self.lab();
         self.services.health.follow(&lab, &self.services.proxies(), |ns| self.netns(ns));
-        let healthy = self.ask(balancers::checks(&lab)).await;
+        let healthy = self.services.balancers.learn(self.ask(balancers::checks(&lab)).await);
         self.services.balancers.rounds.update(|n| n + 1);
         *self.services.balancers.healthy.borrow_mut() = healthy;
         self.apply_balancers(turn).await;
@@ -108,7 +127,7 @@ impl Daemon {
     async fn apply_balancers(&self, _turn: &MutexGuard<'_, ()>) {
         let layer = &self.services.balancers;
         let (old, new) = (layer.applied(), self.balancers_of(&self.lab()));
-        if *old == new && layer.trouble().is_none() {
+        if *old == new && layer.is_applied() {
             return;
         }
         // Where it fails `status` says so, and the next round tries again.
@@ -138,21 +157,37 @@ impl Daemon {
         alone.namespaces.pop().unwrap_or_else(|| NsPlan::new(NsName::Router))
     }
 
-    /// Which of these answer 200. All are asked at once, from the router.
-    async fn ask(&self, checks: Vec<Check>) -> BTreeSet<(ObjectKey, HostName)> {
-        let Some(router) = self.netns(&NsName::Router).filter(|_| !checks.is_empty()) else { return BTreeSet::new() };
-        let count = checks.len();
-        let made = tokio::task::spawn_blocking(move || sockets(&router, count)).await;
-        let sockets = made.ok().and_then(Result::ok).unwrap_or_default();
+    /// Which of these answer 200, asked from the router.
+    async fn ask(&self, checks: Vec<Check>) -> io::Result<Healthy> {
+        if checks.is_empty() {
+            return Ok(Healthy::new());
+        }
+        let router = self.netns(&NsName::Router).ok_or_else(|| io::Error::other("the router is not there"))?;
+        ask_all(checks, async |count| {
+            let router = router.clone();
+            tokio::task::spawn_blocking(move || sockets(&router, count)).await.map_err(io::Error::other)?
+        })
+        .await
+    }
+}
+
+/// Ask so many at once that neither files nor the hosts run short; `sockets` makes as many as are wanted.
+async fn ask_all(
+    checks: Vec<Check>,
+    sockets: impl AsyncFn(usize) -> io::Result<Vec<std::net::TcpStream>>,
+) -> io::Result<Healthy> {
+    let mut healthy = Healthy::new();
+    for group in checks.chunks(AT_ONCE) {
         let mut asking = tokio::task::JoinSet::new();
-        for (check, socket) in checks.into_iter().zip(sockets) {
+        for (check, socket) in group.iter().cloned().zip(sockets(group.len()).await?) {
             asking.spawn_local(async move {
                 let answer = tokio::time::timeout(PATIENCE, is_healthy(socket, check.at)).await;
                 matches!(answer, Ok(Ok(true))).then_some((check.service, check.host))
             });
         }
-        asking.join_all().await.into_iter().flatten().collect()
+        healthy.extend(asking.join_all().await.into_iter().flatten());
     }
+    Ok(healthy)
 }
 
 /// The router's own part of the way. The kernel puts a new route in an old one's place, and between
@@ -194,4 +229,57 @@ async fn is_healthy(socket: std::net::TcpStream, at: SocketAddr) -> io::Result<b
         }
     }
     Ok(String::from_utf8_lossy(&start[..have]).split_whitespace().nth(1) == Some("200"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(host: &str) -> HostName {
+        HostName::try_from(host.to_owned()).unwrap()
+    }
+
+    fn check(host: &str, at: SocketAddr) -> Check {
+        Check { service: ObjectKey::new("default", "tea"), host: name(host), at }
+    }
+
+    #[test]
+    fn where_nobody_can_be_asked_the_last_answers_count_and_it_is_told() {
+        let layer = BalancerLayer::default();
+        let one = Healthy::from([(ObjectKey::new("default", "tea"), name("node1"))]);
+        *layer.healthy.borrow_mut() = layer.learn(Ok(one.clone()));
+        assert_eq!(layer.trouble(), None);
+        assert_eq!(layer.learn(Err(io::Error::other("too many open files"))), one);
+        assert!(layer.trouble().is_some_and(|why| why.ends_with("too many open files")));
+        assert_eq!(layer.learn(Ok(Healthy::new())), Healthy::new());
+        assert_eq!(layer.trouble(), None);
+    }
+
+    #[tokio::test]
+    async fn at_most_so_many_are_asked_at_once_and_an_error_is_told() {
+        let refused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let checks: Vec<Check> = (0..AT_ONCE * 2 + 2).map(|n| check(&format!("node{n}"), refused)).collect();
+        let asked = RefCell::new(Vec::new());
+        let limit = Cell::new(usize::MAX);
+        let make = async |count| {
+            asked.borrow_mut().push(count);
+            if asked.borrow().len() > limit.get() {
+                return Err(io::Error::other("no more"));
+            }
+            let socket = || {
+                let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+                socket.set_nonblocking(true)?;
+                Ok(socket.into())
+            };
+            (0..count).map(|_| socket()).collect()
+        };
+        let all = tokio::task::LocalSet::new();
+        all.run_until(async {
+            assert_eq!(ask_all(checks.clone(), make).await.unwrap(), Healthy::new());
+            assert_eq!(*asked.borrow(), [AT_ONCE, AT_ONCE, 2]);
+            limit.set(4);
+            assert_eq!(ask_all(checks, make).await.unwrap_err().to_string(), "no more");
+        })
+        .await;
+    }
 }

@@ -26,7 +26,8 @@ use crate::workload::dns::{self, Config, DnsConfig, Objects, Pods, Update};
 
 use super::programs::{Log, State, keep};
 
-/// kubelet's first pause before a container is started again; it doubles up to [`LONGEST_PAUSE`].
+/// The first pause before a server is started again; it doubles up to [`LONGEST_PAUSE`], which is kubelet's.
+/// kubelet begins with 10 s, for which a lab would be without names.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// A server that lived so long begins anew with the first pause.

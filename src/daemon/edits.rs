@@ -10,12 +10,15 @@ use std::time::Duration;
 
 use crate::diag::Problem;
 use crate::lab::Pod;
-use crate::lab::names::PodId;
+use crate::lab::names::{NsName, PodId};
 use crate::objects::ObjectKey;
+use crate::plan::NsPlan;
+use crate::plan::diff::{Op, Step};
 use crate::spec::edit::{self, Edit, ObjectKind, ObjectRef};
 use crate::spec::load::Text;
 
 use super::api::{EditRequest, Summary};
+use super::kube::now;
 use super::state::Daemon;
 
 /// A text with these edits made to it.
@@ -41,9 +44,40 @@ impl Daemon {
         let changed = self.change_by(&request.edits).await;
         for pod in &going {
             self.services.set_terminating(&pod.id, false);
+            self.births.forget_leaving(&key(&pod.id));
         }
+        let changed = match changed {
+            Ok(summary) => Ok(summary),
+            Err(problems) => Err(self.stay_after_all(&going, problems).await),
+        };
         self.workloads.changed.notify_waiters();
         changed
+    }
+
+    /// Start the programs of pods anew that were to go and stay, as the change after their end could
+    /// not be made. Returns its problems, with what became of the pods.
+    async fn stay_after_all(&self, pods: &[Pod], mut problems: Vec<Problem>) -> Vec<Problem> {
+        let turn = self.turn().await;
+        let plan = self.plan();
+        let ended = |ns: &NsName| plan.get(ns).is_some_and(|n| !n.programs.is_empty()) && self.workloads.is_over(ns);
+        let (names, steps): (Vec<String>, Vec<Vec<Step>>) = pods
+            .iter()
+            .filter(|pod| ended(&pod.ns()))
+            .map(|pod| (pod.id.to_string(), plan.get(&pod.ns()).map(start_anew).unwrap_or_default()))
+            .unzip();
+        if names.is_empty() {
+            return problems;
+        }
+        let done = self.run(&steps.concat()).await.is_ok();
+        drop(turn);
+        let so = match done {
+            true => "stay, and their programs were started anew",
+            false => "have ended programs: take the cause away and delete them again",
+        };
+        for problem in problems.iter_mut().filter(|p| p.is_error()) {
+            problem.message = format!("{}; the pods that were to go ({}) {so}", problem.message, names.join(", "));
+        }
+        problems
     }
 
     /// Make edits to the text that the lab has when it is their turn.
@@ -65,6 +99,7 @@ impl Daemon {
     /// Tell these pods to end, and wait until they have.
     async fn terminate(self: &Rc<Self>, pods: &[Pod], grace: Option<Duration>) {
         for pod in pods {
+            self.births.note_leaving(key(&pod.id), now(), grace.unwrap_or(pod.grace));
             self.services.set_terminating(&pod.id, true);
         }
         self.sync_services().await;
@@ -82,6 +117,17 @@ impl Daemon {
             changed.await;
         }
     }
+}
+
+/// The steps that put new programs in the place of those of a pod.
+fn start_anew(pod: &NsPlan) -> Vec<Step> {
+    let step = |op| Step { ns: pod.ns.clone(), op };
+    let stop = pod.programs.iter().map(|p| step(Op::StopProgram(p.clone())));
+    stop.chain(pod.programs.iter().map(|p| step(Op::StartProgram(p.clone())))).collect()
+}
+
+fn key(id: &PodId) -> ObjectKey {
+    ObjectKey::new(id.namespace.as_str(), id.name.as_str())
 }
 
 fn is_called(id: &PodId, key: &ObjectKey) -> bool {

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use hyper::StatusCode;
 use k8s_openapi::jiff::Timestamp;
@@ -26,9 +26,21 @@ pub fn now() -> Timestamp {
     Timestamp::from_second(since.try_into().unwrap_or_default()).unwrap_or_default()
 }
 
-/// When objects came into the lab, by kind and key.
+/// When objects came into the lab, by kind and key, and when pods that were told to end are to be gone.
 #[derive(Default)]
-pub struct Births(RefCell<HashMap<(&'static str, ObjectKey), Timestamp>>);
+pub struct Births {
+    born: RefCell<HashMap<(&'static str, ObjectKey), Timestamp>>,
+    leaving: RefCell<HashMap<ObjectKey, Leaving>>,
+}
+
+/// A pod's last moments, as its deletion was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leaving {
+    /// When its time is over: deletionTimestamp.
+    pub until: Timestamp,
+    /// How long it was given, in seconds: deletionGracePeriodSeconds.
+    pub grace: u64,
+}
 
 impl Births {
     /// Note who is there now.
@@ -38,14 +50,37 @@ impl Births {
         let pods = lab.pods.iter().map(|p| ("Pod", key(p.id.namespace.as_str(), p.id.name.as_str())));
         let deployments = lab.deployments.iter().map(|d| ("Deployment", d.key.clone()));
         let nodes = lab.hosts.iter().map(|h| ("Node", key("", h.name.as_str())));
-        let (mut births, now) = (self.0.borrow_mut(), now());
+        let (mut births, now) = (self.born.borrow_mut(), now());
         let all = namespaces.chain(services).chain(pods).chain(deployments).chain(nodes);
         *births = all.map(|who| (births.get(&who).copied().unwrap_or(now), who)).map(|(at, who)| (who, at)).collect();
     }
 
     /// As Kubernetes writes it.
     pub fn of(&self, kind: &'static str, key: ObjectKey) -> Option<String> {
-        self.0.borrow().get(&(kind, key)).map(ToString::to_string)
+        self.born.borrow().get(&(kind, key)).map(ToString::to_string)
+    }
+
+    /// Note that a pod was told at `now` to end within `grace`. Who tells it again can only shorten that, as
+    /// with the API server (`BeforeDelete`).
+    pub fn note_leaving(&self, pod: ObjectKey, now: Timestamp, grace: Duration) {
+        let grace = grace.as_secs();
+        let until = now.as_second().saturating_add(i64::try_from(grace).unwrap_or(i64::MAX));
+        let told = Leaving { until: Timestamp::from_second(until).unwrap_or(Timestamp::MAX), grace };
+        let mut all = self.leaving.borrow_mut();
+        let kept = all.entry(pod).or_insert(told);
+        if told.until < kept.until {
+            *kept = told;
+        }
+    }
+
+    /// A pod's last moments, where it was told to end.
+    pub fn leaving(&self, pod: &ObjectKey) -> Option<Leaving> {
+        self.leaving.borrow().get(pod).copied()
+    }
+
+    /// Forget that a pod was told to end: it is gone, or it stays.
+    pub fn forget_leaving(&self, pod: &ObjectKey) {
+        self.leaving.borrow_mut().remove(pod);
     }
 }
 
@@ -270,5 +305,25 @@ mod tests {
         assert_eq!(parse(slices), Some(("discovery.k8s.io/v1", "endpointslices", Some("shop"), None)));
         assert_eq!(parse("/labctl/v1/status"), None);
         assert_eq!(parse("/apis/apps"), None);
+    }
+
+    #[test]
+    fn when_a_pod_is_to_be_gone_is_fixed_when_it_is_told_and_can_only_come_sooner() {
+        let births = Births::default();
+        let pod = || ObjectKey::new("default", "a");
+        let tell =
+            |at, grace| births.note_leaving(pod(), Timestamp::from_second(at).unwrap(), Duration::from_secs(grace));
+        let found = || births.leaving(&pod()).map(|l| (l.until.to_string(), l.grace));
+        assert_eq!(found(), None);
+        tell(100, 30);
+        assert_eq!(found(), Some(("1970-01-01T00:02:10Z".to_owned(), 30)));
+        tell(110, 60);
+        assert_eq!(found(), Some(("1970-01-01T00:02:10Z".to_owned(), 30)));
+        tell(110, 5);
+        assert_eq!(found(), Some(("1970-01-01T00:01:55Z".to_owned(), 5)));
+        births.forget_leaving(&pod());
+        assert_eq!(found(), None);
+        tell(0, u64::MAX);
+        assert_eq!(found().map(|f| f.1), Some(u64::MAX));
     }
 }

@@ -8,7 +8,6 @@ use crate::lab::{Client, Container, Host, Lab, Network, Pod, Run};
 use crate::objects::ObjectKey;
 use crate::plan::underlay;
 
-use super::kube::now;
 use super::programs::State;
 use super::state::Daemon;
 
@@ -88,12 +87,12 @@ pub fn pod(daemon: &Daemon, lab: &Lab, pod: &Pod) -> Value {
         },
     });
     let key = ObjectKey::new(pod.id.namespace.as_str(), pod.id.name.as_str());
+    if let Some(leaving) = daemon.births.leaving(&key) {
+        object["metadata"]["deletionTimestamp"] = leaving.until.to_string().into();
+        object["metadata"]["deletionGracePeriodSeconds"] = leaving.grace.into();
+    }
     if let Some(born) = daemon.births.of("Pod", key) {
         object["metadata"]["creationTimestamp"] = born.into();
-    }
-    if daemon.services.is_terminating(&pod.id) {
-        object["metadata"]["deletionTimestamp"] = now().to_string().into();
-        object["metadata"]["deletionGracePeriodSeconds"] = pod.grace.as_secs().into();
     }
     if let Some(owner) = owner {
         object["metadata"]["ownerReferences"] = owner;

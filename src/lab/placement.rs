@@ -1,12 +1,12 @@
-//! Which pods there are, which host each runs on, and which address it gets: the scheduler and the
-//! host-local IPAM plug-in in small. Which subnet a host has is decided in [`super::leases`].
+//! Which pods there are and which host each runs on: the scheduler in small. Which address a pod gets
+//! is decided in [`addresses`], which subnet a host has in [`super::leases`].
 
-use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
+mod addresses;
+
+use std::collections::HashMap;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use sha2::{Digest, Sha256};
 
 use crate::diag::{Place, Problem, Problems, codes, did_you_mean};
 use crate::objects::ObjectKey;
@@ -19,11 +19,9 @@ use super::addressing::{Ground, INTERNET_NAME};
 use super::containers::{self, Workload};
 use super::declared;
 use super::dns::{DNS_DEPLOYMENT, DNS_NAMESPACE, Dns};
-use super::ipam::Pool;
-use super::machines::{self, MOST_PORTS};
+use super::machines;
 use super::model::{Container, Deployment, Host, Lab, Pod};
-use super::names::{HostName, IfName, Namespace, PodId, PodName};
-use super::ranges::{outside, taken};
+use super::names::{HostName, Namespace, PodId, PodName};
 use super::resolve::valid;
 use super::resolver::{self, Resolver};
 
@@ -102,7 +100,7 @@ pub(super) fn place(
     }
     let scene = Scene { file, ground, before };
     let hosts = choose_hosts(&wanted, &scene, problems);
-    give_addresses(wanted, hosts, &scene, problems)
+    addresses::give_addresses(wanted, hosts, &scene, problems)
 }
 
 /// Every deployment, whatever number of pods it has.
@@ -324,102 +322,4 @@ fn choose_hosts(wanted: &[Wanted], scene: &Scene, problems: &mut Problems) -> Ve
         }
     }
     chosen
-}
-
-/// host-local's way: .1 is the bridge's, pods get the next free one from .2 on.
-fn give_addresses(wanted: Vec<Wanted>, hosts: Vec<Option<usize>>, scene: &Scene, problems: &mut Problems) -> Vec<Pod> {
-    let Scene { ground, before, .. } = scene;
-    let mut pools: Vec<Pool> = ground
-        .hosts
-        .iter()
-        .map(|h| {
-            let mut pool = Pool::new(h.pod_cidr, 2);
-            if let Some(bridge) = h.pod_cidr.hosts().next() {
-                let _ = pool.claim(bridge, None);
-            }
-            pool
-        })
-        .collect();
-    let was: HashMap<&PodId, IpAddr> = before.iter().flat_map(|l| &l.pods).map(|p| (&p.id, p.ip())).collect();
-    let mut given: Vec<Option<IpAddr>> = wanted
-        .iter()
-        .zip(&hosts)
-        .map(|(pod, host)| claim_written(pod, scene, &mut pools[(*host)?], problems))
-        .collect();
-    for ((pod, host), ip) in wanted.iter().zip(&hosts).zip(&mut given) {
-        if let (None, None, Some(host), Some(old)) = (*ip, pod.address, host, was.get(&pod.id)) {
-            let pool = &mut pools[*host];
-            *ip = (pool.usable(*old) && pool.claim(*old, None).is_ok()).then_some(*old);
-        }
-    }
-    let mut veths = HashSet::new();
-    let mut full = HashSet::new();
-    let mut count = vec![0usize; ground.hosts.len()];
-    let mut pods = Vec::with_capacity(wanted.len());
-    for ((pod, host), ip) in wanted.into_iter().zip(hosts).zip(given) {
-        let Some(index) = host else { continue };
-        let host = &ground.hosts[index];
-        count[index] += 1;
-        let Some(ip) = ip.or_else(|| pools[index].next()).filter(|_| count[index] <= MOST_PORTS) else {
-            if full.insert(index) {
-                problems.push(host_full(host, pod.place, count[index]));
-            }
-            continue;
-        };
-        let address = IpNet::new(ip, host.pod_cidr.prefix_len()).unwrap_or(host.pod_cidr);
-        pods.push(Pod {
-            veth: veth_name(&pod.id, &mut veths),
-            id: pod.id,
-            host: host.name.clone(),
-            address,
-            labels: pod.labels.clone(),
-            owner: pod.owner,
-            restart_policy: pod.restart_policy,
-            hostname: pod.hostname,
-            subdomain: pod.subdomain,
-            resolver: pod.resolver,
-            grace: pod.grace,
-            containers: pod.containers,
-        });
-    }
-    pods
-}
-
-fn host_full(host: &Host, place: Place, count: usize) -> Problem {
-    let why = if count > MOST_PORTS {
-        "a Linux bridge has 1023 ports".to_owned()
-    } else {
-        format!("its subnet {} has no address left", host.pod_cidr)
-    };
-    Problem::error(codes::PODS_TOO_MANY, format!("host `{}` cannot take more pods: {why}", host.name))
-        .at(place, "no room for this one")
-        .help("spread the pods over more hosts, or shorten `flannel.subnetLen`")
-}
-
-fn claim_written(pod: &Wanted, scene: &Scene, pool: &mut Pool, problems: &mut Problems) -> Option<IpAddr> {
-    let written = pod.address?;
-    match written.parse::<IpAddr>() {
-        Ok(ip) if pool.usable(ip) => match pool.claim(ip, Some(written.place)) {
-            Ok(()) => return Some(ip),
-            Err(first) => problems.push(taken(ip, written.place, first, "the bridge cni0")),
-        },
-        // Where the host, or its subnet, could not be read, the address may be right.
-        Ok(_) if scene.is_guessed(pod, pool.range()) => {}
-        _ => problems.push(outside(written, pool.range(), "the host's subnet")),
-    }
-    None
-}
-
-/// `veth` and 8 hex digits, as the bridge plug-in names the host's end. There they are random;
-/// here they follow from the pod's name, so that a plan can be compared with the next one.
-fn veth_name(id: &PodId, used: &mut HashSet<IfName>) -> IfName {
-    let mut salt = 0u32;
-    loop {
-        let digest = Sha256::digest(format!("{}/{}/{salt}", id.namespace, id.name));
-        let name = IfName::new(&format!("veth{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3]));
-        if used.insert(name.clone()) {
-            return name;
-        }
-        salt += 1;
-    }
 }

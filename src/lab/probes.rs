@@ -1,14 +1,15 @@
 //! From probes as written to probes that can be run: names found, URLs taken apart. What must come of
-//! them is looked at in [`super::expect`].
+//! them is looked at in [`super::expect`], whom they go to in [`target`].
+
+mod target;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::diag::{Place, Problem, Problems, codes, did_you_mean};
-use crate::objects::{ObjectKey, Service};
+use crate::objects::ObjectKey;
 use crate::spec::at::At;
-use crate::spec::probe::{ConnectSpec, DnsSpec, ExecSpec, HttpSpec, PingSpec, ProbeSpec};
+use crate::spec::probe::{DnsSpec, ExecSpec, HttpSpec, PingSpec, ProbeSpec};
 use crate::spec::types::LabFile;
 
 use super::declared;
@@ -229,88 +230,6 @@ impl<'a> Resolver<'a> {
         }
         let to = self.target(&ping.to, spec.place)?;
         Some(Ask::Ping { to, size, dont_fragment: ping.dont_fragment, ttl: ping.ttl.unwrap_or(64) })
-    }
-
-    /// A name of the lab, an address, or a dotted name for the asker's own resolver.
-    fn target(&mut self, word: &At<String>, around: Place) -> Option<Target> {
-        let word = if word.place == Place::default() { At::new(word.value.clone(), around) } else { word.clone() };
-        let bare = word.trim_start_matches('[').trim_end_matches(']');
-        if let Ok(ip) = bare.parse::<IpAddr>() {
-            return Some(Target::Address(ip));
-        }
-        if let Some(ns) = self.names.find(bare) {
-            return Some(Target::Machine(ns));
-        }
-        if let Some(service) = self.service(bare) {
-            // A pod's resolver is asked, as the pod would; other machines know no cluster DNS.
-            let has_dns = self.asker.as_ref().is_none_or(|ns| matches!(ns, NsName::Pod(_)));
-            let key = ObjectKey::of(&service.metadata);
-            return Some(if has_dns { Target::Name(bare.to_owned()) } else { Target::Service(key) });
-        }
-        if bare.chars().all(|c| c.is_ascii_digit() || c == '.') {
-            let help = "an IPv4 address has four numbers from 0 to 255";
-            self.fault(codes::PROBE_TARGET, format!("`{bare}` is no address"), word.place, help);
-            return None;
-        }
-        if bare.contains('.') && !bare.contains('/') {
-            return Some(Target::Name(bare.to_owned()));
-        }
-        self.unknown(&word, "nothing in the lab is called");
-        None
-    }
-
-    /// The service that the asker means by `name`, `name.namespace` and so on up to its full name.
-    fn service(&self, word: &str) -> Option<&'a Service> {
-        let lab: &'a Lab = self.lab;
-        let own = match &self.asker {
-            Some(NsName::Pod(id)) => id.namespace.as_str(),
-            _ => "default",
-        };
-        let word = word.trim_end_matches('.');
-        let word =
-            word.strip_suffix(&format!(".svc.{}", lab.cluster.domain)).or(word.strip_suffix(".svc")).unwrap_or(word);
-        let (name, namespace) = word.split_once('.').unwrap_or((word, own));
-        lab.service(&ObjectKey::new(namespace, name))
-    }
-
-    fn host_and_port(&mut self, spec: &At<ConnectSpec>) -> Option<(Target, u16)> {
-        let to = &spec.value.0.to;
-        let place = if to.place == Place::default() { spec.place } else { to.place };
-        let Some((host, port)) = to.rsplit_once(':') else {
-            self.fault(codes::PROBE_TARGET, format!("`{}` has no port", to.value), place, "write `NAME:PORT`");
-            return None;
-        };
-        let target = self.target(&At::new(host.to_owned(), place), place)?;
-        let port = self.port(port, &target, place)?;
-        Some((target, port))
-    }
-
-    /// A port's number, or the name that a container of the target gave it.
-    fn port(&mut self, word: &str, target: &Target, place: Place) -> Option<u16> {
-        if let Ok(port) = word.parse::<u16>()
-            && port > 0
-        {
-            return Some(port);
-        }
-        let pod = match target {
-            Target::Machine(NsName::Pod(id)) => self.names.pods.get(id).copied(),
-            _ => None,
-        };
-        let service = match target {
-            Target::Service(key) => self.lab.service(key),
-            Target::Name(name) => self.service(name),
-            _ => None,
-        };
-        let ports = service.and_then(|s| s.spec.as_ref()).and_then(|s| s.ports.as_ref());
-        let of_service = ports.into_iter().flatten().find(|p| p.name.as_deref() == Some(word));
-        let found = pod
-            .and_then(|p| p.ports().find(|p| p.name.as_deref() == Some(word)).map(|p| p.number))
-            .or_else(|| of_service.and_then(|p| u16::try_from(p.port).ok()));
-        if found.is_none() && !pod.is_some_and(|p| self.pod_lost_a_part(p)) {
-            let help = "write a number from 1 to 65535, or the name of a port of that pod or service";
-            self.fault(codes::PORT_UNKNOWN, format!("`{word}` is not a port there"), place, help);
-        }
-        found
     }
 
     fn http(&mut self, spec: &At<HttpSpec>) -> Option<Ask> {

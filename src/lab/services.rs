@@ -14,7 +14,7 @@ use crate::diag::{Place, Problem, Problems, codes, did_you_mean};
 use crate::objects::allocate::{self, Ranges, Refused};
 use crate::objects::balancers::Pending;
 use crate::objects::field::FieldError;
-use crate::objects::slices::{SERVICE_NAME, mirror};
+use crate::objects::slices::{SERVICE_NAME, is_kept_apart, is_mirrored, mirror};
 use crate::objects::{EndpointSlice, ObjectKey, Service, balancers, defaults, validate};
 use crate::spec::LabFile;
 use crate::spec::manifest::Written;
@@ -59,7 +59,8 @@ pub(super) fn resolve(file: &LabFile, ground: &Ground, before: Option<&Lab>, pro
     }
     all.allocate(before, problems);
     all.check_selectors(file, problems);
-    let slices = slices(file, problems);
+    let mut slices = slices(file, problems);
+    slices.extend(mirrors(file, &all.services, problems));
     let namespaces = namespaces(file, ground.pods, &all.services);
     Services { services: all.services, slices, namespaces }
 }
@@ -80,6 +81,8 @@ impl<'a> Resolver<'a> {
         }
         if faults.is_empty() {
             let mut service = written.object.clone();
+            // What some other cluster wrote there is nothing that this one gives out.
+            service.status = None;
             defaults::service(&mut service);
             self.add(service, Some(written), problems);
         }
@@ -254,7 +257,7 @@ fn last_step(path: &str) -> &str {
     path.rsplit('.').next().unwrap_or(path)
 }
 
-/// Slices as given, and those that Endpoints objects say the same as.
+/// Slices as given.
 fn slices(file: &LabFile, problems: &mut Problems) -> Vec<EndpointSlice> {
     let mut all = Vec::new();
     let mut keys: HashMap<ObjectKey, Place> = HashMap::new();
@@ -282,10 +285,33 @@ fn slices(file: &LabFile, problems: &mut Problems) -> Vec<EndpointSlice> {
         slice.metadata.namespace = Some(key.namespace);
         all.push(slice);
     }
+    all
+}
+
+/// Slices that say the same as the Endpoints objects that services live by.
+fn mirrors(file: &LabFile, services: &[Service], problems: &mut Problems) -> Vec<EndpointSlice> {
+    let mut all = Vec::new();
     for written in &file.objects.endpoints {
         let faults = validate::endpoints(&written.object);
         faults.iter().for_each(|f| problems.push(told(codes::OBJECT_INVALID, f, written)));
-        all.extend(mirror(&written.object));
+        let key = ObjectKey::of(&written.object.metadata);
+        let service = services.iter().find(|s| ObjectKey::of(&s.metadata) == key);
+        if is_mirrored(&written.object, service) {
+            all.extend(mirror(&written.object));
+        } else if !is_kept_apart(&written.object) && file.damage.is_empty() {
+            let help = match service {
+                Some(_) => "its pods are found by its selector; take that out, or these endpoints",
+                None => "give them the name and namespace of a service without selector",
+            };
+            problems.push(
+                Problem::warning(
+                    codes::SERVICE_NO_PODS,
+                    format!("endpoints {key} belong to no service without selector"),
+                )
+                .at(written.name_place(), "nobody uses them")
+                .help(help),
+            );
+        }
     }
     all
 }
@@ -343,3 +369,6 @@ pub(super) fn node_ports(file: &LabFile, problems: &mut Problems) -> RangeInclus
         DEFAULT
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::core::v1::{EndpointAddress, ObjectReference};
 use k8s_openapi::api::discovery::v1::{EndpointHints, ForNode, ForZone};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sha2::{Digest, Sha256};
@@ -20,6 +20,8 @@ use super::{
 /// The label that ties a slice to its service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// The label by which an Endpoints object is kept out of the slices.
+const SKIP_MIRROR: &str = "endpointslice.kubernetes.io/skip-mirror";
 /// The controller's --max-endpoints-per-slice.
 const MOST_ENDPOINTS: usize = 100;
 
@@ -125,18 +127,19 @@ fn ports_of(ports: &[ServicePort], pod: &PodFacts) -> Vec<(String, i32, String)>
 fn endpoint(service: &Service, key: &ObjectKey, pod: &PodFacts) -> Endpoint {
     let spec = service.spec.as_ref();
     let publish = spec.and_then(|s| s.publish_not_ready_addresses).unwrap_or(false);
+    let ready = publish || (pod.ready && !pod.terminating);
     let own_name = pod.hostname.filter(|_| pod.subdomain == Some(key.name.as_str()));
     Endpoint {
         addresses: vec![pod.ip.to_string()],
         conditions: Some(EndpointConditions {
-            ready: Some(publish || (pod.ready && !pod.terminating)),
+            ready: Some(ready),
             serving: Some(pod.ready),
             terminating: Some(pod.terminating),
         }),
         hostname: own_name.map(str::to_owned),
         node_name: Some(pod.node.to_owned()),
         zone: pod.zone.map(str::to_owned),
-        hints: hints(spec.and_then(|s| s.traffic_distribution.as_deref()), pod),
+        hints: spec.filter(|_| ready).and_then(|s| hints(s.traffic_distribution.as_deref(), pod)),
         target_ref: Some(ObjectReference {
             kind: Some("Pod".to_owned()),
             name: Some(pod.name.to_owned()),
@@ -148,11 +151,8 @@ fn endpoint(service: &Service, key: &ObjectKey, pod: &PodFacts) -> Endpoint {
 }
 
 /// Which nodes or zones shall use an endpoint, by the service's trafficDistribution
-/// (`endpointslice/trafficdist`). Endpoints that end get none.
+/// (`endpointslice/trafficdist`). Endpoints that are not ready, by their condition, get none.
 fn hints(distribution: Option<&str>, pod: &PodFacts) -> Option<EndpointHints> {
-    if pod.terminating || !pod.ready {
-        return None;
-    }
     let zones = pod.zone.map(|zone| vec![ForZone { name: zone.to_owned() }]);
     match distribution? {
         "PreferSameNode" => {
@@ -184,7 +184,7 @@ fn slice(
     EndpointSlice {
         address_type: "IPv4".to_owned(),
         metadata: ObjectMeta {
-            name: Some(format!("{}-{}", key.name, suffix(key, number))),
+            name: Some(format!("{}-{}", key.name, suffix(key, &number.to_string()))),
             namespace: Some(key.namespace.clone()),
             labels: Some(labels),
             ..ObjectMeta::default()
@@ -195,39 +195,60 @@ fn slice(
 }
 
 /// Five letters, random in Kubernetes; here they follow from the service, so that a lab is the same
-/// every time.
-fn suffix(key: &ObjectKey, number: usize) -> String {
+/// every time. `which` tells one service's slices apart, also by who wrote them.
+fn suffix(key: &ObjectKey, which: &str) -> String {
     const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let digest = Sha256::digest(format!("{key}/{number}"));
+    let digest = Sha256::digest(format!("{key}/{which}"));
     digest.iter().take(5).map(|b| char::from(LETTERS[usize::from(*b) % LETTERS.len()])).collect()
 }
 
-/// The slices that say the same as an Endpoints object (Kubernetes' endpoint slice mirroring).
+/// Whether an Endpoints object says where a service leads: one of its name is there and has no
+/// selector, and nobody has said that it is not to be mirrored (`endpointslicemirroring`).
+pub fn is_mirrored(endpoints: &Endpoints, service: Option<&Service>) -> bool {
+    let chosen = |s: &Service| s.spec.as_ref().and_then(|s| s.selector.as_ref()).is_some_and(|s| !s.is_empty());
+    !is_kept_apart(endpoints) && service.is_some_and(|s| !chosen(s))
+}
+
+/// Whether an Endpoints object is marked as one that is not mirrored.
+pub fn is_kept_apart(endpoints: &Endpoints) -> bool {
+    endpoints.metadata.labels.as_ref().and_then(|l| l.get(SKIP_MIRROR)).is_some_and(|v| v == "true")
+}
+
+/// The slices that say the same as an Endpoints object (Kubernetes' endpoint slice mirroring): one
+/// for each of its subsets and families of addresses.
 pub fn mirror(endpoints: &Endpoints) -> Vec<EndpointSlice> {
     let key = ObjectKey::of(&endpoints.metadata);
-    let subsets = endpoints.subsets.iter().flatten().enumerate();
-    subsets
-        .map(|(n, subset)| {
-            let ready = subset.addresses.iter().flatten().map(|a| (a, true));
-            let all = ready.chain(subset.not_ready_addresses.iter().flatten().map(|a| (a, false)));
-            let mut labels = BTreeMap::from([(SERVICE_NAME.to_owned(), key.name.clone())]);
+    let mut slices = Vec::new();
+    for subset in endpoints.subsets.iter().flatten() {
+        let ready = subset.addresses.iter().flatten().map(|a| (a, true));
+        let all: Vec<_> = ready.chain(subset.not_ready_addresses.iter().flatten().map(|a| (a, false))).collect();
+        for (family, is_v4) in [("IPv4", true), ("IPv6", false)] {
+            let of_family =
+                |a: &&(&EndpointAddress, bool)| a.0.ip.parse().is_ok_and(|ip: IpAddr| ip.is_ipv4() == is_v4);
+            let chosen: Vec<Endpoint> = all.iter().filter(of_family).map(|a| mirrored(*a)).collect();
+            if chosen.is_empty() {
+                continue;
+            }
+            let mut labels = endpoints.metadata.labels.clone().unwrap_or_default();
+            labels.insert(SERVICE_NAME.to_owned(), key.name.clone());
             labels.insert(MANAGED_BY.to_owned(), "endpointslicemirroring-controller.k8s.io".to_owned());
-            EndpointSlice {
-                address_type: "IPv4".to_owned(),
+            slices.push(EndpointSlice {
+                address_type: family.to_owned(),
                 metadata: ObjectMeta {
-                    name: Some(format!("{}-{}", key.name, suffix(&key, n))),
+                    name: Some(format!("{}-{}", key.name, suffix(&key, &format!("mirror/{}", slices.len())))),
                     namespace: Some(key.namespace.clone()),
                     labels: Some(labels),
                     ..ObjectMeta::default()
                 },
-                endpoints: Some(all.map(mirrored).collect()),
+                endpoints: Some(chosen),
                 ports: Some(subset.ports.iter().flatten().map(mirrored_port).collect()),
-            }
-        })
-        .collect()
+            });
+        }
+    }
+    slices
 }
 
-fn mirrored((address, ready): (&k8s_openapi::api::core::v1::EndpointAddress, bool)) -> Endpoint {
+fn mirrored((address, ready): (&EndpointAddress, bool)) -> Endpoint {
     Endpoint {
         addresses: vec![address.ip.clone()],
         conditions: Some(EndpointConditions { ready: Some(ready), serving: Some(ready), terminating: Some(false) }),

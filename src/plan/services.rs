@@ -46,7 +46,7 @@ fn facts<'l>(lab: &'l Lab, pod: &'l Pod, state: PodState) -> Option<PodFacts<'l>
         node: pod.host.as_str(),
         zone,
         labels: &pod.labels,
-        // Kubernetes' own default: the pod's name counts where only the subdomain is written.
+        // Only what is written: a pod's name is no hostname of its endpoint.
         hostname: pod.hostname.as_deref(),
         subdomain: pod.subdomain.as_deref(),
         ports: pod.ports().map(|p| (p.name.as_deref(), p.number, p.protocol.to_string())).collect(),

@@ -5,7 +5,7 @@
 //! edit must not fail: one that finds nothing to change does nothing, and whether there was something
 //! is asked before, of the running lab.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -124,7 +124,39 @@ pub fn push(edits: &mut Vec<Edit>, edit: Edit) {
         (Edit::Replace(old), Edit::Delete(gone)) => gone.kind != ObjectKind::Pod || *old != gone.key,
         (old, new) => old != new,
     });
+    let hides = matches!(edit, Edit::Apply(_) | Edit::Delete(_));
     edits.push(edit);
+    if hides {
+        drop_hidden(edits);
+    }
+}
+
+/// Drop manifests of which every object is put again or deleted by a later edit.
+fn drop_hidden(edits: &mut Vec<Edit>) {
+    let mut later: BTreeSet<ObjectRef> = BTreeSet::new();
+    let mut kept = Vec::new();
+    for edit in edits.drain(..).rev() {
+        match &edit {
+            Edit::Apply(manifest) => {
+                let objects = names(manifest);
+                // One without objects is kept: what is wrong with it is to be told.
+                if !objects.is_empty() && objects.iter().all(|o| is_hidden(o, &later)) {
+                    continue;
+                }
+                later.extend(objects);
+            }
+            Edit::Delete(object) => drop(later.insert(object.clone())),
+            Edit::Scale { .. } | Edit::Replace(_) => {}
+        }
+        kept.push(edit);
+    }
+    kept.reverse();
+    *edits = kept;
+}
+
+/// Whether an object is among these.
+fn is_hidden(object: &ObjectRef, later: &BTreeSet<ObjectRef>) -> bool {
+    later.contains(object)
 }
 
 /// Work an edit into what was loaded.

@@ -3,12 +3,13 @@
 use serde_json::Value;
 
 use crate::as_root_and_ordinary_user;
-use crate::harness::{Background, Bench, until};
+use crate::harness::{Background, Bench, Ran, until};
 
 as_root_and_ordinary_user![
     objects_are_applied_changed_and_deleted,
     a_manifest_with_a_fault_leaves_the_lab_as_it_was,
     a_deleted_pod_is_terminating_until_its_program_has_ended,
+    a_pod_whose_deletion_fails_stays_and_its_program_begins_anew,
     a_program_that_does_not_end_is_ended_when_its_time_is_over,
     a_deployments_pod_is_followed_by_another_one,
     a_deployment_is_scaled,
@@ -100,8 +101,8 @@ fn a_manifest_with_a_fault_leaves_the_lab_as_it_was(bench: &Bench) {
     bench.ok(&["apply", "-f", &file(bench, "more.yaml", MORE)]);
 }
 
-/// A lab with a pod whose program does `on_term` when it is told to end.
-fn with_program(bench: &Bench, on_term: &str) {
+/// A lab with a pod whose program does `on_term` when it is told to end. Returns what its file says.
+fn with_program(bench: &Bench, on_term: &str) -> String {
     let script = format!("trap '{on_term}' TERM; echo begun; while true; do sleep 0.05; done");
     let script = serde_json::to_string(&script).expect("text");
     let text = format!(
@@ -111,6 +112,7 @@ fn with_program(bench: &Bench, on_term: &str) {
     );
     bench.up(&bench.write(&text));
     until("the program listens for its end", || bench.ok(&["logs", "p"]).contains("begun"));
+    text
 }
 
 fn a_deleted_pod_is_terminating_until_its_program_has_ended(bench: &Bench) {
@@ -122,11 +124,42 @@ fn a_deleted_pod_is_terminating_until_its_program_has_ended(bench: &Bench) {
     let conditions = &endpoint(bench, "svc")["conditions"];
     assert_eq!((&conditions["ready"], &conditions["serving"]), (&false.into(), &true.into()), "{conditions}");
     assert!(bench.row("p").contains("Terminating"), "{}", bench.row("p"));
+    let pod = bench.pod("p")["metadata"].clone();
+    let second = |field: &str| {
+        let written = pod[field].as_str().unwrap_or_default();
+        written.parse::<k8s_openapi::jiff::Timestamp>().unwrap_or_else(|e| panic!("{e}: {pod}")).as_second()
+    };
+    let lives = second("deletionTimestamp") - second("creationTimestamp");
+    assert!(lives >= 30, "it may end for 30 s from when it was asked to: {pod}");
     let rules = bench.sh("node1", "iptables-save -t nat 2>/dev/null || iptables-nft-save -t nat");
     assert!(rules.contains("default/svc ->"), "the only endpoint is used while it ends:\n{rules}");
     std::fs::write(&go, "").expect("a file");
     until("the pod is gone", || names(bench, &["get", "pods"]).is_empty());
     drop(deleting);
+    bench.is_as_planned();
+}
+
+fn a_pod_whose_deletion_fails_stays_and_its_program_begins_anew(bench: &Bench) {
+    use std::process::Stdio;
+    let go = bench.path("go");
+    let on_term = format!("while [ ! -e {} ]; do sleep 0.05; done; echo over; exit 0", go.display());
+    let before = with_program(bench, &on_term);
+    let mut delete = bench.labctl(&["delete", "pod", "p"]);
+    let delete = delete.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("labctl delete");
+    until("the pod counts as terminating", || endpoint(bench, "svc")["conditions"]["terminating"] == true);
+    // Somebody needs the pod meanwhile.
+    let needed = bench.write(&format!("{before}probes: [{{ name: needed, from: p, ping: node1 }}]\n"));
+    bench.ok(&["up", &needed, "--no-probes"]);
+    std::fs::write(&go, "").expect("a file");
+    let said = Ran::from_output(&delete.wait_with_output().expect("its end"), "labctl delete pod p");
+    assert_ne!(said.code, 0, "{said}");
+    assert!(said.stderr.contains("(p)") && said.stderr.contains("started anew"), "{said}");
+    until("the program runs again", || {
+        let written = bench.ok(&["logs", "p"]);
+        written.contains("begun") && !written.contains("over")
+    });
+    until("it is an endpoint again", || endpoint(bench, "svc")["conditions"]["ready"] == true);
+    assert_eq!(bench.pod("p")["metadata"]["deletionTimestamp"], Value::Null);
     bench.is_as_planned();
 }
 

@@ -120,3 +120,52 @@ fn endpoints_of_the_older_kind_become_slices() {
     let ready: Vec<_> = all.iter().map(|e| e.conditions.as_ref().unwrap().ready.unwrap()).collect();
     assert_eq!(ready, [true, false]);
 }
+
+#[test]
+fn a_mirror_has_a_slice_for_each_family_and_another_name_than_the_controllers() {
+    let endpoints: Endpoints = serde_json::from_value(serde_json::json!({
+        "metadata": { "name": "tea-svc", "labels": { "team": "a" } },
+        "subsets": [{ "addresses": [{ "ip": "10.1.1.1" }, { "ip": "fd00::1" }], "ports": [{ "port": 5432 }] }]
+    }))
+    .unwrap();
+    let slices = mirror(&endpoints);
+    let seen: Vec<_> =
+        slices.iter().map(|s| (s.address_type.as_str(), &s.endpoints.as_ref().unwrap()[0].addresses[0])).collect();
+    assert_eq!(seen, [("IPv4", &"10.1.1.1".to_owned()), ("IPv6", &"fd00::1".to_owned())]);
+    assert_eq!(slices[0].metadata.labels.as_ref().unwrap()["team"], "a");
+    let own = of_service(&service(serde_json::json!({ "selector": { "a": "b" } })), &PodIndex::new(&[]));
+    let names: std::collections::HashSet<_> = slices.iter().chain(&own).map(|s| &s.metadata.name).collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+}
+
+#[test]
+fn only_what_a_service_without_selector_lives_by_is_mirrored() {
+    let endpoints = |labels| -> Endpoints {
+        serde_json::from_value(serde_json::json!({ "metadata": { "name": "tea-svc", "labels": labels } })).unwrap()
+    };
+    let plain = endpoints(serde_json::json!({}));
+    let without = service(serde_json::json!({ "ports": [{ "port": 80 }] }));
+    let with = service(serde_json::json!({ "selector": { "app": "tea" }, "ports": [{ "port": 80 }] }));
+    assert!(is_mirrored(&plain, Some(&without)));
+    assert!(!is_mirrored(&plain, Some(&with)));
+    assert!(!is_mirrored(&plain, None));
+    let marked = |value: &str| endpoints(serde_json::json!({ (SKIP_MIRROR): value }));
+    assert!(!is_mirrored(&marked("true"), Some(&without)));
+    assert!(is_mirrored(&marked("false"), Some(&without)));
+}
+
+#[test]
+fn hints_go_by_whether_the_endpoint_is_ready() {
+    let tea = labels("tea");
+    let has_hints = |ready, terminating, publish| {
+        let pods = [PodFacts { ready, terminating, ..pod("tea-1", "10.244.1.2", &tea) }];
+        let service = service(serde_json::json!({
+            "selector": { "app": "tea" }, "ports": [{ "port": 80 }],
+            "trafficDistribution": "PreferSameNode", "publishNotReadyAddresses": publish
+        }));
+        only(&of_service(&service, &PodIndex::new(&pods))).1[0].hints.is_some()
+    };
+    assert!(has_hints(true, false, false));
+    assert!(!has_hints(false, false, false) && !has_hints(true, true, false));
+    assert!(has_hints(false, false, true) && has_hints(true, true, true));
+}

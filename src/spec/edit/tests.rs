@@ -101,6 +101,33 @@ fn edits_that_mean_nothing_any_more_are_forgotten() {
 }
 
 #[test]
+fn a_manifest_whose_objects_are_all_put_again_or_deleted_is_forgotten() {
+    let both = manifest(
+        "apiVersion: v1\nkind: Service\nmetadata: { name: tea-svc }\nspec: { ports: [{ port: 1 }] }\n---\n\
+         apiVersion: v1\nkind: Service\nmetadata: { name: milk }\nspec: { ports: [{ port: 1 }] }\n",
+    );
+    let mut edits = vec![Edit::Apply(both.clone())];
+    for port in 1..50 {
+        push(&mut edits, Edit::Apply(service(port)));
+    }
+    // Milk is still in the first one alone.
+    assert_eq!(edits, [Edit::Apply(both), Edit::Apply(service(49))]);
+    let services = |edits: &[Edit]| {
+        loaded(edits).file.objects.services.iter().map(|s| ObjectKey::of(&s.object.metadata).name).collect::<Vec<_>>()
+    };
+    assert_eq!(services(&edits), ["tea-svc", "milk"]);
+    let milk = Edit::Delete(object(ObjectKind::Service, "default", "milk"));
+    push(&mut edits, milk.clone());
+    assert_eq!(edits, [Edit::Apply(service(49)), milk]);
+    assert_eq!(services(&edits), ["tea-svc"]);
+    // A scale that came between is not undone.
+    let scale = Edit::Scale { deployment: ObjectKey::new("default", "tea"), replicas: 7 };
+    push(&mut edits, scale.clone());
+    push(&mut edits, Edit::Apply(service(1)));
+    assert_eq!(edits[1..], [scale, Edit::Apply(service(1))]);
+}
+
+#[test]
 fn a_manifest_with_a_fault_is_told_at_its_place() {
     let found = loaded(&[Edit::Apply(manifest("apiVersion: v1\nkind: Service\nmetadata: { name: x }\nspce: {}\n"))]);
     let problem = found.problems.iter().find(|p| p.is_error()).expect("an error");
