@@ -8,7 +8,7 @@
 pub mod at;
 pub mod beside;
 pub mod damage;
-pub mod de;
+mod de;
 pub mod edit;
 mod fault;
 pub mod load;

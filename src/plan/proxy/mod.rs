@@ -6,7 +6,7 @@
 //! service may use on this node (`topology.go`), [`decision`] which chains that takes, [`nat`] and
 //! [`filter`] write one service's lines (`syncProxyRules` in `iptables/proxier.go`), and [`fixed`]
 //! what is there without any service. The result is [`ProxyRules`]: its lines are kept by service,
-//! so that [`sync`] can write only what changed. [`canonical`] turns them into the form in which
+//! so that [`sync()`] can write only what changed. [`canonical`] turns them into the form in which
 //! `iptables-save` prints them, and [`explain`] tells people what they are for. Beside the rules stand [`conntrack`] (whose entries must go),
 //! [`health`] (what a health check port answers) and [`sysctl`]. How rules get into a kernel is not
 //! decided here.

@@ -35,9 +35,9 @@ impl Given {
         if let Value::List(items) = document.value {
             items.into_iter().for_each(|item| self.take(item, of, problems));
         } else if kind == "Service" {
-            self.services.extend(object(document, problems));
+            self.services.extend(object("Service", document, problems));
         } else if kind == "EndpointSlice" {
-            self.slices.extend(object(document, problems));
+            self.slices.extend(object("EndpointSlice", document, problems));
         } else if let Some(of) = kind.strip_suffix("List")
             && let Value::Map(entries) = document.value
             && let Some(items) = entries.into_iter().find(|e| e.key.text == "items")
@@ -48,7 +48,7 @@ impl Given {
 }
 
 /// An object; nothing where a field that is known has a value that it cannot have.
-fn object<T: DeserializeOwned + Default>(node: Node, problems: &mut Problems) -> Option<T> {
+fn object<T: DeserializeOwned + Default>(kind: &str, node: Node, problems: &mut Problems) -> Option<T> {
     let name = node.get("metadata").and_then(|m| m.get("name")).and_then(Node::text).unwrap_or("without a name");
     let name = name.to_owned();
     let mut found = Problems::default();
@@ -59,7 +59,7 @@ fn object<T: DeserializeOwned + Default>(node: Node, problems: &mut Problems) ->
             problem.severity = Severity::Warning;
         }
         sound &= !problem.is_error();
-        problems.push(Problem { message: format!("{name}: {}", problem.message), ..problem });
+        problems.push(Problem { message: format!("{kind} {name}: {}", problem.message), ..problem });
     }
     sound.then_some(object)
 }
