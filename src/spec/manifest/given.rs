@@ -103,7 +103,7 @@ mod tests {
     fn a_value_of_the_wrong_type_is_told_at_its_place() {
         let (given, problems) = read("kind: Service\nmetadata: { name: a }\nspec: { ports: [{ port: x }] }\n");
         assert!(given.services.is_empty());
-        assert!(problems[0].is_error() && problems[0].message.starts_with("a: "), "{problems:?}");
+        assert!(problems[0].is_error() && problems[0].message.starts_with("Service a: "), "{problems:?}");
         assert!(problems[0].labels[0].0.start > 40, "{problems:?}");
     }
 }
