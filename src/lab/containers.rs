@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::diag::{Place, Problem, Problems, codes, did_you_mean};
+use crate::objects::validate::is_port_name;
 use crate::spec::at::At;
 use crate::spec::damage::Damage;
 use crate::spec::types::{
@@ -207,13 +208,6 @@ pub(super) fn ports(written: &[At<PortSpec>], problems: &mut Problems) -> Vec<Po
         all.push(Port { number, protocol: spec.protocol, name: spec.name.as_ref().map(|n| n.value.clone()) });
     }
     all
-}
-
-fn is_port_name(name: &str) -> bool {
-    super::names::check_label(name).is_ok()
-        && name.len() <= 15
-        && !name.contains("--")
-        && name.contains(|c: char| c.is_ascii_lowercase())
 }
 
 fn port_taken(number: u16, protocol: Protocol, place: Place, first: Place) -> Problem {

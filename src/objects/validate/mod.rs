@@ -8,5 +8,6 @@ mod service;
 mod slice;
 
 pub use meta::{is_dns_subdomain, is_label_key, is_label_value};
+pub use ports::is_port_name;
 pub use service::service;
 pub use slice::{endpoints, slice};
