@@ -11,7 +11,7 @@ use crate::doctor::tryout;
 use crate::kernel::birth;
 use crate::kernel::process::{ENTER_VERB, Errand, PLACE_FD, STARTED_FD};
 use crate::kernel::room::{self, Keeper};
-use crate::workload::{dns, flanneld};
+use crate::workload::{dns, flanneld, ingress};
 
 /// The exit code where a program cannot be started, as shells have it.
 const NOT_STARTED: u8 = 127;
@@ -25,6 +25,7 @@ pub fn run() -> Option<ExitCode> {
         ENTER_VERB => Some(enter(&args[1..])),
         flannelds::VERB => Some(flanneld(&args[1..])),
         dns::VERB => Some(coredns(&args[1..])),
+        ingress::VERB => Some(ingress_controller(&args[1..])),
         _ => None,
     }
 }
@@ -105,5 +106,15 @@ fn coredns(args: &[OsString]) -> ExitCode {
     match dns::run(&config, io::stdin()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => complain("coredns", &e),
+    }
+}
+
+fn ingress_controller(args: &[OsString]) -> ExitCode {
+    birth::name_process("ingress");
+    let config = args.first().and_then(|c| serde_json::from_str::<ingress::Config>(c.to_str()?).ok());
+    let Some(config) = config else { return complain(ingress::VERB, &"this verb is labctl's own") };
+    match ingress::run(&config, io::stdin()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => complain("ingress", &e),
     }
 }

@@ -4,7 +4,8 @@
 //! same plan. One file per mechanism: [`underlay`] (switches and router), [`bridge`] (what the CNI
 //! plug-ins make for pods), [`flannel`] with one file a back end, [`machine`] (what every
 //! namespace has), [`proxy`] (kube-proxy's rules, of objects instead of a lab), [`services`] (what a
-//! lab's services become), [`balancers`] (what their load balancers are at the router). [`diff`] says which steps lead from one plan to another; [`rules`] are iptables
+//! lab's services become), [`balancers`] (what their load balancers are at the router),
+//! [`ingress`] (what an ingress controller must do). [`diff`] says which steps lead from one plan to another; [`rules`] are iptables
 //! rules as values; [`deviation`] has what is only ever read back. Making it true is `kernel`'s.
 
 pub mod balancers;
@@ -12,6 +13,7 @@ pub mod bridge;
 pub mod deviation;
 pub mod diff;
 pub mod flannel;
+pub mod ingress;
 pub mod machine;
 pub mod proxy;
 pub mod rules;

@@ -212,15 +212,15 @@ fn manifests(folder: &Path, pattern: &str) -> Vec<Manifest> {
     let refused = |problem: Problem| {
         vec![Manifest { asked: Some(pattern.to_owned()), name: pattern.to_owned(), text: Err(problem) }]
     };
+    // Asked of the pattern alone, so that the place that is told is a place in what was written.
+    if let Err(e) = glob::Pattern::new(pattern) {
+        let problem = Problem::error(codes::FILE_UNREADABLE, format!("`{pattern}` is no pattern for files: {e}"));
+        return refused(problem.help("write a path, in which `*` stands for any letters of a name"));
+    }
     // Letters of the folder's own name stand for themselves.
     let whole = Path::new(&glob::Pattern::escape(&folder.to_string_lossy())).join(pattern);
-    let paths = match glob::glob(&whole.to_string_lossy()) {
-        Ok(paths) => paths,
-        Err(e) => {
-            let problem = Problem::error(codes::FILE_UNREADABLE, format!("`{pattern}` is no pattern for files: {e}"));
-            return refused(problem.help("write a path, in which `*` stands for any letters of a name"));
-        }
-    };
+    // What is a pattern is one behind a folder, too.
+    let paths = glob::glob(&whole.to_string_lossy()).into_iter().flatten();
     let found: Vec<PathBuf> = paths.filter_map(Result::ok).filter(|p| p.is_file()).take(MOST_MANIFESTS).collect();
     if found.is_empty() {
         let problem =

@@ -1,0 +1,14 @@
+//! Ingress as a pure function: from the objects (ingresses, secrets, ConfigMaps, services) to what a
+//! controller must do, whichever controller that is.
+//!
+//! [`Routing`] is the answer in a form of its own, which names no product: virtual hosts, their
+//! locations in the order in which they are tried, backends, certificates, settings. The built-in
+//! controller serves it as it is; nginx' and HAProxy's configurations are written from it. Which pods
+//! stand behind a backend changes more often than any of this and is told apart, as [`Endpoints`], so
+//! that nobody need be reloaded when a pod comes or goes. [`Routing::choose`] is the one
+//! place that knows which location takes a request. Serving is `crate::workload::ingress`'s.
+
+mod choice;
+mod types;
+
+pub use types::*;

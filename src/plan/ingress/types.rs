@@ -1,0 +1,233 @@
+//! What a controller must do, as plain data: it crosses the control channel to the controller's
+//! process as JSON and is compared to find out whether a reload is due.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::objects::ObjectKey;
+
+/// Everything that a controller must do, but for endpoints.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Routing {
+    /// Virtual hosts: exact names first, then wildcards, then the one for every other name, each kind by name.
+    /// A request belongs to the first that fits and to no other, also where that has no location for it.
+    pub servers: Vec<Server>,
+    pub backends: BTreeMap<BackendName, Backend>,
+    /// Who answers what no location takes; the controller itself, with 404, where nobody is named.
+    pub default_backend: Option<BackendName>,
+    /// By secret.
+    pub certificates: BTreeMap<SecretName, Certificate>,
+    /// What is shown to those who ask for a name without a certificate of its own: that of
+    /// `defaultSSLCertificate`, or else one signed by nobody ("Kubernetes Ingress Controller Fake Certificate").
+    pub default_certificate: Option<Certificate>,
+    pub settings: Settings,
+}
+
+/// `NAMESPACE-SERVICE-PORT`, as ingress-nginx calls its upstreams; unique, of letters, digits, `-` and `.`.
+pub type BackendName = String;
+
+/// `NAMESPACE/NAME` of a Secret.
+pub type SecretName = String;
+
+/// A virtual host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Server {
+    pub host: HostPattern,
+    /// Set where the host is named under `tls` of an ingress; a name whose secret is missing or broken
+    /// has TLS with the default certificate.
+    pub tls: Option<Tls>,
+    /// In the order in which they are tried: the first that fits takes the request.
+    pub locations: Vec<Location>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tls {
+    /// Key into [`Routing::certificates`]; nothing: the default certificate.
+    pub certificate: Option<SecretName>,
+    pub source: Source,
+}
+
+/// Which names a virtual host answers to; in lower case.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HostPattern {
+    Name(String),
+    /// `*.foo.com` as `foo.com`: exactly one label before it.
+    Wildcard(String),
+    Any,
+}
+
+/// What happens to requests for some paths of a virtual host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Location {
+    pub path: PathPattern,
+    pub backend: BackendName,
+    pub options: Options,
+    pub source: Source,
+}
+
+/// Which paths a location takes. Paths are compared byte by byte, case-sensitively, without the query.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PathPattern {
+    Exact(String),
+    /// Element by element: `/foo` takes `/foo`, `/foo/` and `/foo/bar`, not `/foobar`. As it was written;
+    /// a `/` at its end means nothing.
+    Prefix(String),
+    /// Letter by letter, which is what ingress-nginx does with ImplementationSpecific.
+    Begin(String),
+    /// A regular expression that the path must begin with, without regard to case: paths of a host for
+    /// which an ingress asks for `use-regex` or a rewrite, as ingress-nginx documents it.
+    Regex(String),
+}
+
+/// Where a part of the configuration comes from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Source {
+    pub ingress: ObjectKey,
+    /// The field, such as `spec.rules[0].http.paths[1]`.
+    pub field: String,
+}
+
+/// What an ingress' annotations ask for, with the ConfigMap's settings where they are silent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Options {
+    /// What the whole path becomes; `$1` to `$9` stand for the groups of [`PathPattern::Regex`].
+    pub rewrite: Option<String>,
+    /// Where a request for `/` is sent, with 302.
+    pub app_root: Option<String>,
+    /// Whether plain http is answered with 308 to https.
+    pub ssl_redirect: bool,
+    /// Who may come: all where it is empty, else others get 403.
+    pub allow: Vec<IpNet>,
+    /// The largest body in bytes, beyond which the answer is 413; 0: any.
+    pub body_size: u64,
+    pub connect_timeout: Duration,
+    /// How long an endpoint may be silent.
+    pub read_timeout: Duration,
+    /// How long an endpoint may take nothing.
+    pub send_timeout: Duration,
+}
+
+/// The pods of a service's port.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Backend {
+    pub service: ObjectKey,
+    /// The service's port as the ingress has it: a number or a name.
+    pub port: String,
+    pub protocol: BackendProtocol,
+    pub affinity: Option<Affinity>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum BackendProtocol {
+    #[default]
+    Http,
+    Https,
+    /// HTTP/2 in the clear.
+    Grpc,
+    Grpcs,
+}
+
+/// Affinity by cookie.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Affinity {
+    /// The cookie's name; ingress-nginx' `INGRESSCOOKIE` where none is written.
+    pub cookie: String,
+    pub path: String,
+    pub max_age: Option<u64>,
+    pub same_site: Option<String>,
+    pub secure: bool,
+    pub change_on_failure: bool,
+}
+
+/// A certificate chain and its key, both in PEM.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    pub chain: String,
+    pub key: String,
+}
+
+impl std::fmt::Debug for Certificate {
+    /// Without the key, which has no business in logs and reports.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Certificate").field("chain", &self.chain).finish_non_exhaustive()
+    }
+}
+
+/// What holds for the whole controller: ConfigMap fields that mean the same for all controllers, and
+/// the rest for the one that knows them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// How long a connection may be idle between requests (`keep-alive`).
+    pub keep_alive: Duration,
+    /// How many requests a connection may bring (`keep-alive-requests`).
+    pub keep_alive_requests: u32,
+    /// How long a request's head (`client-header-timeout`) may take.
+    pub header_timeout: Duration,
+    /// How long may pass between two reads of a body (`client-body-timeout`).
+    pub body_timeout: Duration,
+    /// Whether X-Forwarded-* of a request are believed (`use-forwarded-headers`).
+    pub use_forwarded_headers: bool,
+    /// Whether HTTP/2 is spoken over TLS (`use-http2`).
+    pub http2: bool,
+    /// `proxy-next-upstream-tries`; 0: as many as there are endpoints.
+    pub tries: u32,
+    /// All fields of the ConfigMap as written, for controllers that merge them into their files.
+    pub fields: BTreeMap<String, String>,
+}
+
+/// Who serves each backend now: only endpoints that are ready. A backend that is missing has none.
+pub type Endpoints = BTreeMap<BackendName, Vec<Endpoint>>;
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Endpoint {
+    pub address: SocketAddr,
+    /// `NAMESPACE/NAME` of the pod, for the log; empty where no pod is named.
+    pub pod: String,
+}
+
+/// What a controller's process is told, a line of JSON each, on its standard input.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Update {
+    Routing(Box<Routing>),
+    Endpoints(Endpoints),
+}
+
+impl Default for Settings {
+    /// As ingress-nginx has them.
+    fn default() -> Self {
+        Settings {
+            keep_alive: Duration::from_secs(75),
+            keep_alive_requests: 1000,
+            header_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(60),
+            use_forwarded_headers: false,
+            http2: true,
+            tries: 3,
+            fields: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Options {
+    /// As ingress-nginx has them for a host without TLS.
+    fn default() -> Self {
+        Options {
+            rewrite: None,
+            app_root: None,
+            ssl_redirect: false,
+            allow: Vec::new(),
+            body_size: 1 << 20,
+            connect_timeout: Duration::from_secs(5),
+            read_timeout: Duration::from_secs(60),
+            send_timeout: Duration::from_secs(60),
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! The control channel: updates in, the newest routing and endpoints out.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use tokio::sync::{oneshot, watch};
+
+use crate::plan::ingress::Update;
+use crate::workload::lines;
+
+use super::{Told, log};
+
+/// Hear updates. The second value tells of the end, and of an error that was the reason.
+pub fn listen(control: impl Read + Send + 'static) -> io::Result<(Told, oneshot::Receiver<io::Result<()>>)> {
+    let (routing, routing_told) = watch::channel(None);
+    let (endpoints, endpoints_told) = watch::channel(Arc::default());
+    let ended = lines::follow(control, move |line| {
+        match serde_json::from_slice(line) {
+            Ok(Update::Routing(new)) => drop(routing.send_replace(Some(Arc::from(new)))),
+            Ok(Update::Endpoints(new)) => drop(endpoints.send_replace(Arc::new(new))),
+            Err(problem) => log(format_args!("an update was refused: {problem}")),
+        }
+        Ok(())
+    })?;
+    let told = Told { routing: routing_told, endpoints: endpoints_told, healthy: watch::Sender::new(false) };
+    Ok((told, ended))
+}
