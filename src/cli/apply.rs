@@ -77,7 +77,7 @@ pub fn delete(args: &DeleteArgs) -> Done {
     send(&client, text, objects.iter().cloned().map(Edit::Delete).collect(), grace)?;
     for ObjectRef { kind, key } in objects {
         match kind {
-            ObjectKind::Namespace => output::line(format_args!("{kind} \"{}\" deleted", key.name)),
+            kind if !kind.is_namespaced() => output::line(format_args!("{kind} \"{}\" deleted", key.name)),
             _ => output::line(format_args!("{kind} \"{}\" deleted from {} namespace", key.name, key.namespace)),
         }
     }
@@ -121,7 +121,18 @@ fn named(words: &[String], namespace: Option<&str>) -> Result<Vec<ObjectRef>, Bo
 
 fn object(word: &str, name: &str, namespace: Option<&str>) -> Result<ObjectRef, Box<Problem>> {
     let Some(kind) = ObjectKind::of(word) else {
-        let kinds = ["pod", "deployment", "service", "endpointslice", "endpoints", "namespace"];
+        let kinds = [
+            "pod",
+            "deployment",
+            "service",
+            "endpointslice",
+            "endpoints",
+            "ingress",
+            "ingressclass",
+            "secret",
+            "configmap",
+            "namespace",
+        ];
         let help = match did_you_mean(word, kinds) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("there are {}", kinds.join(", ")),
@@ -134,7 +145,7 @@ fn object(word: &str, name: &str, namespace: Option<&str>) -> Result<ObjectRef, 
         (None, Some((namespace, name))) => (namespace, name),
         (namespace, _) => (namespace.unwrap_or("default"), name),
     };
-    let namespace = if kind == ObjectKind::Namespace { "default" } else { namespace };
+    let namespace = if kind.is_namespaced() { namespace } else { "default" };
     Ok(ObjectRef { kind, key: ObjectKey::new(namespace, name) })
 }
 

@@ -104,6 +104,8 @@ pub fn pod(lab: &Lab, pod: &Pod) -> NsPlan {
         match &container.run {
             Run::Echo => ns.listeners.extend(listeners(&container.ports, Some(host), pod.ip())),
             Run::Dns => ns.dns = lab.dns.as_ref().map(|dns| dns_server(lab, dns, pod)),
+            // The daemon starts it, as it alone knows what the controller must do.
+            Run::Ingress => {}
             Run::Program { command, env } => ns.programs.push(Program {
                 name: container.name.clone(),
                 command: command.clone(),
