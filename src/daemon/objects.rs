@@ -30,8 +30,7 @@ fn status(daemon: &Daemon, ns: &NsName, container: &Container) -> Status {
         // The echo server is part of the daemon itself.
         Run::Echo => (State::Running { pid: std::process::id() }, 0),
         Run::Dns => daemon.services.dns.state(ns).unwrap_or((creating(), 0)),
-        Run::Ingress => (creating(), 0),
-        Run::Program { .. } => daemon
+        Run::Program { .. } | Run::Ingress => daemon
             .workloads
             .program(ns, &container.name, |s| (s.state.borrow().clone(), *s.restarts.borrow()))
             .unwrap_or((creating(), 0)),

@@ -11,10 +11,10 @@ mod controller;
 mod resolve;
 mod secrets;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::objects::{Ingress, IngressClass, ObjectKey, Service, service_type};
 use crate::spec::value::Labels;
@@ -82,7 +82,7 @@ pub struct Controller {
 }
 
 /// The program that serves.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Driver {
     #[default]
@@ -163,6 +163,12 @@ pub fn class_of(ingress: &Ingress) -> Option<&str> {
 }
 
 impl Lab {
+    /// The names that rules of served ingresses have, but for wildcards; sorted.
+    pub fn ingress_hosts(&self) -> BTreeSet<&str> {
+        let served = self.ingress.iter().flat_map(|layer| &layer.ingresses);
+        served.flat_map(secrets::rule_hosts).filter(|host| !host.starts_with('*')).collect()
+    }
+
     /// The service of the ingress controller.
     pub fn ingress_service(&self) -> Option<&Service> {
         self.ingress.as_ref()?;
