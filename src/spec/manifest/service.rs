@@ -22,7 +22,31 @@ pub fn of_section(section: Node, problems: &mut Problems) -> Vec<Written<Service
         );
         return Vec::new();
     }
-    entries(section).into_iter().filter_map(|entry| object(manifest(entry), problems)).collect()
+    entries(section).into_iter().filter_map(|entry| checked(manifest(entry), problems)).collect()
+}
+
+/// A service. One that has a deployment's selector is told what a service's looks like.
+pub(super) fn checked(document: Node, problems: &mut Problems) -> Option<Written<Service>> {
+    let selector = document.get("spec").and_then(|spec| spec.get("selector"));
+    for field in ["matchLabels", "matchExpressions"] {
+        let Some(entry) = selector.and_then(|s| s.entry(field)) else { continue };
+        if matches!(entry.value.value, Value::Text(_)) {
+            continue;
+        }
+        let labels = entries(entry.value.clone()).into_iter();
+        let labels = labels.filter_map(|e| Some(format!("{}: {}", e.key.text, e.value.text()?)));
+        let example = Some(labels.collect::<Vec<_>>().join(", ")).filter(|l| !l.is_empty());
+        problems.push(
+            Problem::error(codes::OBJECT_INVALID, format!("a service's selector has no `{field}`"))
+                .at(entry.key.place, "is a deployment's")
+                .help(format!(
+                    "write the labels at once: `selector: {{ {} }}`",
+                    example.as_deref().unwrap_or("app: tea")
+                )),
+        );
+        return None;
+    }
+    object(document, problems)
 }
 
 /// The manifest that says the same as an entry of `services`.
