@@ -66,7 +66,7 @@ fn look_up(client: &Client, objects: Vec<ObjectRef>) -> Result<(Vec<ObjectRef>, 
 fn tell(object: &ObjectRef) {
     let ObjectRef { kind, key } = object;
     match kind {
-        ObjectKind::Namespace => output::line(format_args!("{kind} \"{}\" deleted", key.name)),
+        kind if !kind.is_namespaced() => output::line(format_args!("{kind} \"{}\" deleted", key.name)),
         _ => output::line(format_args!("{kind} \"{}\" deleted from {} namespace", key.name, key.namespace)),
     }
 }

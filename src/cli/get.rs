@@ -178,7 +178,7 @@ fn draw_all(args: &GetArgs, found: &[Found], wide: bool) -> String {
 fn nothing(args: &GetArgs, first: &Found, only: bool, wide: bool) -> String {
     match object_kind(first.kind) {
         None if only => draw(args, first.kind, &[], wide),
-        Some(ObjectKind::Namespace) if only => draw(args, first.kind, &[], wide),
+        Some(kind) if only && !kind.is_namespaced() => draw(args, first.kind, &[], wide),
         _ if args.scope.all_namespaces => "No resources found\n".to_owned(),
         _ => format!("No resources found in {} namespace.\n", args.scope.namespace),
     }
@@ -200,6 +200,6 @@ fn draw(args: &GetArgs, kind: Kind, items: &[Value], wide: bool) -> String {
         Kind::Networks | Kind::Rules => &tables::NETWORKS,
     };
     // Hosts, clients and networks are in no namespace.
-    let in_namespaces = object_kind(kind).is_some_and(|k| k != ObjectKind::Namespace);
+    let in_namespaces = object_kind(kind).is_some_and(ObjectKind::is_namespaced);
     tables::table(items, columns, tables::Look { all_namespaces: look.all_namespaces && in_namespaces, ..look })
 }

@@ -15,6 +15,10 @@ pub fn path(kind: ObjectKind, namespace: Option<&str>) -> String {
         ObjectKind::Pod => ("/api/v1", "pods"),
         ObjectKind::Service => ("/api/v1", "services"),
         ObjectKind::Endpoints => ("/api/v1", "endpoints"),
+        ObjectKind::Secret => ("/api/v1", "secrets"),
+        ObjectKind::ConfigMap => ("/api/v1", "configmaps"),
+        ObjectKind::Ingress => ("/apis/networking.k8s.io/v1", "ingresses"),
+        ObjectKind::IngressClass => return "/apis/networking.k8s.io/v1/ingressclasses".to_owned(),
         ObjectKind::Namespace => return "/api/v1/namespaces".to_owned(),
         ObjectKind::Deployment => ("/apis/apps/v1", "deployments"),
         ObjectKind::EndpointSlice => ("/apis/discovery.k8s.io/v1", "endpointslices"),
@@ -49,8 +53,8 @@ pub fn one(client: &Client, kind: ObjectKind, key: &ObjectKey) -> Result<Value, 
     if let Some(found) = all.iter().find(called) {
         return Ok(found.clone());
     }
-    if kind == ObjectKind::Namespace {
-        return Err(not_found("namespace", &key.name, None, all.iter().map(|item| text(item, "/metadata/name"))));
+    if !kind.is_namespaced() {
+        return Err(not_found(&kind.to_string(), &key.name, None, all.iter().map(|item| text(item, "/metadata/name"))));
     }
     check_namespace(client, &key.namespace)?;
     let elsewhere = all.iter().find(|item| text(item, "/metadata/name") == key.name);

@@ -20,7 +20,18 @@ pub fn objects(words: &[String], namespace: Option<&str>) -> Result<Vec<ObjectRe
 
 fn object(word: &str, name: &str, namespace: Option<&str>) -> Result<ObjectRef, Box<Problem>> {
     let Some(kind) = ObjectKind::of(word) else {
-        let kinds = ["pod", "deployment", "service", "endpointslice", "endpoints", "namespace"];
+        let kinds = [
+            "pod",
+            "deployment",
+            "service",
+            "endpointslice",
+            "endpoints",
+            "ingress",
+            "ingressclass",
+            "secret",
+            "configmap",
+            "namespace",
+        ];
         let help = match did_you_mean(word, kinds) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("there are {}", kinds.join(", ")),
@@ -28,7 +39,7 @@ fn object(word: &str, name: &str, namespace: Option<&str>) -> Result<ObjectRef, 
         let problem = Problem::error(codes::TARGET_UNKNOWN, format!("`{word}` is no kind of object"));
         return Err(Box::new(problem.help(help)));
     };
-    let namespace = if kind == ObjectKind::Namespace { None } else { namespace };
+    let namespace = namespace.filter(|_| kind.is_namespaced());
     Ok(ObjectRef { kind, key: key(name, namespace) })
 }
 

@@ -289,5 +289,5 @@ fn field(daemon: &Rc<Daemon>) -> probe::Field {
     let enter = move |ns: &NsName, words: &[String]| {
         places.get(ns).ok_or_else(|| std::io::Error::other("it cannot be entered"))?.launch(words)
     };
-    probe::Field { lab, namespaces, enter: Box::new(enter) }
+    probe::Field { lab, namespaces, enter: Box::new(enter), authority: daemon.trusted() }
 }

@@ -23,6 +23,7 @@ use crate::workload::dns::{Objects, PodFact};
 use super::balancers::BalancerLayer;
 use super::dns::DnsServers;
 use super::health::HealthServers;
+use super::ingress::IngressLayer;
 use super::objects;
 use super::proxies::{self, HostChange, Watchers, Written};
 use super::state::Daemon;
@@ -44,6 +45,7 @@ pub struct ServiceLayer {
     pub dns: DnsServers,
     pub health: HealthServers,
     pub balancers: BalancerLayer,
+    pub ingress: IngressLayer,
     watchers: Watchers,
     /// What went wrong when a host's rules were last written, for `status`.
     trouble: RefCell<BTreeMap<HostName, String>>,
@@ -163,6 +165,7 @@ impl Daemon {
         };
         // DNS needs no rules; its change is on its way while they are written.
         self.tell_dns(&lab, &work.slices);
+        self.tell_ingress(&lab, &work.slices);
         let slices = Arc::clone(&work.slices);
         // A thread that panics leaves everything as it was, and the next change tries again.
         if let Ok((proxies, outcomes)) = tokio::task::spawn_blocking(move || work.run()).await {

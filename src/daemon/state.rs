@@ -150,6 +150,7 @@ impl Daemon {
         report(&Event::Progress(format!("building {} namespaces", plan.namespaces.len())));
         self.run(&steps).await.map_err(|f| vec![*f.problem()])?;
         self.tell_dns(&lab, &slices);
+        self.tell_ingress(&lab, &slices);
         self.services.set(slices, proxies);
         self.services.balancers.set(balancers);
         self.sync_balancers(&self.turn().await).await;
@@ -192,6 +193,7 @@ impl Daemon {
         *self.plan.borrow_mut() = Arc::new(bare);
         *self.text.borrow_mut() = text;
         self.tell_dns(&self.lab(), &slices);
+        self.tell_ingress(&self.lab(), &slices);
         let before = self.services.proxies();
         self.services.set(slices, proxies);
         self.services_changed(before).await;

@@ -2,7 +2,7 @@
 //! the services that every cluster has.
 //!
 //! A lab has a service layer (kube-proxy on every host, and DNS) when its file has services,
-//! endpoint slices or `dns:`. One without is a plain pod network, on which names do not resolve.
+//! endpoint slices, `dns:` or an ingress. One without is a plain pod network, on which names do not resolve.
 //! What the fields of an object may be is decided in [`crate::objects`]; here every refusal gets
 //! the place where it was written.
 
@@ -21,6 +21,7 @@ use crate::spec::LabFile;
 use crate::spec::manifest::Written;
 
 use super::dns::{DNS_LABEL, DNS_NAMESPACE, DNS_SERVICE};
+use super::ingress;
 use super::model::{Cluster, Lab, Pod, Run};
 
 /// What resolving services makes.
@@ -39,11 +40,11 @@ pub struct Ground<'a> {
     pub dns_address: IpAddr,
 }
 
-/// Whether the lab has services, slices or DNS of its own.
+/// Whether the lab has services, slices, DNS or an ingress of its own.
 pub(super) fn wanted(file: &LabFile) -> bool {
     let objects = &file.objects;
     let any = !objects.services.is_empty() || !objects.slices.is_empty() || !objects.endpoints.is_empty();
-    any || file.dns.is_some()
+    any || file.dns.is_some() || ingress::wanted(file)
 }
 
 /// Every service with its addresses. `before` is the lab as it runs now, whose services keep theirs.
@@ -51,10 +52,12 @@ pub(super) fn resolve(file: &LabFile, ground: &Ground, before: Option<&Lab>, pro
     if !wanted(file) {
         return Services::default();
     }
+    let controller = ingress::service(file, problems);
     let mut all = Resolver { ground, services: Vec::new(), written: Vec::new(), keys: HashMap::new() };
     for service in built_in(ground) {
         all.add(service, None, problems);
     }
+    controller.iter().for_each(|written| all.check(written, problems));
     for written in &file.objects.services {
         all.check(written, problems);
     }
@@ -187,7 +190,7 @@ fn behind(pod: &Pod) -> Behind<'_> {
 }
 
 /// A field that the API server refuses, at its place.
-fn told<T>(code: codes::Code, fault: &FieldError, written: &Written<T>) -> Problem {
+pub(super) fn told<T>(code: codes::Code, fault: &FieldError, written: &Written<T>) -> Problem {
     let help = match &fault.fault {
         Fault::Required => format!("add `{}`", last_step(&fault.path)),
         Fault::Forbidden => format!("take `{}` out", last_step(&fault.path)),

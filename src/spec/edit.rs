@@ -20,6 +20,8 @@ use crate::objects::{ObjectKey, ObjectMeta};
 
 /// The DNS server's deployment, which every lab with services has without writing it.
 const DNS: (&str, &str) = ("kube-system", "coredns");
+/// That of the ingress controller, which every lab with an ingress has.
+const INGRESS: (&str, &str) = ("ingress", "ingress-controller");
 
 /// One change to a lab's objects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +47,10 @@ pub enum ObjectKind {
     Service,
     EndpointSlice,
     Endpoints,
+    Ingress,
+    IngressClass,
+    Secret,
+    ConfigMap,
     Namespace,
 }
 
@@ -57,9 +63,20 @@ impl ObjectKind {
             "service" | "services" | "svc" => ObjectKind::Service,
             "endpointslice" | "endpointslices" | "endpointslice.discovery.k8s.io" => ObjectKind::EndpointSlice,
             "endpoints" | "endpoint" | "ep" => ObjectKind::Endpoints,
+            "ingress" | "ingresses" | "ing" | "ingress.networking.k8s.io" | "ingresses.networking.k8s.io" => {
+                ObjectKind::Ingress
+            }
+            "ingressclass" | "ingressclasses" | "ingressclass.networking.k8s.io" => ObjectKind::IngressClass,
+            "secret" | "secrets" => ObjectKind::Secret,
+            "configmap" | "configmaps" | "cm" => ObjectKind::ConfigMap,
             "namespace" | "namespaces" | "ns" => ObjectKind::Namespace,
             _ => return None,
         })
+    }
+
+    /// Whether its objects belong to a namespace.
+    pub fn is_namespaced(self) -> bool {
+        !matches!(self, ObjectKind::Namespace | ObjectKind::IngressClass)
     }
 }
 
@@ -72,12 +89,17 @@ impl fmt::Display for ObjectKind {
             ObjectKind::Service => "service",
             ObjectKind::EndpointSlice => "endpointslice.discovery.k8s.io",
             ObjectKind::Endpoints => "endpoints",
+            ObjectKind::Ingress => "ingress.networking.k8s.io",
+            ObjectKind::IngressClass => "ingressclass.networking.k8s.io",
+            ObjectKind::Secret => "secret",
+            ObjectKind::ConfigMap => "configmap",
             ObjectKind::Namespace => "namespace",
         })
     }
 }
 
-/// One object of a lab. A namespace's own key has the namespace `default`.
+/// One object of a lab. The key of what belongs to no namespace, as a namespace itself, has the
+/// namespace `default`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ObjectRef {
     pub kind: ObjectKind,
@@ -162,7 +184,7 @@ fn drop_hidden(edits: &mut Vec<Edit>) {
 
 /// Whether an object is among these, or in a namespace that is deleted.
 fn is_hidden(object: &ObjectRef, later: &BTreeSet<ObjectRef>, gone: &BTreeSet<String>) -> bool {
-    later.contains(object) || (object.kind != ObjectKind::Namespace && gone.contains(&object.key.namespace))
+    later.contains(object) || (object.kind.is_namespaced() && gone.contains(&object.key.namespace))
 }
 
 /// Work an edit into what was loaded.
@@ -198,7 +220,14 @@ fn put_all(file: &mut LabFile, new: Objects) {
     put(&mut file.objects.services, new.services, |s| ObjectKey::of(&s.object.metadata));
     put(&mut file.objects.slices, new.slices, |s| ObjectKey::of(&s.object.metadata));
     put(&mut file.objects.endpoints, new.endpoints, |s| ObjectKey::of(&s.object.metadata));
-    put(&mut file.objects.namespaces, new.namespaces, |s| namespace_key(&s.object.metadata));
+    put(&mut file.objects.ingresses, new.ingresses, |s| ObjectKey::of(&s.object.metadata));
+    put(&mut file.objects.ingress_classes, new.ingress_classes, |s| bare_key(&s.object.metadata));
+    // A secret that is brought need not be made.
+    let brings = |key: &ObjectKey| new.secrets.iter().any(|s| ObjectKey::of(&s.object.metadata) == *key);
+    file.objects.generate.retain(|key| !brings(&key.value));
+    put(&mut file.objects.secrets, new.secrets, |s| ObjectKey::of(&s.object.metadata));
+    put(&mut file.objects.config_maps, new.config_maps, |s| ObjectKey::of(&s.object.metadata));
+    put(&mut file.objects.namespaces, new.namespaces, |s| bare_key(&s.object.metadata));
     put(&mut file.pods.0, new.pods, pod_key);
     put(&mut file.deployments.0, new.deployments, deployment_key);
 }
@@ -214,7 +243,8 @@ fn put<T>(all: &mut Vec<T>, new: Vec<T>, key: impl Fn(&T) -> ObjectKey) {
     }
 }
 
-fn namespace_key(meta: &ObjectMeta) -> ObjectKey {
+/// The key of an object that belongs to no namespace.
+fn bare_key(meta: &ObjectMeta) -> ObjectKey {
     ObjectKey::new("default", meta.name.as_deref().unwrap_or_default())
 }
 
@@ -237,6 +267,13 @@ fn delete(file: &mut LabFile, object: &ObjectRef) {
         ObjectKind::Service => file.objects.services.retain(|s| other(&s.object.metadata)),
         ObjectKind::EndpointSlice => file.objects.slices.retain(|s| other(&s.object.metadata)),
         ObjectKind::Endpoints => file.objects.endpoints.retain(|s| other(&s.object.metadata)),
+        ObjectKind::Ingress => file.objects.ingresses.retain(|s| other(&s.object.metadata)),
+        ObjectKind::IngressClass => file.objects.ingress_classes.retain(|s| bare_key(&s.object.metadata) != *key),
+        ObjectKind::Secret => {
+            file.objects.secrets.retain(|s| other(&s.object.metadata));
+            file.objects.generate.retain(|s| s.value != *key);
+        }
+        ObjectKind::ConfigMap => file.objects.config_maps.retain(|s| other(&s.object.metadata)),
         ObjectKind::Namespace => delete_namespace(file, &key.name),
         ObjectKind::Deployment => {
             file.deployments.0.retain(|d| deployment_key(d) != *key);
@@ -259,6 +296,10 @@ fn delete_namespace(file: &mut LabFile, name: &str) {
     file.objects.services.retain(|s| other(&s.object.metadata));
     file.objects.slices.retain(|s| other(&s.object.metadata));
     file.objects.endpoints.retain(|s| other(&s.object.metadata));
+    file.objects.ingresses.retain(|s| other(&s.object.metadata));
+    file.objects.secrets.retain(|s| other(&s.object.metadata));
+    file.objects.generate.retain(|s| s.namespace != name);
+    file.objects.config_maps.retain(|s| other(&s.object.metadata));
     file.pods.0.retain(|p| pod_key(p).namespace != name);
     file.deployments.0.retain(|d| deployment_key(d).namespace != name);
     file.replaced.0.retain(|deployment, _| deployment.namespace != name);
@@ -270,6 +311,8 @@ fn scale(file: &mut LabFile, deployment: &ObjectKey, replicas: u32) {
         spec.replicas = replicas;
     } else if (deployment.namespace.as_str(), deployment.name.as_str()) == DNS {
         file.dns.get_or_insert_default().replicas = replicas;
+    } else if (deployment.namespace.as_str(), deployment.name.as_str()) == INGRESS {
+        file.cluster.ingress.get_or_insert_default().value.replicas = replicas;
     }
 }
 
@@ -296,7 +339,7 @@ pub fn applied(file: &LabFile, manifest: &Manifest) -> Vec<(ObjectRef, Applied)>
     let new = objects(manifest);
     let mut all = Vec::new();
     compare(&mut all, ObjectKind::Namespace, (&file.objects.namespaces, &new.namespaces), |n| {
-        (namespace_key(&n.object.metadata), &n.object)
+        (bare_key(&n.object.metadata), &n.object)
     });
     compare(&mut all, ObjectKind::Service, (&file.objects.services, &new.services), |s| {
         (ObjectKey::of(&s.object.metadata), &s.object)
@@ -305,6 +348,18 @@ pub fn applied(file: &LabFile, manifest: &Manifest) -> Vec<(ObjectRef, Applied)>
         (ObjectKey::of(&s.object.metadata), &s.object)
     });
     compare(&mut all, ObjectKind::Endpoints, (&file.objects.endpoints, &new.endpoints), |s| {
+        (ObjectKey::of(&s.object.metadata), &s.object)
+    });
+    compare(&mut all, ObjectKind::ConfigMap, (&file.objects.config_maps, &new.config_maps), |s| {
+        (ObjectKey::of(&s.object.metadata), &s.object)
+    });
+    compare(&mut all, ObjectKind::Secret, (&file.objects.secrets, &new.secrets), |s| {
+        (ObjectKey::of(&s.object.metadata), &s.object)
+    });
+    compare(&mut all, ObjectKind::IngressClass, (&file.objects.ingress_classes, &new.ingress_classes), |s| {
+        (bare_key(&s.object.metadata), &s.object)
+    });
+    compare(&mut all, ObjectKind::Ingress, (&file.objects.ingresses, &new.ingresses), |s| {
         (ObjectKey::of(&s.object.metadata), &s.object)
     });
     compare(&mut all, ObjectKind::Pod, (&file.pods.0, &new.pods), |p| (pod_key(p), &p.1));

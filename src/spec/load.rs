@@ -39,12 +39,15 @@ pub struct Text {
     /// The files that its `manifests` name, and those given beside it.
     #[serde(default)]
     pub manifests: Vec<Manifest>,
+    /// The file that `cluster.ingress.controller.template` names.
+    #[serde(default)]
+    pub template: Option<Manifest>,
     /// What was done to the running lab since, by `apply`, `delete` and `scale`.
     #[serde(default)]
     pub edits: Vec<Edit>,
 }
 
-/// A text with Kubernetes manifests.
+/// A text with Kubernetes manifests, or another one that a lab file names.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Manifest {
     /// The words of `manifests` that led to it; nothing where it was given beside the lab file.
@@ -106,15 +109,13 @@ pub fn decode_text(text: &Text) -> Loaded {
         return loaded;
     }
     let document = documents.swap_remove(0);
-    let mut objects = Objects::default();
-    if let Some(services) = document.get("services") {
-        objects.services = manifest::service::of_section(services.clone(), &mut loaded.problems);
-    }
+    let mut objects = Objects::of_sections(&document, &mut loaded.problems);
     let (mut file, damage) = decode::<LabFile>(document, &mut loaded.problems);
     read_manifests(&text.manifests, &file, &mut objects, &mut loaded);
     file.pods.0.append(&mut objects.pods);
     file.deployments.0.append(&mut objects.deployments);
-    loaded.file = LabFile { damage, objects, ..file };
+    let template = text.template.as_ref().map(|template| template.text.clone());
+    loaded.file = LabFile { damage, objects, template, ..file };
     text.edits.iter().for_each(|edit| edit::make(edit, &mut loaded));
     loaded
 }
@@ -161,7 +162,27 @@ pub fn read(input: &Input) -> Result<Text, Box<Problem>> {
     for pattern in named_manifests(&text.text) {
         text.manifests.extend(manifests(&folder, &pattern));
     }
+    text.template = named_template(&text.text).map(|name| template(&folder, &name));
     Ok(text)
+}
+
+/// The word of a text's `cluster.ingress.controller.template`.
+fn named_template(text: &str) -> Option<String> {
+    if !text.contains("template") {
+        return None;
+    }
+    let documents = yaml::read(text, 0, &mut Problems::default());
+    let path = ["cluster", "ingress", "controller", "template"];
+    let node = path.iter().try_fold(documents.first()?, |node, key| node.get(key))?;
+    node.text().map(str::to_owned)
+}
+
+fn template(folder: &Path, name: &str) -> Manifest {
+    let asked = Some(name.to_owned());
+    match one_manifest(None, &Input::Path(folder.join(name))) {
+        Ok(template) => Manifest { asked, ..template },
+        Err(problem) => Manifest { asked, name: name.to_owned(), text: Err(*problem), namespace: None },
+    }
 }
 
 /// The lab of hosts alone that manifests without one are put into.

@@ -10,6 +10,10 @@ pub enum Kind {
     EndpointSlice,
     Endpoints,
     Namespace,
+    Ingress,
+    IngressClass,
+    Secret,
+    ConfigMap,
     Pod,
     Deployment,
     /// `List`, or `ServiceList` and the like.
@@ -24,6 +28,10 @@ const ACTED_ON: &[(&str, Kind, &[&str])] = &[
     ("EndpointSlice", Kind::EndpointSlice, &["discovery.k8s.io/v1"]),
     ("Endpoints", Kind::Endpoints, &["v1"]),
     ("Namespace", Kind::Namespace, &["v1"]),
+    ("Ingress", Kind::Ingress, &["networking.k8s.io/v1", "networking.k8s.io/v1beta1", "extensions/v1beta1"]),
+    ("IngressClass", Kind::IngressClass, &["networking.k8s.io/v1", "networking.k8s.io/v1beta1"]),
+    ("Secret", Kind::Secret, &["v1"]),
+    ("ConfigMap", Kind::ConfigMap, &["v1"]),
     ("Pod", Kind::Pod, &["v1"]),
     ("Deployment", Kind::Deployment, &["apps/v1", "apps/v1beta2", "apps/v1beta1", "extensions/v1beta1"]),
 ];
@@ -38,15 +46,12 @@ const MISSED: &[(&str, &str)] = &[
     ("CronJob", "it makes pods, and labctl does not act on it; write a Pod"),
     ("HorizontalPodAutoscaler", "it changes a deployment's size, and labctl does not act on it"),
     ("NetworkPolicy", "it forbids traffic, and labctl does not act on it"),
-    ("Ingress", "it routes requests, and labctl does not act on it"),
-    ("IngressClass", "it chooses an ingress controller, and labctl does not act on it"),
 ];
 
 /// Kinds that have no part in a lab's network.
 const HARMLESS: &[&str] = &[
     "ClusterRole",
     "ClusterRoleBinding",
-    "ConfigMap",
     "CustomResourceDefinition",
     "Event",
     "Lease",
@@ -59,7 +64,6 @@ const HARMLESS: &[&str] = &[
     "ResourceQuota",
     "Role",
     "RoleBinding",
-    "Secret",
     "ServiceAccount",
     "StorageClass",
 ];
@@ -101,6 +105,8 @@ fn known(
     let newest = versions.first().copied().unwrap_or_default();
     match versions.iter().position(|v| *v == version) {
         Some(0) => Some(kind),
+        // What has replaced its fields is told with them.
+        Some(_) if kind == Kind::Ingress => Some(kind),
         Some(_) => {
             problems.push(
                 Problem::warning(codes::OBJECT_VERSION, format!("{name} is no longer served as {version}"))
