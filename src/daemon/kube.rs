@@ -218,7 +218,11 @@ fn endpoints(daemon: &Daemon, service: &Service, slices: &[&EndpointSlice]) -> O
     if !has_own {
         return None;
     }
-    let subsets: Vec<Value> = slices.iter().filter_map(|s| subset(s)).collect();
+    // A port by a name that a pod does not have is left out, and with its last port the pod (the endpoints
+    // controller's `addEndpointSubset`).
+    let has_ports = spec.ports.as_ref().is_some_and(|p| !p.is_empty());
+    let is_reached = |s: &&&EndpointSlice| !has_ports || s.ports.as_ref().is_none_or(|p| !p.is_empty());
+    let subsets: Vec<Value> = slices.iter().filter(is_reached).filter_map(|s| subset(s)).collect();
     let mut labels = json!(service.metadata.labels.clone().unwrap_or_default());
     if headless(spec) {
         labels["service.kubernetes.io/headless"] = "".into();
