@@ -166,6 +166,13 @@ pub fn class_of(ingress: &Ingress) -> Option<&str> {
     field.or_else(annotation).filter(|class| !class.is_empty())
 }
 
+impl IngressLayer {
+    /// All ingresses, served or not.
+    pub fn all(&self) -> impl Iterator<Item = &Ingress> {
+        self.ingresses.iter().chain(self.unserved.iter().map(|u| &u.ingress))
+    }
+}
+
 impl Lab {
     /// The names that rules of served ingresses have, but for wildcards; sorted.
     pub fn ingress_hosts(&self) -> BTreeSet<&str> {

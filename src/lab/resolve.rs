@@ -53,7 +53,7 @@ pub fn resolve(loaded: &Loaded, before: Option<&Lab>, problems: &mut Problems) -
         config_maps,
         probes: Vec::new(),
     };
-    lab.probes = probes::resolve(file, &lab, problems);
+    lab.probes = probes::resolve(file, &lab, before.filter(|_| loaded.edited), problems);
     let named = name.is_some();
     (named && !problems.has_errors() && !loaded.problems.has_errors()).then_some(lab)
 }

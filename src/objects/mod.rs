@@ -10,6 +10,7 @@ pub mod allocate;
 pub mod balancers;
 pub mod defaults;
 pub mod field;
+pub mod hints;
 pub mod ingress;
 pub mod slices;
 pub mod validate;

@@ -207,6 +207,9 @@ fn read(manifest: &Manifest, loaded: &mut Loaded) -> Objects {
     let text = manifest.text.as_deref().unwrap_or_default();
     let source = loaded.sources.add(&manifest.name, text);
     manifest::read(text, source, &mut objects, &mut loaded.problems);
+    if let Some(namespace) = &manifest.namespace {
+        objects.put_into(namespace, &mut loaded.problems);
+    }
     if let Err(problem) = &manifest.text {
         loaded.problems.push(problem.clone());
     }
@@ -369,6 +372,9 @@ fn objects(manifest: &Manifest) -> Objects {
     let mut found = Objects::default();
     let text = manifest.text.as_deref().unwrap_or_default();
     manifest::read(text, 0, &mut found, &mut Problems::default());
+    if let Some(namespace) = &manifest.namespace {
+        found.put_into(namespace, &mut Problems::default());
+    }
     found
 }
 

@@ -56,6 +56,10 @@ pub struct Manifest {
     pub name: String,
     /// The text, or why it cannot be read.
     pub text: Result<String, Problem>,
+    /// The namespace of objects that name none; `default` where this is left out. Those that do must
+    /// name this one.
+    #[serde(default)]
+    pub namespace: Option<String>,
 }
 
 /// A lab file that was read and decoded as far as it could be.
@@ -66,6 +70,8 @@ pub struct Loaded {
     pub problems: Problems,
     /// The lab's name where the file gives none.
     pub default_name: String,
+    /// Whether objects were changed beside the file, by `apply`, `delete` or `scale`.
+    pub edited: bool,
 }
 
 /// Read `input` and decode it. Problems are in the result, with what could be read beside them.
@@ -82,7 +88,8 @@ pub fn load(input: &Input) -> Loaded {
 
 /// Decode a text that was read before.
 pub fn decode_text(text: &Text) -> Loaded {
-    let mut loaded = Loaded { default_name: text.default_name.clone(), ..Loaded::default() };
+    let edited = !text.edits.is_empty();
+    let mut loaded = Loaded { default_name: text.default_name.clone(), edited, ..Loaded::default() };
     let source = loaded.sources.add(&text.name, text.text.as_str());
     let mut documents = yaml::read(&text.text, source, &mut loaded.problems);
     if documents.len() > 1 {
@@ -145,7 +152,7 @@ const BARE_LAB: &str = "hosts: { node1: {}, node2: {} }\nclients: { laptop: {} }
 pub fn read(input: &Input) -> Result<Text, Box<Problem>> {
     let mut text = read_text(input)?;
     if is_manifest(&text.text) {
-        let manifest = Manifest { asked: None, name: text.name, text: Ok(text.text) };
+        let manifest = Manifest { asked: None, name: text.name, text: Ok(text.text), namespace: None };
         return Ok(bare_lab(text.default_name, vec![manifest]));
     }
     let folder = match input {
@@ -174,7 +181,7 @@ fn template(folder: &Path, name: &str) -> Manifest {
     let asked = Some(name.to_owned());
     match one_manifest(None, &Input::Path(folder.join(name))) {
         Ok(template) => Manifest { asked, ..template },
-        Err(problem) => Manifest { asked, name: name.to_owned(), text: Err(*problem) },
+        Err(problem) => Manifest { asked, name: name.to_owned(), text: Err(*problem), namespace: None },
     }
 }
 
@@ -206,7 +213,7 @@ pub fn read_manifest(input: &Input) -> Result<Vec<Manifest>, Box<Problem>> {
 
 fn one_manifest(asked: Option<&str>, input: &Input) -> Result<Manifest, Box<Problem>> {
     let text = read_text(input)?;
-    Ok(Manifest { asked: asked.map(str::to_owned), name: text.name, text: Ok(text.text) })
+    Ok(Manifest { asked: asked.map(str::to_owned), name: text.name, text: Ok(text.text), namespace: None })
 }
 
 /// Whether a text holds Kubernetes objects: those have `apiVersion` and `kind`, and a lab has neither.
@@ -231,7 +238,8 @@ fn named_manifests(text: &str) -> Vec<String> {
 /// The files that `pattern` means, in the order of their names.
 fn manifests(folder: &Path, pattern: &str) -> Vec<Manifest> {
     let refused = |problem: Problem| {
-        vec![Manifest { asked: Some(pattern.to_owned()), name: pattern.to_owned(), text: Err(problem) }]
+        let (asked, name) = (Some(pattern.to_owned()), pattern.to_owned());
+        vec![Manifest { asked, name, text: Err(problem), namespace: None }]
     };
     // Asked of the pattern alone, so that the place that is told is a place in what was written.
     if let Err(e) = glob::Pattern::new(pattern) {

@@ -90,7 +90,7 @@ pub fn of(document: &Node, problems: &mut Problems) -> Option<Kind> {
                 .help(remedy),
         );
     } else if !HARMLESS.contains(&kind) {
-        problems.push(unknown(kind, place));
+        problems.push(unknown(kind, version, document));
     }
     Some(Kind::PassedOver)
 }
@@ -126,14 +126,25 @@ fn known(
     }
 }
 
-fn unknown(kind: &str, place: Place) -> Problem {
+/// A kind that nobody knows is somebody's own and passed over, or a misspelt one of Kubernetes', which
+/// no cluster would take.
+fn unknown(kind: &str, version: &str, document: &Node) -> Problem {
+    let place = document.place_of("kind");
     let names = ACTED_ON.iter().map(|(name, ..)| *name).chain(MISSED.iter().map(|(name, _)| *name));
-    let near = did_you_mean(kind, names.chain(HARMLESS.iter().copied()));
-    let problem = Problem::warning(codes::OBJECT_PASSED_OVER, format!("labctl does not know the kind `{kind}`"));
-    problem.at(place, "passed over").help(match near {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => "it has no effect on the lab".to_owned(),
-    })
+    match did_you_mean(kind, names.chain(HARMLESS.iter().copied())).filter(|_| is_kubernetes_own(version)) {
+        Some(near) => Problem::error(codes::OBJECT_VERSION, format!("no matches for kind {kind} in version {version}"))
+            .at(place, "no such kind")
+            .help(format!("did you mean `{near}`?")),
+        None => Problem::warning(codes::OBJECT_PASSED_OVER, format!("labctl does not know the kind `{kind}`"))
+            .at(place, "passed over")
+            .help("it has no effect on the lab"),
+    }
+}
+
+/// Whether a version is of one of the groups that Kubernetes keeps for itself: those without a dot, and
+/// those of `k8s.io`.
+fn is_kubernetes_own(version: &str) -> bool {
+    version.split_once('/').is_none_or(|(group, _)| !group.contains('.') || group.ends_with(".k8s.io"))
 }
 
 fn without_kind(document: &Node) -> Problem {

@@ -17,6 +17,7 @@ pub mod workload;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 
 use super::at::At;
@@ -96,6 +97,47 @@ impl Objects {
         *self == Objects::default()
     }
 
+    /// Put those that name no namespace into this one, as kubectl's `-n` does. One that names another
+    /// is told.
+    pub fn put_into(&mut self, namespace: &str, problems: &mut Problems) {
+        let mut put = |meta: &mut ObjectMeta, place: Place| match meta.namespace.as_deref() {
+            None | Some("") => meta.namespace = Some(namespace.to_owned()),
+            Some(other) => problems.extend(in_another(other, namespace, place)),
+        };
+        for service in &mut self.services {
+            let place = service.place("metadata.namespace");
+            put(&mut service.object.metadata, place);
+        }
+        for slice in &mut self.slices {
+            let place = slice.place("metadata.namespace");
+            put(&mut slice.object.metadata, place);
+        }
+        for endpoints in &mut self.endpoints {
+            let place = endpoints.place("metadata.namespace");
+            put(&mut endpoints.object.metadata, place);
+        }
+        for ingress in &mut self.ingresses {
+            let place = ingress.place("metadata.namespace");
+            put(&mut ingress.object.metadata, place);
+        }
+        for secret in &mut self.secrets {
+            let place = secret.place("metadata.namespace");
+            put(&mut secret.object.metadata, place);
+        }
+        for map in &mut self.config_maps {
+            let place = map.place("metadata.namespace");
+            put(&mut map.object.metadata, place);
+        }
+        let pods = self.pods.iter_mut().map(|(name, pod)| (name.place, &mut pod.namespace));
+        let deployments = self.deployments.iter_mut().map(|(name, spec)| (name.place, &mut spec.namespace));
+        for (place, written) in pods.chain(deployments) {
+            match written {
+                None => *written = Some(At::new(namespace.to_owned(), place)),
+                Some(other) => problems.extend(in_another(other, namespace, other.place)),
+            }
+        }
+    }
+
     /// Those of a lab file's sections.
     pub(super) fn of_sections(document: &Node, problems: &mut Problems) -> Objects {
         let mut all = Objects::default();
@@ -117,6 +159,15 @@ impl Objects {
         }
         all
     }
+}
+
+/// As kubectl refuses it.
+fn in_another(written: &str, namespace: &str, place: Place) -> Option<Problem> {
+    (written != namespace).then(|| {
+        let message = format!("the object is of the namespace `{written}`, and `-n {namespace}` was said");
+        let help = "leave one of them out, or make them the same";
+        Problem::error(codes::OBJECT_INVALID, message).at(place, "this namespace").help(help)
+    })
 }
 
 /// Read the objects of one text, which is source number `source`.
@@ -141,7 +192,7 @@ fn take(document: Node, objects: &mut Objects, problems: &mut Problems) {
                 }
             }
         }
-        kinds::Kind::Service => objects.services.extend(object(document, problems)),
+        kinds::Kind::Service => objects.services.extend(service::service(document, problems)),
         kinds::Kind::EndpointSlice => objects.slices.extend(object(document, problems)),
         kinds::Kind::Endpoints => objects.endpoints.extend(object(document, problems)),
         kinds::Kind::Namespace => objects.namespaces.extend(object(document, problems)),
