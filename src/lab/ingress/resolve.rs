@@ -216,10 +216,11 @@ fn key(written: Option<&At<String>>, problems: &mut Problems) -> Option<ObjectKe
     let written = written?;
     let parts = written.split_once('/').filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty());
     if parts.is_none_or(|(_, name)| name.contains('/')) {
+        let name = written.rsplit('/').find(|part| !part.is_empty()).unwrap_or("settings");
         problems.push(
             Problem::error(codes::SPEC_BAD_VALUE, format!("`{}` is no name with its namespace", written.value))
                 .at(written.place, "this name")
-                .help(format!("write it as NAMESPACE/NAME, such as default/{}", written.trim_matches('/'))),
+                .help(format!("write it as NAMESPACE/NAME, such as default/{name}")),
         );
         return None;
     }

@@ -162,7 +162,7 @@ impl About {
             Age::Expired => format!("has a certificate that expired on {end}"),
         };
         let problem = self.problem(codes::INGRESS_CERTIFICATE, &message, "clients refuse it");
-        Some(problem.help("renew it, or leave the secret out of a lab file and the lab makes one"))
+        Some(problem.help("renew it, or take the secret out of the lab file, and the lab makes one"))
     }
 
     fn other_name(&self, certificate: &Certificate, host: &str, place: Place) -> Problem {

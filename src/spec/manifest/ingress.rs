@@ -49,7 +49,14 @@ pub fn class(mut document: Node, problems: &mut Problems) -> Option<Written<Ingr
 }
 
 pub fn schema(generator: &mut SchemaGenerator) -> Schema {
-    section::schema(IngressSpec::json_schema(generator), "ingress", true)
+    let spec = IngressSpec::json_schema(generator);
+    // The only field that Kubernetes' own description leaves without one.
+    let rule = generator.definitions_mut().get_mut("io.k8s.api.networking.v1.IngressRule");
+    if let Some(http) = rule.and_then(|rule| rule.pointer_mut("/properties/http")).and_then(|http| http.as_object_mut())
+    {
+        http.insert("description".to_owned(), "Paths and where they lead.".into());
+    }
+    section::schema(spec, "ingress", true)
 }
 
 pub fn class_schema(generator: &mut SchemaGenerator) -> Schema {
