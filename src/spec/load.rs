@@ -63,6 +63,8 @@ pub struct Loaded {
     pub problems: Problems,
     /// The lab's name where the file gives none.
     pub default_name: String,
+    /// What is left of the text's edits without those that did nothing.
+    pub edits: Vec<Edit>,
 }
 
 /// Read `input` and decode it. Problems are in the result, with what could be read beside them.
@@ -108,7 +110,7 @@ pub fn decode_text(text: &Text) -> Loaded {
     file.pods.0.append(&mut objects.pods);
     file.deployments.0.append(&mut objects.deployments);
     loaded.file = LabFile { damage, objects, ..file };
-    text.edits.iter().for_each(|edit| edit::make(edit, &mut loaded));
+    loaded.edits = edit::make_all(&text.edits, &mut loaded);
     loaded
 }
 
