@@ -114,7 +114,7 @@ fn a_load_balancer_that_routes_keeps_clients_by_their_addresses() {
     assert_eq!(policy(&tea(&format!("{LOCAL}{STICKY}"))).as_deref(), Some("0"));
     assert_eq!(policy(&tea(&format!(", allocateLoadBalancerNodePorts: false{STICKY}"))).as_deref(), Some("0"));
     for others in [LOCAL, STICKY] {
-        assert_eq!(policy(&tea(others)).as_deref(), Some("1"), "{others}");
+        assert_eq!(policy(&tea(others)).as_deref(), Some("3"), "{others}");
     }
 }
 
