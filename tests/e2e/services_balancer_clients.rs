@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::as_root_and_ordinary_user;
 use crate::ask::{Datagram, get_many, text, udp};
-use crate::harness::{Bench, until};
+use crate::harness::{Background, Bench, until};
 
 as_root_and_ordinary_user![
     under_policy_cluster_a_client_keeps_its_host_and_its_pod,
@@ -14,6 +14,7 @@ as_root_and_ordinary_user![
     udp_keeps_the_client_under_policy_local_and_goes_to_hosts_with_pods,
     a_probe_of_the_lab_file_asks_a_load_balancer,
     rules_taken_from_the_router_come_back_and_strangers_stay,
+    hardly_anybody_notices_when_pods_are_replaced_one_by_one,
 ];
 
 /// Three hosts on two networks with a pod each, and a client on each network.
@@ -162,4 +163,33 @@ fn rules_taken_from_the_router_come_back_and_strangers_stay(bench: &Bench) {
     // Clients on the hosts' own network get answers only with the router's address on their packets.
     bench.sh("router", "iptables -w -t nat -D PREROUTING -d 192.0.2.1 -j RETURN");
     bench.is_as_planned();
+}
+
+/// What a rolling update does, by hand: each pod is followed by another one before it goes, and serves on
+/// while it is ending. Kubernetes' own test lets one request of a hundred fail.
+fn hardly_anybody_notices_when_pods_are_replaced_one_by_one(bench: &Bench) {
+    let tea = "  ask: {}\ndeployments:\n  tea: { replicas: 3, labels: { app: tea }, containers: [\
+        { name: echo, ports: [8080] }, { name: late, command: [bash, -c, \
+        \"trap 'sleep 1.5; exit 0' TERM; while :; do sleep 0.05; done\"] }] }\n";
+    for policy in ["", LOCAL] {
+        bench.up(&bench.write(&lab(&[], policy).replace("pods:\n", &format!("pods:\n{tea}"))));
+        let stop = bench.path("stop");
+        let ask = format!(
+            "good=0; bad=0; until [ -e {} ]; do if curl -sf -o /dev/null -m 1 http://{ADDRESS}/; \
+             then good=$((good+1)); else bad=$((bad+1)); fi; done; echo $good $bad",
+            stop.display()
+        );
+        let mut client = Background::start(bench.labctl(&["exec", "laptop", "--", "bash", "-c", &ask]));
+        for pod in 1..=3 {
+            bench.ok(&["delete", "pod", &format!("tea-{pod}")]);
+        }
+        std::fs::write(&stop, "").expect("a file");
+        let said = client.line();
+        let counts: Vec<u32> = said.split_whitespace().map(|n| n.parse().expect("a number")).collect();
+        let [good, bad] = counts[..] else { panic!("two numbers, not {said:?}") };
+        println!("{good} answers and {bad} without{policy}");
+        assert!(good > 50 && bad * 100 <= good, "{good} answers and {bad} without{policy}");
+        std::fs::remove_file(&stop).expect("the file");
+        bench.ok(&["down"]);
+    }
 }
