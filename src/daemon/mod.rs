@@ -10,12 +10,14 @@
 
 pub mod api;
 mod ask;
+pub mod authority;
 pub mod balancers;
 pub mod client;
 pub mod dns;
 mod edits;
 pub mod flannelds;
 pub mod health;
+pub mod ingress;
 mod inhabit;
 pub mod inspect;
 pub mod kube;

@@ -22,6 +22,7 @@ use crate::plan::services::{self, Proxies};
 use super::balancers::BalancerLayer;
 use super::dns::{Cluster, DnsServers};
 use super::health::HealthServers;
+use super::ingress::IngressLayer;
 use super::proxies::{self, HostChange, Written};
 use super::state::Daemon;
 use super::watchers::Watchers;
@@ -43,6 +44,7 @@ pub struct ServiceLayer {
     pub dns: DnsServers,
     pub health: HealthServers,
     pub balancers: BalancerLayer,
+    pub ingress: IngressLayer,
     watchers: Watchers,
     /// What went wrong when a host's rules were last written, for `status`.
     trouble: RefCell<BTreeMap<HostName, String>>,
@@ -147,6 +149,7 @@ impl Daemon {
         };
         // DNS needs no rules; its change is on its way while they are written.
         self.tell_dns(&lab, &work.slices);
+        self.tell_ingress(&lab, &work.slices);
         let slices = Arc::clone(&work.slices);
         if let Ok((proxies, outcomes)) = tokio::task::spawn_blocking(move || work.run()).await {
             *self.services.slices.borrow_mut() = slices;

@@ -148,6 +148,7 @@ impl Daemon {
         self.run(&steps).await.map_err(|f| vec![*f.problem()])?;
         let slices = Arc::new(target.slices);
         self.tell_dns(&lab, &slices);
+        self.tell_ingress(&lab, &slices);
         self.services.set(slices, target.proxies);
         self.services.balancers.set(target.balancers);
         self.sync_balancers(&self.turn().await).await;
@@ -183,6 +184,7 @@ impl Daemon {
         *self.text.borrow_mut() = text;
         let slices = Arc::new(target.slices);
         self.tell_dns(&lab, &slices);
+        self.tell_ingress(&lab, &slices);
         let before = self.services.proxies();
         self.services.set(slices, target.proxies);
         self.services_changed(before).await;

@@ -27,6 +27,8 @@ pub(super) use self::replay::make_all;
 
 /// The DNS server's deployment, which every lab with services has without writing it.
 const DNS: (&str, &str) = ("kube-system", "coredns");
+/// That of the ingress controller, which every lab with an ingress has.
+const INGRESS: (&str, &str) = ("ingress", "ingress-controller");
 
 /// One change to a lab's objects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +60,10 @@ pub enum ObjectKind {
     Service,
     EndpointSlice,
     Endpoints,
+    Ingress,
+    IngressClass,
+    Secret,
+    ConfigMap,
     Namespace,
 }
 
@@ -70,9 +76,20 @@ impl ObjectKind {
             "service" | "services" | "svc" => ObjectKind::Service,
             "endpointslice" | "endpointslices" | "endpointslice.discovery.k8s.io" => ObjectKind::EndpointSlice,
             "endpoints" | "endpoint" | "ep" => ObjectKind::Endpoints,
+            "ingress" | "ingresses" | "ing" | "ingress.networking.k8s.io" | "ingresses.networking.k8s.io" => {
+                ObjectKind::Ingress
+            }
+            "ingressclass" | "ingressclasses" | "ingressclass.networking.k8s.io" => ObjectKind::IngressClass,
+            "secret" | "secrets" => ObjectKind::Secret,
+            "configmap" | "configmaps" | "cm" => ObjectKind::ConfigMap,
             "namespace" | "namespaces" | "ns" => ObjectKind::Namespace,
             _ => return None,
         })
+    }
+
+    /// Whether its objects belong to a namespace.
+    pub fn is_namespaced(self) -> bool {
+        !matches!(self, ObjectKind::Namespace | ObjectKind::IngressClass)
     }
 }
 
@@ -85,12 +102,17 @@ impl fmt::Display for ObjectKind {
             ObjectKind::Service => "service",
             ObjectKind::EndpointSlice => "endpointslice.discovery.k8s.io",
             ObjectKind::Endpoints => "endpoints",
+            ObjectKind::Ingress => "ingress.networking.k8s.io",
+            ObjectKind::IngressClass => "ingressclass.networking.k8s.io",
+            ObjectKind::Secret => "secret",
+            ObjectKind::ConfigMap => "configmap",
             ObjectKind::Namespace => "namespace",
         })
     }
 }
 
-/// One object of a lab. A namespace's own key has the namespace `default`.
+/// One object of a lab. The key of what belongs to no namespace, as a namespace itself, has the
+/// namespace `default`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ObjectRef {
     pub kind: ObjectKind,
@@ -191,10 +213,11 @@ fn drop_hidden(edits: &mut Vec<Edit>) {
 
 /// Whether an object is among these, or in a namespace that is deleted.
 fn is_hidden(object: &ObjectRef, later: &BTreeSet<ObjectRef>, gone: &BTreeSet<String>) -> bool {
-    later.contains(object) || (object.kind != ObjectKind::Namespace && gone.contains(&object.key.namespace))
+    later.contains(object) || (object.kind.is_namespaced() && gone.contains(&object.key.namespace))
 }
 
-fn namespace_key(meta: &ObjectMeta) -> ObjectKey {
+/// The key of an object that belongs to no namespace.
+fn bare_key(meta: &ObjectMeta) -> ObjectKey {
     ObjectKey::new("default", meta.name.as_deref().unwrap_or_default())
 }
 
@@ -233,7 +256,7 @@ pub fn applied(file: &LabFile, manifest: &Manifest) -> Vec<(ObjectRef, Applied)>
     let new = objects(manifest);
     let mut all = Vec::new();
     compare(&mut all, ObjectKind::Namespace, (&file.objects.namespaces, &new.namespaces), |n| {
-        (namespace_key(&n.object.metadata), &n.object)
+        (bare_key(&n.object.metadata), &n.object)
     });
     compare(&mut all, ObjectKind::Service, (&file.objects.services, &new.services), |s| {
         (ObjectKey::of(&s.object.metadata), &s.object)
@@ -242,6 +265,18 @@ pub fn applied(file: &LabFile, manifest: &Manifest) -> Vec<(ObjectRef, Applied)>
         (ObjectKey::of(&s.object.metadata), &s.object)
     });
     compare(&mut all, ObjectKind::Endpoints, (&file.objects.endpoints, &new.endpoints), |s| {
+        (ObjectKey::of(&s.object.metadata), &s.object)
+    });
+    compare(&mut all, ObjectKind::ConfigMap, (&file.objects.config_maps, &new.config_maps), |s| {
+        (ObjectKey::of(&s.object.metadata), &s.object)
+    });
+    compare(&mut all, ObjectKind::Secret, (&file.objects.secrets, &new.secrets), |s| {
+        (ObjectKey::of(&s.object.metadata), &s.object)
+    });
+    compare(&mut all, ObjectKind::IngressClass, (&file.objects.ingress_classes, &new.ingress_classes), |s| {
+        (bare_key(&s.object.metadata), &s.object)
+    });
+    compare(&mut all, ObjectKind::Ingress, (&file.objects.ingresses, &new.ingresses), |s| {
         (ObjectKey::of(&s.object.metadata), &s.object)
     });
     compare(&mut all, ObjectKind::Pod, (&file.pods.0, &new.pods), |p| (pod_key(p), &p.1));
@@ -254,6 +289,9 @@ fn objects(manifest: &Manifest) -> Objects {
     let mut found = Objects::default();
     let text = manifest.text.as_deref().unwrap_or_default();
     manifest::read(text, 0, &mut found, &mut Problems::default());
+    if let Some(namespace) = &manifest.namespace {
+        found.put_into(namespace, &mut Problems::default());
+    }
     found
 }
 

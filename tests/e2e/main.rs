@@ -32,6 +32,7 @@ mod services_traffic;
 mod services_types;
 mod services_udp;
 mod services_verbs;
+mod services_words;
 mod testing;
 mod together;
 mod untouched;

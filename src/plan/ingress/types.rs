@@ -9,6 +9,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::objects::ObjectKey;
+pub use crate::objects::ingress::annotations::{Affinity, BackendProtocol};
+pub use crate::objects::ingress::settings::Settings;
 
 /// Everything that a controller must do, but for endpoints.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -123,29 +125,6 @@ pub struct Backend {
     pub affinity: Option<Affinity>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum BackendProtocol {
-    #[default]
-    Http,
-    Https,
-    /// HTTP/2 in the clear.
-    Grpc,
-    Grpcs,
-}
-
-/// Affinity by cookie.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Affinity {
-    /// The cookie's name; ingress-nginx' `INGRESSCOOKIE` where none is written.
-    pub cookie: String,
-    pub path: String,
-    pub max_age: Option<u64>,
-    pub same_site: Option<String>,
-    pub secure: bool,
-    pub change_on_failure: bool,
-}
-
 /// A certificate chain and its key, both in PEM.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
@@ -158,28 +137,6 @@ impl std::fmt::Debug for Certificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Certificate").field("chain", &self.chain).finish_non_exhaustive()
     }
-}
-
-/// What holds for the whole controller: ConfigMap fields that mean the same for all controllers, and
-/// the rest for the one that knows them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Settings {
-    /// How long a connection may be idle between requests (`keep-alive`).
-    pub keep_alive: Duration,
-    /// How many requests a connection may bring (`keep-alive-requests`).
-    pub keep_alive_requests: u32,
-    /// How long a request's head (`client-header-timeout`) may take.
-    pub header_timeout: Duration,
-    /// How long may pass between two reads of a body (`client-body-timeout`).
-    pub body_timeout: Duration,
-    /// Whether X-Forwarded-* of a request are believed (`use-forwarded-headers`).
-    pub use_forwarded_headers: bool,
-    /// Whether HTTP/2 is spoken over TLS (`use-http2`).
-    pub http2: bool,
-    /// `proxy-next-upstream-tries`; 0: as many as there are endpoints.
-    pub tries: u32,
-    /// All fields of the ConfigMap as written, for controllers that merge them into their files.
-    pub fields: BTreeMap<String, String>,
 }
 
 /// Who serves each backend now: only endpoints that are ready. A backend that is missing has none.
@@ -198,22 +155,6 @@ pub struct Endpoint {
 pub enum Update {
     Routing(Box<Routing>),
     Endpoints(Endpoints),
-}
-
-impl Default for Settings {
-    /// As ingress-nginx has them.
-    fn default() -> Self {
-        Settings {
-            keep_alive: Duration::from_secs(75),
-            keep_alive_requests: 1000,
-            header_timeout: Duration::from_secs(60),
-            body_timeout: Duration::from_secs(60),
-            use_forwarded_headers: false,
-            http2: true,
-            tries: 3,
-            fields: BTreeMap::new(),
-        }
-    }
 }
 
 impl Default for Options {

@@ -2,8 +2,8 @@
 //! an edit is, and what a new one makes of older ones, is [`super`]'s.
 
 use super::{
-    At, DNS, Edit, LabFile, Loaded, Manifest, ObjectKey, ObjectKind, ObjectMeta, ObjectRef, Objects, deployment_key,
-    manifest, namespace_key, owner, pod_key,
+    At, DNS, Edit, INGRESS, LabFile, Loaded, Manifest, ObjectKey, ObjectKind, ObjectMeta, ObjectRef, Objects, bare_key,
+    deployment_key, manifest, owner, pod_key,
 };
 
 /// Work edits into what was loaded, in their order. Returns edits that would do the same: those that
@@ -30,11 +30,11 @@ pub(in crate::spec) fn make_all(edits: &[Edit], loaded: &mut Loaded) -> Vec<Edit
 }
 
 fn has_deployment(file: &LabFile, key: &ObjectKey) -> bool {
-    is_dns(key) || file.deployments.0.iter().any(|d| deployment_key(d) == *key)
+    is(key, DNS) || is(key, INGRESS) || file.deployments.0.iter().any(|d| deployment_key(d) == *key)
 }
 
-fn is_dns(deployment: &ObjectKey) -> bool {
-    (deployment.namespace.as_str(), deployment.name.as_str()) == DNS
+fn is(deployment: &ObjectKey, own: (&str, &str)) -> bool {
+    (deployment.namespace.as_str(), deployment.name.as_str()) == own
 }
 
 /// What came of an edit.
@@ -80,6 +80,9 @@ fn read(manifest: &Manifest, loaded: &mut Loaded) -> Objects {
     let text = manifest.text.as_deref().unwrap_or_default();
     let source = loaded.sources.add(&manifest.name, text);
     manifest::read(text, source, &mut objects, &mut loaded.problems);
+    if let Some(namespace) = &manifest.namespace {
+        objects.put_into(namespace, &mut loaded.problems);
+    }
     if let Err(problem) = &manifest.text {
         loaded.problems.push(problem.clone());
     }
@@ -90,7 +93,14 @@ fn put_all(file: &mut LabFile, new: Objects) {
     put(&mut file.objects.services, new.services, |s| ObjectKey::of(&s.object.metadata));
     put(&mut file.objects.slices, new.slices, |s| ObjectKey::of(&s.object.metadata));
     put(&mut file.objects.endpoints, new.endpoints, |s| ObjectKey::of(&s.object.metadata));
-    put(&mut file.objects.namespaces, new.namespaces, |s| namespace_key(&s.object.metadata));
+    put(&mut file.objects.ingresses, new.ingresses, |s| ObjectKey::of(&s.object.metadata));
+    put(&mut file.objects.ingress_classes, new.ingress_classes, |s| bare_key(&s.object.metadata));
+    // A secret that is brought need not be made.
+    let brings = |key: &ObjectKey| new.secrets.iter().any(|s| ObjectKey::of(&s.object.metadata) == *key);
+    file.objects.generate.retain(|key| !brings(&key.value));
+    put(&mut file.objects.secrets, new.secrets, |s| ObjectKey::of(&s.object.metadata));
+    put(&mut file.objects.config_maps, new.config_maps, |s| ObjectKey::of(&s.object.metadata));
+    put(&mut file.objects.namespaces, new.namespaces, |s| bare_key(&s.object.metadata));
     put(&mut file.pods.0, new.pods, pod_key);
     put(&mut file.deployments.0, new.deployments, deployment_key);
 }
@@ -120,6 +130,13 @@ fn delete(file: &mut LabFile, object: &ObjectRef) -> Did {
         ObjectKind::Service => thin(&mut file.objects.services, |s| other(&s.object.metadata)),
         ObjectKind::EndpointSlice => thin(&mut file.objects.slices, |s| other(&s.object.metadata)),
         ObjectKind::Endpoints => thin(&mut file.objects.endpoints, |s| other(&s.object.metadata)),
+        ObjectKind::Ingress => thin(&mut file.objects.ingresses, |s| other(&s.object.metadata)),
+        ObjectKind::IngressClass => thin(&mut file.objects.ingress_classes, |s| bare_key(&s.object.metadata) != *key),
+        ObjectKind::Secret => {
+            let brought = thin(&mut file.objects.secrets, |s| other(&s.object.metadata));
+            thin(&mut file.objects.generate, |s| s.value != *key) || brought
+        }
+        ObjectKind::ConfigMap => thin(&mut file.objects.config_maps, |s| other(&s.object.metadata)),
         ObjectKind::Namespace => delete_namespace(file, &key.name),
         ObjectKind::Deployment => {
             file.replaced.0.remove(key);
@@ -147,6 +164,10 @@ fn delete_namespace(file: &mut LabFile, name: &str) -> bool {
         thin(&mut file.objects.services, |s| other(&s.object.metadata)),
         thin(&mut file.objects.slices, |s| other(&s.object.metadata)),
         thin(&mut file.objects.endpoints, |s| other(&s.object.metadata)),
+        thin(&mut file.objects.ingresses, |s| other(&s.object.metadata)),
+        thin(&mut file.objects.secrets, |s| other(&s.object.metadata)),
+        thin(&mut file.objects.generate, |s| s.value.namespace != name),
+        thin(&mut file.objects.config_maps, |s| other(&s.object.metadata)),
         thin(&mut file.pods.0, |p| pod_key(p).namespace != name),
         thin(&mut file.deployments.0, |d| deployment_key(d).namespace != name),
     ];
@@ -158,8 +179,10 @@ fn scale(file: &mut LabFile, deployment: &ObjectKey, replicas: u32) -> bool {
     let replicas = Some(At::new(replicas, Default::default()));
     if let Some((_, spec)) = file.deployments.0.iter_mut().find(|d| deployment_key(d) == *deployment) {
         spec.replicas = replicas;
-    } else if is_dns(deployment) {
+    } else if is(deployment, DNS) {
         file.dns.get_or_insert_default().replicas = replicas;
+    } else if is(deployment, INGRESS) {
+        file.cluster.ingress.get_or_insert_default().value.replicas = replicas;
     } else {
         return false;
     }

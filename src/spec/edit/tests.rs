@@ -9,7 +9,7 @@ services: { tea-svc: { selector: { app: tea }, ports: [{ port: 80 }] } }
 ";
 
 fn manifest(text: &str) -> Manifest {
-    Manifest { asked: None, name: "m.yaml".to_owned(), text: Ok(text.to_owned()) }
+    Manifest { asked: None, name: "m.yaml".to_owned(), text: Ok(text.to_owned()), namespace: None }
 }
 
 fn service(port: u16) -> Manifest {
