@@ -210,3 +210,6 @@ impl Lab {
         Some(PublicAddress { ip: host, http: port(HTTP)?, https: port(HTTPS)? })
     }
 }
+
+#[cfg(test)]
+mod tests;
