@@ -20,6 +20,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::diag::did_you_mean;
 use crate::objects::{Ingress, IngressClass, ObjectKey, Service, service_type};
 use crate::spec::value::Labels;
 
@@ -149,6 +150,11 @@ impl Serialize for SecretData {
 /// Keys of JSON's maps are texts.
 fn by_name<T: Serialize, S: Serializer>(all: &BTreeMap<ObjectKey, T>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(all.iter().map(|(key, value)| (key.to_string(), value)))
+}
+
+/// The name that a misspelt `word` is near to, among the first thousand: who has more looks himself.
+fn near<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    did_you_mean(word, known.take(1000))
 }
 
 /// Where clients reach the controller.

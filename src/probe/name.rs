@@ -29,22 +29,21 @@ pub async fn resolve(asking: &Asking<'_>, target: &Target) -> Result<IpAddr, Fai
             let known = asking.field.lab.service(key).and_then(|s| by_books(s, from_outside));
             known.ok_or_else(|| Failure::new(FailureName::Name, format!("the service {key} has no address")))
         }
-        Target::Name(name) => match in_hosts_file(&asking.field.lab, asking.from, name) {
+        Target::Name(name) => match by_hosts_file(&asking.field.lab, asking.from, name) {
             Some(ip) => Ok(ip),
             None => by_dns(asking, name).await,
         },
     }
 }
 
-/// Hosts and clients are in every machine's /etc/hosts, and in a client's also the names that
-/// ingresses have.
-fn in_hosts_file(lab: &Lab, from: &NsName, name: &str) -> Option<IpAddr> {
+/// Hosts and clients are in every machine's /etc/hosts, the hosts of ingresses in that of clients.
+fn by_hosts_file(lab: &Lab, from: &NsName, name: &str) -> Option<IpAddr> {
     let name = name.trim_end_matches('.');
     let host = lab.hosts.iter().find(|h| h.name.as_str() == name).map(|h| h.ip());
     let client = || lab.clients.iter().find(|c| c.name.as_str() == name).map(|c| c.ip());
-    let ingress = || {
-        let is_known = matches!(from, NsName::Client(_)) && lab.ingress_hosts().contains(name);
-        lab.ingress_address().filter(|_| is_known).map(|address| address.ip)
+    let ingress = || match from {
+        NsName::Client(_) if lab.ingress_hosts().contains(name) => lab.ingress_address().map(|at| at.ip),
+        _ => None,
     };
     host.or_else(client).or_else(ingress)
 }
@@ -121,16 +120,16 @@ mod tests {
     fn a_host_is_known_without_dns() {
         let lab = lab();
         let host = lab.find("node1").expect("the host");
-        assert_eq!(in_hosts_file(&lab, &host, "node1."), lab.address_of(&host));
-        assert_eq!(in_hosts_file(&lab, &host, "node2"), None);
+        assert_eq!(by_hosts_file(&lab, &host, "node1."), lab.address_of(&host));
+        assert_eq!(by_hosts_file(&lab, &host, "node2"), None);
     }
-
     #[test]
     fn clients_know_the_names_of_ingresses_without_dns() {
-        let text = "hosts: { node1: {} }\nclients: { laptop: {} }\ningresses: { cafe: { rules: [{ host: cafe.example.com }] } }\n";
+        let text = "hosts: { node1: {} }\nclients: { laptop: {} }\n\
+                    ingresses: { cafe: { rules: [{ host: cafe.example.com }] } }\n";
         let text = Text { name: "lab".into(), text: text.into(), default_name: "lab".into(), ..Text::default() };
         let lab = crate::lab::resolve(&decode_text(&text), None, &mut Problems::default()).expect("a lab");
-        let ask = |from: &str, name: &str| in_hosts_file(&lab, &lab.find(from).expect("a machine"), name);
+        let ask = |from: &str, name: &str| by_hosts_file(&lab, &lab.find(from).expect("a machine"), name);
         let public = lab.ingress_address().map(|address| address.ip);
         assert!(public.is_some());
         assert_eq!(ask("laptop", "cafe.example.com"), public);

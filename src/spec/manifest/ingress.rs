@@ -116,7 +116,10 @@ impl Rewriter {
         if let Value::Map(fields) = &mut spec.value
             && let Some(entry) = fields.iter().position(|e| e.key.text == "backend")
         {
+            let before = self.found.len();
             self.backend(&mut fields[entry].value);
+            // What is within is shown with the whole.
+            self.found.truncate(before);
             let now = format!("defaultBackend: {}", shown(&fields[entry].value));
             self.found.push(Found { field: "backend".to_owned(), place: fields[entry].key.place, now });
             fields[entry].key.text = "defaultBackend".to_owned();
