@@ -300,6 +300,9 @@ fn interfaces(all: &Value) -> String {
 fn container_text(more: &Value, spec: &Value, status: &Value) -> String {
     let mut out = Lines::default();
     out.line("Runs", text(more, "/runs"));
+    if let Some(missing) = more["missing"].as_str() {
+        out.line("Note", missing);
+    }
     if let Some(process) = more["process"].as_u64() {
         out.line("Process", process);
     }

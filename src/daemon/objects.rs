@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::kernel::path;
 use crate::lab::names::NsName;
 use crate::lab::{Client, Container, Host, Lab, Network, Pod, Run};
 use crate::objects::ObjectKey;
@@ -119,12 +120,27 @@ pub fn trouble(daemon: &Daemon, pod: &Pod) -> Option<String> {
 
 fn why(container: &Container, status: &Status) -> String {
     let name = &container.name;
-    match &status.state {
+    let why = match &status.state {
         State::Waiting { reason, message } if message.is_empty() => format!("{name}: {reason}"),
         State::Waiting { reason, message } => format!("{name}: {reason}, {message}"),
         State::Terminated { exit_code, reason } => format!("{name}: {reason}, exit code {exit_code}"),
         State::Running { .. } => format!("{name}: {}", status.message),
+    };
+    match missing_program(container) {
+        Some(what) if !matches!(status.state, State::Running { .. }) => format!("{why}: {what}"),
+        _ => why,
     }
+}
+
+/// What is said of a container whose program this machine does not have.
+pub fn missing_program(container: &Container) -> Option<String> {
+    let Run::Program { command, env } = &container.run else { return None };
+    let program = command.first()?;
+    // One that sets its PATH may look elsewhere.
+    if env.iter().any(|e| e.name == "PATH") || path::is_there(program) {
+        return None;
+    }
+    Some(format!("this machine has no program `{program}`, and no images run here: install it, or leave `command` out"))
 }
 
 /// Kubernetes' pod phase from its containers' states.

@@ -21,8 +21,10 @@ use crate::kernel::observe;
 use crate::kernel::world::{Failed, Why, World};
 use crate::lab::names::NsName;
 use crate::lab::{self, Lab};
+use crate::objects::{EndpointSlice, changes};
 use crate::plan::diff::{Stage, Step, diff};
 use crate::plan::{self, Plan};
+use crate::spec::edit;
 use crate::spec::load::{Text, decode_text};
 
 use super::api::{Event, Summary};
@@ -161,7 +163,12 @@ impl Daemon {
 
     /// Make the running lab what `text` says. What is in both stays untouched.
     pub async fn change(self: &Rc<Self>, text: &Text) -> Result<Summary, Vec<Problem>> {
-        self.change_with(|_| text.clone()).await
+        let mut forgotten = Vec::new();
+        let changed = self.change_with(|before| {
+            forgotten = edit::told(&before.edits);
+            text.clone()
+        });
+        changed.await.map(|summary| Summary { forgotten, ..summary })
     }
 
     /// The same with the text that `edited` makes of the one that the lab has when its turn has come.
@@ -180,6 +187,7 @@ impl Daemon {
         plan::balancers::add(&mut wanted, &balancers);
         let there = self.observe().await.map_err(|p| vec![*p])?;
         let steps = diff(&there, &wanted);
+        let told = self.told(&lab, &slices);
         if let Err(failed) = self.run(&steps).await {
             self.restore_files(&steps);
             let back = self.way_back().await;
@@ -203,7 +211,14 @@ impl Daemon {
         self.births.note(&self.lab());
         self.readiness.follow(&self.lab(), self);
         let changes = steps.iter().map(ToString::to_string).collect();
-        Ok(Summary { steps: steps.len(), changes, warnings })
+        Ok(Summary { steps: steps.len(), changes, warnings, services: told, forgotten: Vec::new() })
+    }
+
+    /// What a change to `lab`, whose services lead where `slices` say, does to services.
+    fn told(&self, lab: &Lab, slices: &[EndpointSlice]) -> Vec<String> {
+        let (now, there) = (self.lab(), self.services.slices());
+        let before = changes::State { services: &now.services, slices: &there };
+        changes::told(before, changes::State { services: &lab.services, slices })
     }
 
     /// The lab that `text` would make of this one, with its warnings.
@@ -216,15 +231,16 @@ impl Daemon {
         }
     }
 
-    /// The steps that `text` would cause.
-    pub async fn steps_to(&self, text: &Text) -> Result<Vec<Step>, Vec<Problem>> {
+    /// The steps that `text` would cause, and what they would do to services.
+    pub async fn steps_to(&self, text: &Text) -> Result<(Vec<Step>, Vec<String>), Vec<Problem>> {
         let _turn = self.turn().await;
         let (lab, _) = self.resolve(text)?;
         let there = self.observe().await.map_err(|p| vec![*p])?;
         let mut wanted = plan::plan(&lab);
-        plan::services::add(&mut wanted, &self.services_of(&lab).1);
+        let (slices, proxies) = self.services_of(&lab);
+        plan::services::add(&mut wanted, &proxies);
         plan::balancers::add(&mut wanted, &self.balancers_of(&lab));
-        Ok(diff(&there, &wanted))
+        Ok((diff(&there, &wanted), self.told(&lab, &slices)))
     }
 
     /// The steps from what is there to what should be: the drift.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::diag::{Place, Problem, Problems, codes, did_you_mean};
-use crate::objects::validate::is_port_name;
+use crate::objects::validate::{is_label_key, is_label_value, is_port_name};
 use crate::spec::at::At;
 use crate::spec::damage::Damage;
 use crate::spec::types::{
@@ -348,34 +348,18 @@ fn unknown_port(name: &str, ports: &[Port], place: Place) -> Problem {
         ))
 }
 
-/// Kubernetes' rules for labels: a key of an optional DNS prefix and a name, a value of at most 63
-/// letters.
+/// Labels that the API server would refuse.
 pub(super) fn check_labels(labels: &Labels, owner: &At<String>, problems: &mut Problems) {
     for (key, value) in labels {
-        let (prefix, name) = key.rsplit_once('/').map_or((None, key.as_str()), |(p, n)| (Some(p), n));
-        let prefix_ok = prefix.is_none_or(|p| !p.is_empty() && p.len() <= 253);
-        let fault = if !prefix_ok || name.is_empty() || !label_text(name) {
-            Some(format!("`{key}` cannot be a label's key"))
-        } else if !label_text(value) {
-            Some(format!("`{value}` cannot be the value of the label `{key}`"))
-        } else {
-            None
+        let message = match (is_label_key(key), is_label_value(value)) {
+            (true, true) => continue,
+            (false, _) => format!("`{key}` cannot be a label's key"),
+            (true, false) => format!("`{value}` cannot be the value of the label `{key}`"),
         };
-        if let Some(message) = fault {
-            problems.push(
-                Problem::error(codes::LABEL_INVALID, message)
-                    .at(owner.place, "of this one")
-                    .help("at most 63 letters, digits, `-`, `_` and `.`, with a letter or digit at both ends"),
-            );
-        }
+        problems.push(
+            Problem::error(codes::LABEL_INVALID, message)
+                .at(owner.place, "of this one")
+                .help("at most 63 letters, digits, `-`, `_` and `.`, with a letter or digit at both ends"),
+        );
     }
-}
-
-fn label_text(text: &str) -> bool {
-    let edge = |c: char| c.is_ascii_alphanumeric();
-    text.is_empty()
-        || (text.len() <= 63
-            && text.starts_with(edge)
-            && text.ends_with(edge)
-            && text.chars().all(|c| edge(c) || matches!(c, '-' | '_' | '.')))
 }

@@ -334,6 +334,24 @@ impl fmt::Display for Applied {
     }
 }
 
+/// Edits in words, such as `service/tea-svc applied`.
+pub fn told(edits: &[Edit]) -> Vec<String> {
+    let one = |object: &ObjectRef, what: &str| match object.key.namespace.as_str() {
+        "default" => format!("{object} {what}"),
+        namespace => format!("{object} in {namespace} {what}"),
+    };
+    let key = |kind, key: &ObjectKey| ObjectRef { kind, key: key.clone() };
+    let words = |edit: &Edit| match edit {
+        Edit::Apply(manifest) => names(manifest).iter().map(|object| one(object, "applied")).collect(),
+        Edit::Delete(object) => vec![one(object, "deleted")],
+        Edit::Replace(pod) => vec![one(&key(ObjectKind::Pod, pod), "deleted")],
+        Edit::Scale { deployment, replicas } => {
+            vec![one(&key(ObjectKind::Deployment, deployment), &format!("scaled to {replicas}"))]
+        }
+    };
+    edits.iter().flat_map(words).collect()
+}
+
 /// The objects of a manifest, in the order of their kinds, with what applying them to `file` does.
 pub fn applied(file: &LabFile, manifest: &Manifest) -> Vec<(ObjectRef, Applied)> {
     let new = objects(manifest);

@@ -81,6 +81,7 @@ fn container(daemon: &Daemon, pod: &Pod, container: &Container) -> Value {
             Run::Ingress => "the ingress controller".to_owned(),
             Run::Program { command, .. } => command.join(" "),
         },
+        "missing": objects::missing_program(container),
         "process": process,
         "readiness": container.readiness.as_ref().map(|r| json!({
             "probe": probe_text(r),
