@@ -276,7 +276,7 @@ fn a_change_is_told_by_service_and_what_is_forgotten_is_named(bench: &Bench) {
         &["service default/tea-svc: endpoints 0 → 2\n", "service default/one: gone\n", "(-o wide shows them)"],
     );
     assert!(!planned.contains("-A KUBE-"), "raw rules are for the wide look:\n{planned}");
-    has(&bench.ok(&["plan", &lab, "-o", "wide"]), &["    - -t nat -A KUBE-SERVICES"]);
+    has(&bench.ok(&["plan", &lab, "-o", "wide"]), &["    - -t filter -A KUBE-SERVICES"]);
     let told = bench.ok(&["up", &lab, "--no-probes"]);
     has(&told, &["  service default/tea-svc: endpoints 0 → 2\n", "  service default/two: gone\n"]);
     has(&told, &["forgotten", "service/one applied, service/two applied, deployment.apps/tea scaled to 0"]);
