@@ -237,14 +237,17 @@ const MOST_LINES: usize = 20;
 /// What a live change did and undid, services first: of them people think.
 fn what_changed(summary: &Summary, wide: bool) -> String {
     let mut text = String::new();
-    if !summary.forgotten.is_empty() {
-        text.push_str(&format!("  forgotten, as it is not in the file: {}\n", summary.forgotten.join(", ")));
-    }
     let most = if wide { usize::MAX } else { MOST_LINES };
+    let more = |all: usize| all.checked_sub(most).filter(|more| *more > 0);
+    if !summary.forgotten.is_empty() {
+        let shown: Vec<&str> = summary.forgotten.iter().take(most).map(String::as_str).collect();
+        let rest = more(summary.forgotten.len()).map(|n| format!(" and {n} more")).unwrap_or_default();
+        text.push_str(&format!("  forgotten, as it is not in the file: {}{rest}\n", shown.join(", ")));
+    }
     for line in summary.services.iter().take(most) {
         text.push_str(&format!("  service {line}\n"));
     }
-    if let Some(more) = summary.services.len().checked_sub(most).filter(|more| *more > 0) {
+    if let Some(more) = more(summary.services.len()) {
         text.push_str(&format!("  and {} (-o wide shows them)\n", output::count(more, "more service")));
     }
     if wide || summary.changes.len() <= MOST_LINES {

@@ -26,7 +26,7 @@ const KEPT_OUTPUT: usize = 256 * 1024;
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
-/// How long a program has after SIGTERM where its pod is changed and not deleted.
+/// How long a program has after SIGTERM where its pod is changed and stays. One that goes has its own time.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long is waited for what was written last.
 const LAST_WORDS: Duration = Duration::from_millis(200);

@@ -6,8 +6,12 @@
 //! is in [`controller`], who is served in `classes`, certificates in `secrets` and `certificate`,
 //! and what is likely a mistake in `backends` and `hosts`.
 
+mod annotations;
+mod backends;
+pub mod certificate;
 mod classes;
 mod controller;
+mod hosts;
 mod resolve;
 mod secrets;
 
@@ -160,6 +164,13 @@ pub fn class_of(ingress: &Ingress) -> Option<&str> {
     let field = ingress.spec.as_ref().and_then(|s| s.ingress_class_name.as_deref());
     let annotation = || ingress.metadata.annotations.as_ref()?.get(CLASS_ANNOTATION).map(String::as_str);
     field.or_else(annotation).filter(|class| !class.is_empty())
+}
+
+impl IngressLayer {
+    /// All ingresses, served or not.
+    pub fn all(&self) -> impl Iterator<Item = &Ingress> {
+        self.ingresses.iter().chain(self.unserved.iter().map(|u| &u.ingress))
+    }
 }
 
 impl Lab {

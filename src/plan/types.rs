@@ -165,8 +165,8 @@ pub struct Route {
     pub dev: IfName,
     /// Take `via` for a neighbour although no address of ours says so.
     pub onlink: bool,
-    /// Further next hops; each connection takes one of all, by the hash of its addresses and ports
-    /// (`fib_multipath_hash_policy`).
+    /// Further next hops; each connection takes one of all, by the hash of its addresses and ports, or
+    /// of its addresses alone (`fib_multipath_hash_policy`).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<NextHop>,
 }

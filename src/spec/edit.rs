@@ -4,8 +4,9 @@
 //! a lab is always decoded from its text alone, and there stays one way to change it. Replaying an
 //! edit must not fail: one that finds nothing to change does nothing, and whether there was something
 //! is asked before, of the running lab.
-
-mod told;
+//!
+//! A lab may be changed every minute of its life, so its edits must not grow with every change: [`push`]
+//! leaves out what a new edit makes superfluous, and replaying tells which ones did something at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,7 +20,11 @@ use super::manifest::{self, Objects};
 use super::types::{DeploymentSpec, PodSpec};
 use crate::objects::{ObjectKey, ObjectMeta};
 
-pub use told::{Applied, applied, names, told};
+mod replay;
+mod told;
+
+pub(super) use self::replay::make_all;
+pub use self::told::{Applied, applied, names, told};
 
 /// The DNS server's deployment, which every lab with services has without writing it.
 const DNS: (&str, &str) = ("kube-system", "coredns");
@@ -39,6 +44,12 @@ pub enum Edit {
     },
     /// A deployment's pod that has been told to end, and no longer counts as one of its replicas.
     Replace(ObjectKey),
+    /// Numbers of a deployment's pods that were deleted, first and last of each row: what the deletions
+    /// of its pods come to, however many they were.
+    Gone {
+        deployment: ObjectKey,
+        numbers: Vec<(u32, u32)>,
+    },
 }
 
 /// A kind of object that can be applied and deleted.
@@ -133,16 +144,32 @@ impl Replaced {
     }
 
     fn note(&mut self, pod: &ObjectKey, there: bool) {
-        if let Some((owner, number)) = pod.name.rsplit_once('-')
-            && let Ok(number) = number.parse()
-        {
-            self.0.entry(ObjectKey::new(&pod.namespace, owner)).or_default().insert(number, there);
+        if let Some((owner, number)) = owner(pod) {
+            self.0.entry(owner).or_default().insert(number, there);
         }
+    }
+
+    /// The numbers of a deployment's pods that are gone for good, first and last of each row.
+    fn rows(&self, deployment: &ObjectKey) -> Vec<(u32, u32)> {
+        let mut rows: Vec<(u32, u32)> = Vec::new();
+        let out = self.0.get(deployment).into_iter().flatten();
+        for number in out.filter(|(_, there)| !**there).map(|(number, _)| *number) {
+            match rows.last_mut() {
+                Some((_, last)) if last.checked_add(1) == Some(number) => *last = number,
+                _ => rows.push((number, number)),
+            }
+        }
+        rows
     }
 }
 
-/// Add an edit to those of a text. What it makes superfluous goes, so that a lab that is changed
-/// every minute does not grow for ever.
+/// The deployment that a pod is of, by its name, and its number there.
+fn owner(pod: &ObjectKey) -> Option<(ObjectKey, u32)> {
+    let (owner, number) = pod.name.rsplit_once('-')?;
+    Some((ObjectKey::new(&pod.namespace, owner), number.parse().ok()?))
+}
+
+/// Add an edit to those of a text. What it makes superfluous goes.
 pub fn push(edits: &mut Vec<Edit>, edit: Edit) {
     edits.retain(|old| match (old, &edit) {
         (Edit::Scale { deployment: old, .. }, Edit::Scale { deployment, .. }) => old != deployment,
@@ -177,7 +204,7 @@ fn drop_hidden(edits: &mut Vec<Edit>) {
                 }
                 later.insert(object.clone());
             }
-            Edit::Scale { .. } | Edit::Replace(_) => {}
+            Edit::Scale { .. } | Edit::Replace(_) | Edit::Gone { .. } => {}
         }
         kept.push(edit);
     }
@@ -188,62 +215,6 @@ fn drop_hidden(edits: &mut Vec<Edit>) {
 /// Whether an object is among these, or in a namespace that is deleted.
 fn is_hidden(object: &ObjectRef, later: &BTreeSet<ObjectRef>, gone: &BTreeSet<String>) -> bool {
     later.contains(object) || (object.kind.is_namespaced() && gone.contains(&object.key.namespace))
-}
-
-/// Work an edit into what was loaded.
-pub(super) fn make(edit: &Edit, loaded: &mut Loaded) {
-    match edit {
-        Edit::Apply(manifest) => {
-            let objects = read(manifest, loaded);
-            put_all(&mut loaded.file, objects);
-        }
-        Edit::Delete(object) => delete(&mut loaded.file, object),
-        Edit::Scale { deployment, replicas } => scale(&mut loaded.file, deployment, *replicas),
-        Edit::Replace(pod) => loaded.file.replaced.note(pod, true),
-    }
-}
-
-/// The objects of one manifest. Its text becomes a source, also where it has none, so that sources
-/// have the same numbers wherever the text is decoded.
-fn read(manifest: &Manifest, loaded: &mut Loaded) -> Objects {
-    let mut objects = Objects::default();
-    let text = manifest.text.as_deref().unwrap_or_default();
-    let source = loaded.sources.add(&manifest.name, text);
-    manifest::read(text, source, &mut objects, &mut loaded.problems);
-    if let Some(namespace) = &manifest.namespace {
-        objects.put_into(namespace, &mut loaded.problems);
-    }
-    if let Err(problem) = &manifest.text {
-        loaded.problems.push(problem.clone());
-    }
-    objects
-}
-
-fn put_all(file: &mut LabFile, new: Objects) {
-    put(&mut file.objects.services, new.services, |s| ObjectKey::of(&s.object.metadata));
-    put(&mut file.objects.slices, new.slices, |s| ObjectKey::of(&s.object.metadata));
-    put(&mut file.objects.endpoints, new.endpoints, |s| ObjectKey::of(&s.object.metadata));
-    put(&mut file.objects.ingresses, new.ingresses, |s| ObjectKey::of(&s.object.metadata));
-    put(&mut file.objects.ingress_classes, new.ingress_classes, |s| bare_key(&s.object.metadata));
-    // A secret that is brought need not be made.
-    let brings = |key: &ObjectKey| new.secrets.iter().any(|s| ObjectKey::of(&s.object.metadata) == *key);
-    file.objects.generate.retain(|key| !brings(&key.value));
-    put(&mut file.objects.secrets, new.secrets, |s| ObjectKey::of(&s.object.metadata));
-    put(&mut file.objects.config_maps, new.config_maps, |s| ObjectKey::of(&s.object.metadata));
-    put(&mut file.objects.namespaces, new.namespaces, |s| bare_key(&s.object.metadata));
-    put(&mut file.pods.0, new.pods, pod_key);
-    put(&mut file.deployments.0, new.deployments, deployment_key);
-}
-
-/// Each of `new` in the place of its former self, or behind all others.
-fn put<T>(all: &mut Vec<T>, new: Vec<T>, key: impl Fn(&T) -> ObjectKey) {
-    for object in new {
-        let wanted = key(&object);
-        match all.iter().position(|old| key(old) == wanted) {
-            Some(at) => all[at] = object,
-            None => all.push(object),
-        }
-    }
 }
 
 /// The key of an object that belongs to no namespace.
@@ -261,62 +232,6 @@ fn pod_key((name, spec): &(At<String>, PodSpec)) -> ObjectKey {
 
 fn deployment_key((name, spec): &(At<String>, DeploymentSpec)) -> ObjectKey {
     key_of(name, spec.namespace.as_ref())
-}
-
-fn delete(file: &mut LabFile, object: &ObjectRef) {
-    let key = &object.key;
-    let other = |meta: &ObjectMeta| ObjectKey::of(meta) != *key;
-    match object.kind {
-        ObjectKind::Service => file.objects.services.retain(|s| other(&s.object.metadata)),
-        ObjectKind::EndpointSlice => file.objects.slices.retain(|s| other(&s.object.metadata)),
-        ObjectKind::Endpoints => file.objects.endpoints.retain(|s| other(&s.object.metadata)),
-        ObjectKind::Ingress => file.objects.ingresses.retain(|s| other(&s.object.metadata)),
-        ObjectKind::IngressClass => file.objects.ingress_classes.retain(|s| bare_key(&s.object.metadata) != *key),
-        ObjectKind::Secret => {
-            file.objects.secrets.retain(|s| other(&s.object.metadata));
-            file.objects.generate.retain(|s| s.value != *key);
-        }
-        ObjectKind::ConfigMap => file.objects.config_maps.retain(|s| other(&s.object.metadata)),
-        ObjectKind::Namespace => delete_namespace(file, &key.name),
-        ObjectKind::Deployment => {
-            file.deployments.0.retain(|d| deployment_key(d) != *key);
-            file.replaced.0.remove(key);
-        }
-        ObjectKind::Pod => {
-            let before = file.pods.len();
-            file.pods.0.retain(|p| pod_key(p) != *key);
-            if file.pods.len() == before {
-                file.replaced.note(key, false);
-            }
-        }
-    }
-}
-
-/// A namespace goes with all that is in it.
-fn delete_namespace(file: &mut LabFile, name: &str) {
-    let other = |meta: &ObjectMeta| ObjectKey::of(meta).namespace != name;
-    file.objects.namespaces.retain(|n| n.object.metadata.name.as_deref() != Some(name));
-    file.objects.services.retain(|s| other(&s.object.metadata));
-    file.objects.slices.retain(|s| other(&s.object.metadata));
-    file.objects.endpoints.retain(|s| other(&s.object.metadata));
-    file.objects.ingresses.retain(|s| other(&s.object.metadata));
-    file.objects.secrets.retain(|s| other(&s.object.metadata));
-    file.objects.generate.retain(|s| s.namespace != name);
-    file.objects.config_maps.retain(|s| other(&s.object.metadata));
-    file.pods.0.retain(|p| pod_key(p).namespace != name);
-    file.deployments.0.retain(|d| deployment_key(d).namespace != name);
-    file.replaced.0.retain(|deployment, _| deployment.namespace != name);
-}
-
-fn scale(file: &mut LabFile, deployment: &ObjectKey, replicas: u32) {
-    let replicas = Some(At::new(replicas, Default::default()));
-    if let Some((_, spec)) = file.deployments.0.iter_mut().find(|d| deployment_key(d) == *deployment) {
-        spec.replicas = replicas;
-    } else if (deployment.namespace.as_str(), deployment.name.as_str()) == DNS {
-        file.dns.get_or_insert_default().replicas = replicas;
-    } else if (deployment.namespace.as_str(), deployment.name.as_str()) == INGRESS {
-        file.cluster.ingress.get_or_insert_default().value.replicas = replicas;
-    }
 }
 
 #[cfg(test)]

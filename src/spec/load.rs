@@ -72,6 +72,8 @@ pub struct Loaded {
     pub default_name: String,
     /// Whether objects were changed beside the file, by `apply`, `delete` or `scale`.
     pub edited: bool,
+    /// What is left of the text's edits without those that did nothing.
+    pub edits: Vec<Edit>,
 }
 
 /// Read `input` and decode it. Problems are in the result, with what could be read beside them.
@@ -116,7 +118,7 @@ pub fn decode_text(text: &Text) -> Loaded {
     file.deployments.0.append(&mut objects.deployments);
     let template = text.template.as_ref().map(|template| template.text.clone());
     loaded.file = LabFile { damage, objects, template, ..file };
-    text.edits.iter().for_each(|edit| edit::make(edit, &mut loaded));
+    loaded.edits = edit::make_all(&text.edits, &mut loaded);
     loaded
 }
 

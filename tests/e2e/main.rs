@@ -6,6 +6,7 @@ mod harness;
 
 mod ask;
 mod backends;
+mod connection;
 mod drift;
 mod drift_filters;
 mod ending;
@@ -20,6 +21,8 @@ mod sample;
 mod sctp;
 mod services_affinity;
 mod services_balancer;
+mod services_balancer_clients;
+mod services_connections;
 mod services_dns;
 mod services_endpoints;
 mod services_manifests;

@@ -38,6 +38,11 @@ pub fn told(edits: &[Edit]) -> Vec<String> {
         Edit::Apply(manifest) => names(manifest).iter().map(|object| one(object, "applied")).collect(),
         Edit::Delete(object) => vec![one(object, "deleted")],
         Edit::Replace(pod) => vec![one(&key(ObjectKind::Pod, pod), "deleted")],
+        Edit::Gone { deployment, numbers } => {
+            let pod = |number: u32| ObjectKey::new(&deployment.namespace, &format!("{}-{number}", deployment.name));
+            let all = numbers.iter().flat_map(|(first, last)| *first..=*last);
+            all.map(|number| one(&key(ObjectKind::Pod, &pod(number)), "deleted")).collect()
+        }
         Edit::Scale { deployment, replicas } => {
             vec![one(&key(ObjectKind::Deployment, deployment), &format!("scaled to {replicas}"))]
         }
