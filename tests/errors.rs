@@ -37,7 +37,7 @@ fn golden(path: &Path) -> Loaded {
     match labctl::spec::load::read(&Input::Path(path.to_owned())) {
         Ok(mut text) => {
             let folder = format!("{}/", path.parent().expect("a folder").display());
-            for manifest in &mut text.manifests {
+            for manifest in text.manifests.iter_mut().chain(&mut text.template) {
                 manifest.name = manifest.name.replace(&folder, "");
                 manifest.text = manifest.text.clone().map_err(|mut problem| {
                     problem.message = problem.message.replace(&folder, "");

@@ -12,7 +12,7 @@ use super::object;
 use super::tree::{Maker, entries, only};
 use crate::diag::{Place, Problem, Problems, codes};
 use crate::spec::at::At;
-use crate::spec::de::decode;
+use crate::spec::de::decode_whole;
 use crate::spec::node::{Entry, Node, Value};
 use crate::spec::types::{DeploymentSpec, PodSpec};
 
@@ -164,7 +164,7 @@ fn no_effect(field: &str, so: &str, place: Place) -> Problem {
 
 fn decoded<T: serde::de::DeserializeOwned + Default>(node: Node, problems: &mut Problems) -> Option<T> {
     let mut found = Problems::default();
-    let (value, _) = decode::<T>(node, &mut found);
+    let value = decode_whole::<T>(node, &mut found);
     let sound = !found.has_errors();
     problems.extend(found);
     sound.then_some(value)
