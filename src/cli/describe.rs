@@ -148,6 +148,10 @@ fn pod(all: &Value) -> String {
         out.line("Controlled by", format!("{}/{}", text(owner, "/kind"), text(owner, "/name")));
     }
     out.line("Restart policy", text(object, "/spec/restartPolicy"));
+    let ports: Vec<String> = items(all, "hostPorts").iter().map(|p| host_port(p, object)).collect();
+    if !ports.is_empty() {
+        out.list("Host ports", ports.iter().map(String::as_str));
+    }
     out.block("Network", &cable(all));
     out.block("Interfaces", &interfaces(all));
     for (index, container) in items(all, "containers").iter().enumerate() {
@@ -156,6 +160,17 @@ fn pod(all: &Value) -> String {
         out.block(&format!("Container {}", text(container, "/name")), &lines);
     }
     out.0
+}
+
+/// A port of the host that leads to the pod.
+fn host_port(port: &Value, object: &Value) -> String {
+    let host = text(object, "/spec/nodeName");
+    let on = match text(port, "/hostIP") {
+        "" => host.to_owned(),
+        ip => format!("{host}, on {ip} alone,"),
+    };
+    let (from, to, chain) = (&port["hostPort"], &port["containerPort"], text(port, "/chain"));
+    format!("{from}/{} of {on} leads to port {to} (chain {chain})", text(port, "/protocol"))
 }
 
 /// The veth pair, both ends with their indices.

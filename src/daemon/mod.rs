@@ -16,6 +16,7 @@ pub mod dns;
 mod edits;
 pub mod flannelds;
 pub mod health;
+mod host_ports;
 mod inhabit;
 pub mod inspect;
 pub mod kube;

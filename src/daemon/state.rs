@@ -188,13 +188,14 @@ impl Daemon {
             problem.message = format!("{}; {so}", problem.message);
             return Err(vec![problem]);
         }
-        *self.lab.borrow_mut() = Arc::new(lab);
+        let old = self.lab.replace(Arc::new(lab));
         *self.plan.borrow_mut() = Arc::new(bare);
         *self.text.borrow_mut() = text;
         self.tell_dns(&self.lab(), &slices);
         let before = self.services.proxies();
         self.services.set(slices, proxies);
         self.services_changed(before).await;
+        self.forget_host_ports(&old).await;
         self.forget_flows(self.services.balancers.applied(), balancers.clone()).await;
         self.services.balancers.set(balancers);
         self.sync_balancers(&turn).await;

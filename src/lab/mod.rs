@@ -10,6 +10,7 @@ mod declared;
 pub mod dns;
 mod expect;
 pub mod external;
+mod host_ports;
 mod ipam;
 mod leases;
 mod machines;
@@ -25,5 +26,6 @@ pub mod services;
 
 pub use addressing::INTERNET_NAME;
 pub use dns::Dns;
+pub use host_ports::HostPort;
 pub use model::*;
 pub use resolve::resolve;

@@ -1,7 +1,9 @@
-//! Which pods there are and which host each runs on: the scheduler in small. Which address a pod gets
-//! is decided in [`addresses`], which subnet a host has in [`super::leases`].
+//! Which pods there are, and where each goes: the scheduler in small. Which address a pod gets
+//! is decided in [`addresses`], which host it runs on in [`hosts`], which subnet a host has in
+//! [`super::leases`].
 
 mod addresses;
+mod hosts;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -99,7 +101,7 @@ pub(super) fn place(
         return Vec::new();
     }
     let scene = Scene { file, ground, before };
-    let hosts = choose_hosts(&wanted, &scene, problems);
+    let hosts = hosts::choose(&wanted, &scene, problems);
     addresses::give_addresses(wanted, hosts, &scene, problems)
 }
 
@@ -290,36 +292,4 @@ fn check_names(wanted: &[Wanted], file: &LabFile, problems: &mut Problems) {
             );
         }
     }
-}
-
-/// The host of each pod: the one it names, the one it had, or the one with the fewest pods.
-fn choose_hosts(wanted: &[Wanted], scene: &Scene, problems: &mut Problems) -> Vec<Option<usize>> {
-    let Scene { file, ground, before } = scene;
-    let index: HashMap<&str, usize> = ground.hosts.iter().enumerate().map(|(i, h)| (h.name.as_str(), i)).collect();
-    let was: HashMap<&PodId, &HostName> = before.iter().flat_map(|l| &l.pods).map(|p| (&p.id, &p.host)).collect();
-    let allowed = |pod: &Wanted, i: usize| pod.among.is_empty() || pod.among.contains(&ground.hosts[i].name);
-    let mut load = vec![0usize; ground.hosts.len()];
-    let mut chosen: Vec<Option<usize>> = Vec::new();
-    for pod in wanted {
-        let fixed = match pod.host {
-            Some(written) => {
-                known_host(written, file, ground, problems).and_then(|h| index.get(h.name.as_str()).copied())
-            }
-            None => was.get(&pod.id).and_then(|h| index.get(h.as_str()).copied()).filter(|i| allowed(pod, *i)),
-        };
-        if let Some(i) = fixed {
-            load[i] += 1;
-        }
-        chosen.push(fixed);
-    }
-    for (pod, slot) in wanted.iter().zip(&mut chosen) {
-        if slot.is_none() && pod.host.is_none() {
-            let least = (0..load.len()).filter(|i| allowed(pod, *i)).min_by_key(|i| load[*i]);
-            if let Some(i) = least {
-                load[i] += 1;
-                *slot = Some(i);
-            }
-        }
-    }
-    chosen
 }

@@ -10,7 +10,7 @@ use super::addressing::{self, Ground};
 use super::model::{Backend, Lab, dns_address};
 use super::names::{LabName, NameError};
 use super::services::{self, Services};
-use super::{dns, placement, probes};
+use super::{dns, host_ports, placement, probes};
 
 /// The meaning of what was loaded, or the problems why it has none. Warnings come with either.
 ///
@@ -43,6 +43,7 @@ pub fn resolve(loaded: &Loaded, before: Option<&Lab>, problems: &mut Problems) -
         dns,
         probes: Vec::new(),
     };
+    host_ports::warn(file, &lab, problems);
     lab.probes = probes::resolve(file, &lab, problems);
     let named = name.is_some();
     (named && !problems.has_errors() && !loaded.problems.has_errors()).then_some(lab)

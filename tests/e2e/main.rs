@@ -10,6 +10,7 @@ mod drift;
 mod drift_filters;
 mod ending;
 mod enter;
+mod host_ports;
 mod kubernetes;
 mod live;
 mod programs;

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use crate::plan::portmap;
 use crate::plan::rules::{Chain, Rules, Table};
 
 /// Whether a chain is kube-proxy's by its name.
@@ -16,7 +17,7 @@ fn is_jump(rule: &str) -> bool {
 }
 
 /// The rules `there` with kube-proxy's part as it is in `planned`. Jumps that are missing come to the
-/// top of their chain, where kube-proxy puts them.
+/// top of their chain, where kube-proxy puts them; portmap's stays above, as a lab begins with it.
 pub fn mended(there: &Rules, planned: &Rules) -> Rules {
     let mut rules = there.clone();
     for wanted in &planned.tables {
@@ -41,8 +42,9 @@ fn jumps(chain: &mut Chain, wanted: &Chain) {
     if planned.iter().all(|jump| there.contains(*jump)) && there.len() == planned.len() {
         return;
     }
-    let mut rules: Vec<String> = planned.into_iter().cloned().collect();
-    rules.extend(chain.rules.drain(..).filter(|r| !is_jump(r)));
+    let mut rules: Vec<String> = chain.rules.drain(..).filter(|r| !is_jump(r)).collect();
+    let top = portmap::top(&rules);
+    rules.splice(top..top, planned.into_iter().cloned());
     chain.rules = rules;
 }
 

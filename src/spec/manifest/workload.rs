@@ -21,7 +21,7 @@ const POD_FIELDS: &[&str] =
     &["hostname", "subdomain", "restartPolicy", "terminationGracePeriodSeconds", "dnsPolicy", "dnsConfig"];
 /// Fields of a container that a lab's container has, too.
 const CONTAINER_FIELDS: &[&str] = &["name", "ports", "readinessProbe"];
-const PORT_FIELDS: &[&str] = &["name", "containerPort", "protocol"];
+const PORT_FIELDS: &[&str] = &["name", "containerPort", "protocol", "hostPort", "hostIP"];
 
 /// Fields that change what a pod does in its network, and are not acted on.
 const MISSED: &[(&str, &str)] = &[
@@ -126,19 +126,32 @@ fn container(make: &mut Maker, container: Node, problems: &mut Problems) -> Node
     let place = container.place;
     let mut fields = entries(only(container, CONTAINER_FIELDS));
     for entry in fields.iter_mut().filter(|e| e.key.text == "ports") {
-        let ports = entry.value.items().iter().map(|p| only(p.clone(), PORT_FIELDS)).collect();
-        if let Some(host_port) = entry.value.items().iter().find_map(|p| p.entry("hostPort")) {
-            problems.push(no_effect("hostPort", "the host does not answer on it", host_port.key.place));
-        }
+        let ports = entry.value.items().iter().map(|p| without_zeros(only(p.clone(), PORT_FIELDS))).collect();
         entry.value.value = Value::List(ports);
     }
     make.map(fields, place)
 }
 
+/// A port without what the API takes for not written: a host's port of 0, an empty address.
+fn without_zeros(mut port: Node) -> Node {
+    if let Value::Map(entries) = &mut port.value {
+        entries.retain(|e| match (e.key.text.as_str(), &e.value.value) {
+            ("hostPort", value) => *value != Value::Int(0),
+            ("hostIP", value) => *value != Value::Text(String::new()),
+            _ => true,
+        });
+    }
+    port
+}
+
 fn no_effect(field: &str, so: &str, place: Place) -> Problem {
+    let help = match field {
+        "hostNetwork" => "give the containers' ports a `hostPort`, and the pod's host answers on it",
+        _ => "take it out where that is meant, or write the pod in the lab file",
+    };
     Problem::warning(codes::OBJECT_FIELD, format!("labctl does not act on `{field}`: {so}"))
         .at(place, "has no effect")
-        .help("take it out where that is meant, or write the pod in the lab file")
+        .help(help)
 }
 
 fn decoded<T: serde::de::DeserializeOwned + Default>(node: Node, problems: &mut Problems) -> Option<T> {
