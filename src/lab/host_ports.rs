@@ -16,6 +16,7 @@ use crate::spec::at::At;
 use crate::spec::types::ContainerSpec;
 use crate::spec::value::{PortSpec, Protocol};
 
+use super::ingress::{INGRESS_NAME, INGRESS_NAMESPACE};
 use super::model::{Backend, Container, Host, Lab, Pod, Port};
 use super::names::PodId;
 
@@ -140,6 +141,10 @@ pub(super) fn place_of(file: &LabFile, (id, owner): (&PodId, Option<&str>), port
         None => {
             let (_, pod) = file.pods.iter().find(|(n, s)| n.value == id.name.as_str() && at_home(&s.namespace))?;
             (pod.ports.as_ref(), pod.containers.as_ref())
+        }
+        // What the lab has without writing it.
+        Some(INGRESS_NAME) if id.namespace.as_str() == INGRESS_NAMESPACE => {
+            return file.cluster.ingress.as_ref()?.replicas.as_ref().map(|r| r.place);
         }
         Some(owner) => {
             let (_, all) = file.deployments.iter().find(|(n, s)| n.value == owner && at_home(&s.namespace))?;

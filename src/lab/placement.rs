@@ -21,6 +21,7 @@ use super::addressing::{Ground, INTERNET_NAME};
 use super::containers::{self, Workload};
 use super::declared;
 use super::dns::{DNS_DEPLOYMENT, DNS_NAMESPACE, Dns};
+use super::ingress::{self, Controller, INGRESS_NAME, INGRESS_NAMESPACE};
 use super::machines;
 use super::model::{Container, Deployment, Host, Lab, Pod};
 use super::names::{HostName, Namespace, PodId, PodName};
@@ -67,11 +68,41 @@ impl Scene<'_> {
     }
 }
 
-/// Every pod with its host and address; `before` is the lab as it runs now, `dns` its DNS server.
+/// A deployment that labs have without writing it.
+pub(super) struct Own {
+    namespace: &'static str,
+    name: &'static str,
+    replicas: u32,
+    labels: Labels,
+    container: Container,
+}
+
+/// The deployments that the lab has without writing them: the DNS server's, as kubeadm makes it,
+/// and the ingress controller's.
+pub(super) fn own(dns: Option<&Dns>, controller: Option<&Controller>) -> Vec<Own> {
+    let dns = dns.map(|dns| Own {
+        namespace: DNS_NAMESPACE,
+        name: DNS_DEPLOYMENT,
+        replicas: dns.replicas,
+        labels: dns.labels.clone(),
+        container: super::dns::container(),
+    });
+    let controller = controller.map(|controller| Own {
+        namespace: INGRESS_NAMESPACE,
+        name: INGRESS_NAME,
+        replicas: controller.replicas,
+        labels: controller.labels.clone(),
+        container: ingress::container(controller),
+    });
+    dns.into_iter().chain(controller).collect()
+}
+
+/// Every pod with its host and address; `before` is the lab as it runs now, `own` what it has without
+/// writing it.
 pub(super) fn place(
     file: &LabFile,
     ground: &Ground,
-    (before, dns): (Option<&Lab>, Option<&Dns>),
+    (before, own): (Option<&Lab>, &[Own]),
     problems: &mut Problems,
 ) -> Vec<Pod> {
     let mut wanted = Vec::new();
@@ -86,7 +117,7 @@ pub(super) fn place(
         }
     }
     if !ground.hosts.is_empty() {
-        wanted.extend(dns.into_iter().flat_map(|dns| dns_pods(dns, file)));
+        wanted.extend(own.iter().flat_map(|own| own_pods(own, file)));
     }
     check_names(&wanted, file, problems);
     if ground.hosts.is_empty() {
@@ -106,18 +137,18 @@ pub(super) fn place(
 }
 
 /// Every deployment, whatever number of pods it has.
-pub(super) fn deployments(file: &LabFile, dns: Option<&Dns>) -> Vec<Deployment> {
+pub(super) fn deployments(file: &LabFile, own: &[Own]) -> Vec<Deployment> {
     let written = file.deployments.iter().map(|(name, spec)| Deployment {
         key: ObjectKey::new(spec.namespace.as_ref().map_or("default", |n| n.value.as_str()), name),
         replicas: spec.replicas.as_ref().map_or(1, |r| r.value),
         labels: spec.labels.clone(),
     });
-    let dns = dns.map(|dns| Deployment {
-        key: ObjectKey::new(DNS_NAMESPACE, DNS_DEPLOYMENT),
-        replicas: dns.replicas,
-        labels: dns.labels.clone(),
+    let own = own.iter().map(|own| Deployment {
+        key: ObjectKey::new(own.namespace, own.name),
+        replicas: own.replicas,
+        labels: own.labels.clone(),
     });
-    written.chain(dns).collect()
+    written.chain(own).collect()
 }
 
 fn too_many(place: Place) -> Problem {
@@ -138,11 +169,11 @@ fn label(written: Option<&At<String>>, what: &str, problems: &mut Problems) -> O
     valid::<PodName>(written?, what, problems).map(String::from)
 }
 
-/// The pods of the DNS server, as kubeadm's deployment `coredns` makes them.
-fn dns_pods<'a>(dns: &'a Dns, file: &LabFile) -> Vec<Wanted<'a>> {
+/// The pods of a deployment that nobody wrote.
+fn own_pods<'a>(own: &'a Own, file: &LabFile) -> Vec<Wanted<'a>> {
     let id = |n: u32| {
-        let namespace = Namespace::try_from(DNS_NAMESPACE.to_owned()).ok()?;
-        Some(PodId { namespace, name: PodName::try_from(format!("{DNS_DEPLOYMENT}-{n}")).ok()? })
+        let namespace = Namespace::try_from(own.namespace.to_owned()).ok()?;
+        Some(PodId { namespace, name: PodName::try_from(format!("{}-{n}", own.name)).ok()? })
     };
     let pod = |id| Wanted {
         id,
@@ -150,16 +181,16 @@ fn dns_pods<'a>(dns: &'a Dns, file: &LabFile) -> Vec<Wanted<'a>> {
         host: None,
         among: Vec::new(),
         address: None,
-        labels: &dns.labels,
-        owner: Some(DNS_DEPLOYMENT.to_owned()),
+        labels: &own.labels,
+        owner: Some(own.name.to_owned()),
         restart_policy: RestartPolicy::Always,
         hostname: None,
         subdomain: None,
         resolver: Resolver::default(),
         grace: grace(None),
-        containers: vec![super::dns::container()],
+        containers: vec![own.container.clone()],
     };
-    let numbers = file.replaced.numbers(&ObjectKey::new(DNS_NAMESPACE, DNS_DEPLOYMENT), dns.replicas);
+    let numbers = file.replaced.numbers(&ObjectKey::new(own.namespace, own.name), own.replicas);
     numbers.into_iter().filter_map(id).map(pod).collect()
 }
 

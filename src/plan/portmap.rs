@@ -194,9 +194,9 @@ mod tests {
 
     #[test]
     fn chains_are_called_as_the_plugin_calls_them() {
-        // From the plug-in's own unit tests: network `test`, container `icee6giejonei6sohng6ahngee7laquohquee9shiGo7fohferakah3Feiyoolu2pei7ciPhoh7shaoX6vai3vuf0ahfaeng8yohb9ceu0daez5hashee8ooYai5wa3y`.
+        // As the plug-in's own unit tests have it.
         let id = "icee6giejonei6sohng6ahngee7laquohquee9shiGo7fohferakah3Feiyoolu2pei7ciPhoh7shaoX6vai3vuf0ahfaeng8yohb9ceu0daez5hashee8ooYai5wa3y";
-        assert_eq!(chain_of("test", id), "CNI-DN-bfd599665540dd91d5d28");
+        assert_eq!(chain_of("testNetName", id), "CNI-DN-bfd599665540dd91d5d28");
     }
 
     #[test]

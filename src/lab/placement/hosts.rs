@@ -121,9 +121,10 @@ impl<'a> Choice<'a> {
             true => "a port of a host leads to one pod, so there may be no more replicas than hosts",
             false => "a port of a host leads to one pod; take another port, or add a host",
         };
-        Some(
-            Problem::error(codes::HOST_PORT, message).at(self.place(pod, Some(port)), "no host has it free").help(help),
-        )
+        let problem = Problem::error(codes::HOST_PORT, message).help(help);
+        // Pods of the lab itself are written nowhere.
+        let place = self.place(pod, Some(port));
+        Some(if place == Place::default() { problem } else { problem.at(place, "no host has it free") })
     }
 
     /// Where a pod's host port was written, or else the pod.

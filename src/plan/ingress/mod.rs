@@ -10,9 +10,11 @@
 
 mod choice;
 mod endpoints;
+mod lab;
 mod routing;
 mod types;
 
 pub use endpoints::{endpoints, port};
+pub use lab::{brought, of_lab};
 pub use routing::{Objects, routing};
 pub use types::*;
