@@ -203,6 +203,11 @@ fn what_is_broken_by_hand_is_seen_and_put_right(bench: &Bench) {
         ("echo 0 >/proc/sys/net/ipv4/conf/cni0/route_localnet", "sysctl net.ipv4.conf.cni0.route_localnet=1"),
         // The bridge takes its settings with it.
         ("ip link delete cni0", "sysctl net.ipv4.conf.cni0.route_localnet=1"),
+        // Another one goes with whatever settings it has.
+        (
+            "ip link delete cni0; ip link add cni0 type bridge; echo 1 >/proc/sys/net/ipv4/conf/cni0/route_localnet",
+            "sysctl net.ipv4.conf.cni0.route_localnet=1",
+        ),
     ] {
         bench.sh("node1", line);
         let drift = bench.run(&["diff"]).ends_with(1).stdout;
