@@ -42,6 +42,8 @@ pub enum Verb {
     Scale(ScaleArgs),
     /// Show objects of a running lab: pods, services, endpoints, hosts and others
     Get(GetArgs),
+    /// Print the certificate of the lab's authority, which signs the secrets that nobody brings
+    Ca(LabArgs),
     /// Show one pod, service, host or client with all that is known of it
     Describe(DescribeArgs),
     /// Look into the kernel: a network stack, a bridge, flannel

@@ -1,5 +1,5 @@
-//! `describe`: pods, services, deployments, hosts and clients with all that is known of each, in the way
-//! of kubectl. Services and deployments are drawn in modules of their own.
+//! `describe`: pods, services, deployments, ingresses, hosts and clients with all that is known of each, in
+//! the way of kubectl. Services, deployments and ingresses are drawn in modules of their own.
 
 use std::process::ExitCode;
 
@@ -16,7 +16,7 @@ use super::args::DescribeArgs;
 use super::inspect::machine;
 use super::output::{print, text};
 use super::process::{outer_pid, program_pid};
-use super::{Done, describe_deployment, describe_service, find_lab, kube, named, tables};
+use super::{Done, describe_deployment, describe_ingress, describe_service, find_lab, kube, named, tables};
 
 /// What can be described.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,16 +26,18 @@ enum Thing {
     Client,
     Service,
     Deployment,
+    Ingress,
 }
 
 impl Thing {
-    const ALL: [Thing; 5] = [Thing::Pod, Thing::Host, Thing::Client, Thing::Service, Thing::Deployment];
+    const ALL: [Thing; 6] = [Thing::Pod, Thing::Host, Thing::Client, Thing::Service, Thing::Deployment, Thing::Ingress];
 
     /// The kind that a word means: its name, its plural or its short form.
     fn of(word: &str) -> Option<Thing> {
         match ObjectKind::of(word) {
             Some(ObjectKind::Service) => return Some(Thing::Service),
             Some(ObjectKind::Deployment) => return Some(Thing::Deployment),
+            Some(ObjectKind::Ingress) => return Some(Thing::Ingress),
             _ => {}
         }
         Some(match kind_of(word)? {
@@ -52,6 +54,7 @@ impl Thing {
             Thing::Client => "client",
             Thing::Service => "service",
             Thing::Deployment => "deployment",
+            Thing::Ingress => "ingress",
         }
     }
 
@@ -61,6 +64,7 @@ impl Thing {
             Thing::Pod => kube::path(ObjectKind::Pod, Some(namespace)),
             Thing::Service => kube::path(ObjectKind::Service, Some(namespace)),
             Thing::Deployment => kube::path(ObjectKind::Deployment, Some(namespace)),
+            Thing::Ingress => kube::path(ObjectKind::Ingress, Some(namespace)),
             Thing::Host => "/api/v1/nodes".to_owned(),
             Thing::Client => "/labctl/v1/clients".to_owned(),
         };
@@ -72,6 +76,7 @@ impl Thing {
         match self {
             Thing::Service => describe_service::ask(client, key),
             Thing::Deployment => describe_deployment::ask(client, key),
+            Thing::Ingress => describe_ingress::ask(client, key),
             Thing::Pod => machine_of(client, &format!("pod/{}/{}", key.namespace, key.name)),
             _ => machine_of(client, &format!("{}/{}", self.word(), key.name)),
         }
@@ -114,7 +119,9 @@ fn wanted(client: &Client, args: &DescribeArgs) -> Result<Vec<Value>, Box<Proble
 fn known(word: &str) -> Result<Thing, Box<Problem>> {
     Thing::of(word).ok_or_else(|| {
         let problem = Problem::error(codes::TARGET_UNKNOWN, format!("`{word}` is no kind of thing to describe"));
-        Box::new(problem.help("there are pod, service, deployment, host and client; a name alone will do, too"))
+        Box::new(
+            problem.help("there are pod, service, deployment, ingress, host and client; a name alone will do, too"),
+        )
     })
 }
 
@@ -127,7 +134,7 @@ fn one(client: &Client, kind: Option<Thing>, name: &str, namespace: &str) -> Res
     let key = named::key(name, Some(namespace));
     let things = called(client, &key)?;
     match (kind, things.as_slice()) {
-        (Some(kind @ (Thing::Service | Thing::Deployment)), _) => kind.ask(client, &key),
+        (Some(kind @ (Thing::Service | Thing::Deployment | Thing::Ingress)), _) => kind.ask(client, &key),
         (Some(kind), things) if things.contains(&kind) => kind.ask(client, &key),
         (None, [only]) => only.ask(client, &key),
         (None, [_, _, ..]) => Err(ambiguous(&things, name)),
@@ -178,6 +185,7 @@ fn draw(all: &Value) -> String {
     match text(all, "/kind") {
         "service" => describe_service::draw(all),
         "deployment" => describe_deployment::draw(all),
+        "ingress" => describe_ingress::draw(all),
         "pod" => pod(all),
         "host" => host(all),
         _ => machine_text(all),
@@ -259,7 +267,7 @@ fn pod(all: &Value) -> String {
         out.line("Controlled by", format!("{}/{}", text(owner, "/kind"), text(owner, "/name")));
     }
     out.line("Restart policy", text(object, "/spec/restartPolicy"));
-    let ports: Vec<String> = items(all, "hostPorts").iter().map(|p| host_port(p, object)).collect();
+    let ports: Vec<String> = items(all, "hostPorts").iter().map(|p| get::host_port(p, object)).collect();
     if !ports.is_empty() {
         out.list("Host ports", ports.iter().map(String::as_str));
     }
@@ -271,17 +279,6 @@ fn pod(all: &Value) -> String {
         out.block(&format!("Container {}", text(container, "/name")), &lines);
     }
     out.0
-}
-
-/// A port of the host that leads to the pod.
-fn host_port(port: &Value, object: &Value) -> String {
-    let host = text(object, "/spec/nodeName");
-    let on = match text(port, "/hostIP") {
-        "" => host.to_owned(),
-        ip => format!("{host}, on {ip} alone,"),
-    };
-    let (from, to, chain) = (&port["hostPort"], &port["containerPort"], text(port, "/chain"));
-    format!("{from}/{} of {on} leads to port {to} (chain {chain})", text(port, "/protocol"))
 }
 
 /// The veth pair, both ends with their indices.

@@ -11,7 +11,7 @@ use crate::spec::edit::ObjectKind;
 
 use super::args::{Format, GetArgs, Kind, Wanted};
 use super::output::{self, text};
-use super::{Done, find_lab, kube, named, reach, rules_tree, tables};
+use super::{Done, config, find_lab, kube, named, reach, rules_tree, tables};
 
 /// Objects of one kind that are asked for: those of these names, or all.
 struct Asked<'a> {
@@ -34,7 +34,11 @@ fn object_kind(kind: Kind) -> Option<ObjectKind> {
         Kind::EndpointSlices => ObjectKind::EndpointSlice,
         Kind::Deployments => ObjectKind::Deployment,
         Kind::Namespaces => ObjectKind::Namespace,
-        Kind::Hosts | Kind::Clients | Kind::Networks | Kind::Rules => return None,
+        Kind::Ingresses => ObjectKind::Ingress,
+        Kind::IngressClasses => ObjectKind::IngressClass,
+        Kind::Secrets => ObjectKind::Secret,
+        Kind::ConfigMaps => ObjectKind::ConfigMap,
+        Kind::Hosts | Kind::Clients | Kind::Networks | Kind::Rules | Kind::Config => return None,
     })
 }
 
@@ -51,6 +55,9 @@ pub fn run(args: &GetArgs) -> Done {
     let asked = asked(args)?;
     if asked.iter().any(|a| a.kind == Kind::Rules) {
         return rules_tree::run(args, &asked[0].names);
+    }
+    if let Some(config) = asked.iter().find(|a| a.kind == Kind::Config) {
+        return config::run(args, &config.names);
     }
     let client = find_lab(args.lab())?;
     if !args.scope.all_namespaces {
@@ -193,11 +200,15 @@ fn draw(args: &GetArgs, kind: Kind, items: &[Value], wide: bool) -> String {
         Kind::EndpointSlices => &tables::SLICES,
         Kind::Deployments => &tables::DEPLOYMENTS,
         Kind::Namespaces => &tables::NAMESPACES,
+        Kind::Ingresses => &tables::INGRESSES,
+        Kind::IngressClasses => &tables::INGRESS_CLASSES,
+        Kind::Secrets => &tables::SECRETS,
+        Kind::ConfigMaps => &tables::CONFIG_MAPS,
         Kind::Hosts if items.is_empty() => return "the lab has no hosts\n".to_owned(),
         Kind::Hosts => &tables::HOSTS,
         Kind::Clients if items.is_empty() => return "the lab has no clients\n".to_owned(),
         Kind::Clients => &tables::CLIENTS,
-        Kind::Networks | Kind::Rules => &tables::NETWORKS,
+        Kind::Networks | Kind::Rules | Kind::Config => &tables::NETWORKS,
     };
     // Hosts, clients and networks are in no namespace.
     let in_namespaces = object_kind(kind).is_some_and(ObjectKind::is_namespaced);

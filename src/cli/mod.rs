@@ -3,10 +3,13 @@
 
 mod apply;
 mod args;
+mod ca;
 mod completions;
+mod config;
 mod delete;
 mod describe;
 mod describe_deployment;
+mod describe_ingress;
 mod describe_service;
 mod diff;
 mod doctor;
@@ -133,6 +136,7 @@ fn run(verb: Verb) -> Done {
         Verb::Delete(args) => delete::run(&args),
         Verb::Scale(args) => apply::scale(&args),
         Verb::Get(args) => get::run(&args),
+        Verb::Ca(args) => ca::run(&args),
         Verb::Describe(args) => describe::run(&args),
         Verb::Inspect(args) => inspect::run(&args.what),
         Verb::Exec(args) => exec::exec(&args),

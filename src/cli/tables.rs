@@ -119,6 +119,28 @@ pub const NAMESPACES: Columns = Columns {
     wide: &[],
 };
 
+pub const INGRESSES: Columns = Columns {
+    columns: &[
+        ("NAME", name),
+        ("CLASS", class),
+        ("HOSTS", hosts),
+        ("ADDRESS", |i| or(text(i, "/status/loadBalancer/ingress/0/ip"), "<none>")),
+        ("PORTS", |i| if list(i, "/spec/tls").next().is_some() { "80, 443".to_owned() } else { "80".to_owned() }),
+        ("AGE", since),
+    ],
+    wide: &[LABELS],
+};
+
+pub const INGRESS_CLASSES: Columns =
+    Columns { columns: &[("NAME", name), ("CONTROLLER", |c| text(c, "/spec/controller").to_owned())], wide: &[LABELS] };
+
+pub const SECRETS: Columns = Columns {
+    columns: &[("NAME", name), ("TYPE", |s| text(s, "/type").to_owned()), ("DATA", fields)],
+    wide: &[LABELS],
+};
+
+pub const CONFIG_MAPS: Columns = Columns { columns: &[("NAME", name), ("DATA", fields)], wide: &[LABELS] };
+
 /// The table, with the namespace in front where those of all are shown.
 pub fn table(items: &[Value], columns: &Columns, look: Look) -> String {
     let namespace: Column = ("NAMESPACE", |item| text(item, "/metadata/namespace").to_owned());
@@ -157,6 +179,25 @@ fn full_name(pod: &Value) -> String {
 }
 
 const LABELS: Column = ("LABELS", |item| pairs(item.pointer("/metadata/labels")));
+
+/// An ingress' class, in its field or in the old annotation.
+pub fn class(ingress: &Value) -> String {
+    let old = ingress["metadata"]["annotations"]["kubernetes.io/ingress.class"].as_str();
+    let class = ingress.pointer("/spec/ingressClassName").and_then(Value::as_str).or(old);
+    or(class.unwrap_or_default(), "<none>")
+}
+
+/// The hosts of an ingress' rules; `*` stands for every name.
+fn hosts(ingress: &Value) -> String {
+    let all = list(ingress, "/spec/rules").map(|r| or(text(r, "/host"), "*"));
+    let all: Vec<String> = all.collect();
+    if all.is_empty() { "*".to_owned() } else { shortened(&all) }
+}
+
+/// How many fields a secret or ConfigMap has.
+fn fields(item: &Value) -> String {
+    item["data"].as_object().map_or(0, serde_json::Map::len).to_string()
+}
 
 fn address(machine: &Value) -> String {
     text(machine, "/status/addresses/0/address").to_owned()
@@ -249,7 +290,7 @@ fn ports(service: &Value) -> String {
 }
 
 /// At most [`SHOWN`] of these, and how many more there are, as kubectl writes it.
-fn shortened(all: &[String]) -> String {
+pub fn shortened(all: &[String]) -> String {
     let shown = all.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(",");
     match all.len().saturating_sub(SHOWN) {
         0 => or(&shown, "<none>"),

@@ -12,8 +12,10 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::sync::watch;
 
+use crate::diag::{Problem, codes};
 use crate::kernel::enter::Entry;
 use crate::lab::Lab;
+use crate::lab::names::NsName;
 use crate::objects::EndpointSlice;
 use crate::plan::ingress::{self as plan, Endpoints, Routing, Update};
 use crate::plan::{Program, Role};
@@ -125,6 +127,22 @@ impl Daemon {
             .filter_map(|(secret, names)| Some((secret.to_string(), authority.certificate(secret, names).ok()?)));
         let certificates = plan::brought(lab).into_iter().chain(signed).collect();
         plan::of_lab(lab, &certificates, authority.fake().ok().as_ref())
+    }
+
+    /// The configuration that the controller in this pod was told, in its program's own words.
+    ///
+    /// # Errors
+    /// A machine that is no pod of an ingress controller.
+    pub fn ingress_config(&self, ns: &NsName) -> Result<String, Box<Problem>> {
+        let lab = self.lab();
+        let plan = self.plan();
+        let mut programs = plan.get(ns).into_iter().flat_map(|n| &n.programs);
+        let Some(Role::Ingress(driver)) = programs.find_map(|p| p.role.as_ref()) else {
+            let problem = Problem::error(codes::TARGET_UNKNOWN, format!("{ns} is no pod of an ingress controller"));
+            let help = "`labctl get pods -n ingress` shows those, where the lab has an ingress";
+            return Err(Box::new(problem.help(help)));
+        };
+        Ok(plan::text(driver, &self.routing_of(&lab)))
     }
 
     /// Tell the ingress controllers what there is.

@@ -102,6 +102,7 @@ async fn route(daemon: &Rc<Daemon>, request: Request<Incoming>, visits: &Visits)
         (&Method::GET, asked) if asked.starts_with(inspect::PATH) => inspect::answer(daemon, asked, &query).await,
         (&Method::GET, "/labctl/v1/status") => ok(&status(daemon)),
         (&Method::GET, "/labctl/v1/text") => ok(&daemon.text()),
+        (&Method::GET, "/labctl/v1/config") => ok(&daemon.ingress_config(&target(daemon, &query)?)?),
         (&Method::GET, "/labctl/v1/authority") => ok(&daemon.authority_pem()),
         (&Method::GET, "/labctl/v1/flannelds") => ok(&flannelds(daemon)),
         (&Method::GET, "/labctl/v1/drift") => ok(&texts(&daemon.drift().await?)),

@@ -6,8 +6,12 @@
 //! is in [`controller`], who is served in `classes`, certificates in `secrets` and `certificate`,
 //! and what is likely a mistake in `backends` and `hosts`.
 
+mod annotations;
+mod backends;
+pub mod certificate;
 mod classes;
 mod controller;
+mod hosts;
 mod resolve;
 mod secrets;
 

@@ -12,6 +12,7 @@ mod drift_filters;
 mod ending;
 mod enter;
 mod host_ports;
+mod ingress;
 mod kubernetes;
 mod live;
 mod programs;

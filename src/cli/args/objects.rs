@@ -95,6 +95,16 @@ pub enum Kind {
     Deployments,
     #[value(alias = "namespace", alias = "ns")]
     Namespaces,
+    #[value(alias = "ingress", alias = "ing")]
+    Ingresses,
+    #[value(name = "ingressclasses", alias = "ingressclass")]
+    IngressClasses,
+    #[value(alias = "secret")]
+    Secrets,
+    #[value(name = "configmaps", alias = "configmap", alias = "cm")]
+    ConfigMaps,
+    /// What an ingress controller was told, in its own words: `get config POD`
+    Config,
     /// A host's rules of kube-proxy as a tree: `get rules HOST [SERVICE]`
     #[value(alias = "rule")]
     Rules,
@@ -211,7 +221,7 @@ impl GetArgs {
 
 #[derive(Debug, Args)]
 pub struct DescribeArgs {
-    /// A pod, service, deployment, host or client: NAME, KIND/NAME, KIND with names behind it, or
+    /// A pod, service, deployment, ingress, host or client: NAME, KIND/NAME, KIND with names behind it, or
     /// KIND alone for all
     #[arg(value_name = "[KIND] NAME", num_args = 1.., required = true)]
     pub thing: Vec<String>,

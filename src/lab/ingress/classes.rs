@@ -1,11 +1,11 @@
 //! Which ingresses the controller serves: classes of the file, and the one that it brings.
 
-use crate::diag::Problems;
+use crate::diag::{Problem, Problems, codes, did_you_mean};
 use crate::objects::{Ingress, IngressClass};
 use crate::spec::LabFile;
 
-use super::resolve::written_classes;
-use super::{Controller, Driver, class_of};
+use super::resolve::{Checked, written_classes};
+use super::{CLASS_ANNOTATION, Controller, Driver, class_of};
 
 /// With the value `true` it makes a class that of ingresses without one.
 const IS_DEFAULT: &str = "ingressclass.kubernetes.io/is-default-class";
@@ -75,5 +75,35 @@ impl Classes {
             Some(other) => driver.is_meant(other),
             None => takes_strangers,
         }
+    }
+    /// That the controller does not serve an ingress, which another one would.
+    pub fn not_served(&self, controller: &Controller, ingress: &Checked) -> Problem {
+        let class = class_of(&ingress.object).unwrap_or_default();
+        let (driver, key, written) = (&controller.driver, ingress.key(), ingress.written);
+        let place = match written.object.spec.as_ref().and_then(|s| s.ingress_class_name.as_ref()) {
+            Some(_) => written.place("spec.ingressClassName"),
+            None => written.value_place("metadata.annotations", CLASS_ANNOTATION),
+        };
+        let other = self.controller_of(class);
+        let whose = match other {
+            Some(other) => format!("which belongs to {other}"),
+            None => "which no IngressClass describes".to_owned(),
+        };
+        let named = |d: &Driver| match other {
+            Some(other) => d.is_meant(other),
+            None => d.class().is_some_and(|(name, _)| name == class),
+        };
+        let drivers = [Driver::BuiltIn, Driver::Nginx, Driver::Haproxy];
+        let names = self.all.iter().filter_map(|c| c.metadata.name.as_deref());
+        let own = names.clone().find(|name| self.controller_of(name).is_some_and(|c| driver.is_meant(c)));
+        let own = own.map_or("take the class out".to_owned(), |own| format!("take the class `{own}`, or none"));
+        let help = match (drivers.iter().find(|d| named(d)), did_you_mean(class, names.filter(|n| *n != class))) {
+            (Some(other), _) => format!("write `cluster: {{ ingress: {{ controller: {other} }} }}`, or {own}"),
+            (None, Some(near)) => format!("did you mean `{near}`?"),
+            (None, None) => own,
+        };
+        let message =
+            format!("ingress {key} is of the class `{class}`, {whose}; the controller {driver} does not serve it");
+        Problem::warning(codes::INGRESS_CLASS, message).at(place, "nobody serves it").help(help)
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::diag::{Place, Problem, Problems, codes};
+use crate::diag::{Place, Problem, Problems, codes, did_you_mean};
 use crate::objects::field::FieldError;
 use crate::objects::{ConfigMap, Ingress, IngressClass, ObjectKey, ObjectMeta, Secret, Service, defaults, validate};
 use crate::spec::LabFile;
@@ -11,7 +11,7 @@ use crate::spec::at::At;
 use crate::spec::manifest::Written;
 
 use super::super::services::told;
-use super::{Controller, IngressLayer, SecretData, Unserved, classes, secrets};
+use super::{Controller, IngressLayer, SecretData, Unserved, annotations, backends, class_of, classes, hosts, secrets};
 
 /// What an ingress may refer to.
 pub struct Scene<'a> {
@@ -39,30 +39,87 @@ impl Checked<'_> {
 pub fn resolve(controller: Controller, scene: &Scene, problems: &mut Problems) -> IngressLayer {
     let classes = classes::of(&controller, scene.file, problems);
     let all = ingresses(scene.file, classes.default_name(), problems);
-    let settings = scene.file.cluster.ingress.as_ref().map(|s| &s.value);
-    let default_backend = settings.and_then(|s| key(s.default_backend_service.as_ref(), problems));
-    let default_certificate = settings.and_then(|s| key(s.default_ssl_certificate.as_ref(), problems));
     let (served, unserved): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|ingress| classes.serves(&controller, &ingress.object));
+    let references = References::read(scene, problems);
+    for ingress in &unserved {
+        problems.push(classes.not_served(&controller, ingress));
+    }
     let mut layer = IngressLayer {
+        config: config(&references, scene),
         controller,
         ingresses: Vec::new(),
         unserved: Vec::new(),
         classes: classes.all,
         secrets: data(scene.secrets),
         generated: BTreeMap::new(),
-        config: BTreeMap::new(),
-        default_backend,
-        default_certificate,
+        default_backend: references.default_backend.clone(),
+        default_certificate: references.default_certificate.clone(),
     };
     layer.generated = secrets::generated(&served, &layer, scene.file);
-    layer.config = config(scene, problems);
+    check(&served, &layer, scene, problems);
+    annotations::check_config(
+        &layer.config,
+        &layer.controller.driver,
+        (references.config_map.as_ref(), scene),
+        problems,
+    );
     layer.ingresses = served.into_iter().map(|i| i.object).collect();
     let unserved = unserved.into_iter().map(|i| i.object);
-    layer.unserved = unserved
-        .map(|ingress| Unserved { class: super::class_of(&ingress).unwrap_or_default().to_owned(), ingress })
-        .collect();
+    let with_class = |ingress| Unserved { class: class_of(&ingress).unwrap_or_default().to_owned(), ingress };
+    layer.unserved = unserved.map(with_class).collect();
     layer
+}
+
+fn check(served: &[Checked], layer: &IngressLayer, scene: &Scene, problems: &mut Problems) {
+    for ingress in served {
+        annotations::check(ingress, problems);
+        hosts::check(ingress, problems);
+        if scene.sound {
+            backends::check(ingress, scene, problems);
+            secrets::check(ingress, layer, scene.file, problems);
+        }
+    }
+    hosts::check_taken(served, problems);
+}
+
+/// What `cluster.ingress` refers to.
+struct References {
+    default_backend: Option<ObjectKey>,
+    default_certificate: Option<ObjectKey>,
+    config_map: Option<ObjectKey>,
+}
+
+impl References {
+    fn read(scene: &Scene, problems: &mut Problems) -> References {
+        let settings = scene.file.cluster.ingress.as_ref().map(|s| &s.value);
+        let backend = settings.and_then(|s| s.default_backend_service.as_ref());
+        let map = settings.and_then(|s| s.config_map.as_ref());
+        let found = References {
+            default_backend: key(backend, problems),
+            default_certificate: key(settings.and_then(|s| s.default_ssl_certificate.as_ref()), problems),
+            config_map: key(map, problems),
+        };
+        if let (true, Some(key), Some(written)) = (scene.sound, &found.default_backend, backend) {
+            backends::check_default(key, written, scene, problems);
+        }
+        if let (true, Some(key), Some(written)) = (scene.sound, &found.config_map, map)
+            && !scene.config_maps.iter().any(|m| ObjectKey::of(&m.metadata) == *key)
+        {
+            problems.push(no_config_map(key, written, scene));
+        }
+        found
+    }
+}
+
+fn no_config_map(key: &ObjectKey, written: &At<String>, scene: &Scene) -> Problem {
+    let known: Vec<String> = scene.config_maps.iter().map(|m| ObjectKey::of(&m.metadata).to_string()).collect();
+    Problem::error(codes::INGRESS_CONFIG, format!("there is no ConfigMap {key}"))
+        .at(written.place, "not declared")
+        .help(match did_you_mean(&key.to_string(), known.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("declare it: `configMaps: {{ {}: {{ data: {{}} }} }}`", key.name),
+        })
 }
 
 fn ingresses<'a>(file: &'a LabFile, default_class: Option<&str>, problems: &mut Problems) -> Vec<Checked<'a>> {
@@ -169,12 +226,10 @@ fn key(written: Option<&At<String>>, problems: &mut Problems) -> Option<ObjectKe
     parts.map(|(namespace, name)| ObjectKey::new(namespace, name))
 }
 
-/// The controller's settings: those in the file, or those of the ConfigMap that it names.
-fn config(scene: &Scene, problems: &mut Problems) -> BTreeMap<String, String> {
-    let Some(settings) = scene.file.cluster.ingress.as_ref().map(|s| &s.value) else { return BTreeMap::new() };
-    let own = settings.config.iter().map(|(name, value)| (name.value.clone(), value.0.clone()));
-    let Some(key) = key(settings.config_map.as_ref(), problems) else { return own.collect() };
-    let map = scene.config_maps.iter().find(|m| ObjectKey::of(&m.metadata) == key);
+/// The controller's settings: those of the ConfigMap that the file names, and those of the file, which win.
+fn config(references: &References, scene: &Scene) -> BTreeMap<String, String> {
+    let map = scene.config_maps.iter().find(|m| Some(ObjectKey::of(&m.metadata)) == references.config_map);
     let fields = map.and_then(|m| m.data.clone()).unwrap_or_default();
-    fields.into_iter().chain(own).collect()
+    let settings = scene.file.cluster.ingress.iter().flat_map(|s| s.config.iter());
+    fields.into_iter().chain(settings.map(|(name, value)| (name.value.clone(), value.0.clone()))).collect()
 }

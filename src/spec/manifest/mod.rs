@@ -38,6 +38,10 @@ pub struct Written<T> {
 impl<T> Written<T> {
     /// Where a field such as `spec.ports[0].port` is written, or the nearest part around it.
     pub fn place(&self, path: &str) -> Place {
+        // As the API server writes the path to an annotation, whose own name has dots.
+        if let Some(key) = path.strip_prefix("annotations.") {
+            return self.value_place("metadata.annotations", key);
+        }
         let place = self.node.place_of(path);
         // Drawing a whole object helps nobody.
         if place == self.node.place { self.node.place_of("metadata.name") } else { place }

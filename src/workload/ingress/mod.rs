@@ -19,6 +19,7 @@ use tokio::sync::watch;
 pub use crate::lab::ingress::Driver;
 use crate::plan::ingress::{Endpoints, Routing};
 
+pub mod built_in;
 mod control;
 mod health;
 
@@ -88,6 +89,7 @@ pub fn run(config: &Config, control: impl Read + Send + 'static) -> io::Result<(
 async fn drive(config: &Config, told: Told) -> io::Result<()> {
     match &config.driver {
         // Drivers are listed here.
+        Driver::BuiltIn => built_in::serve(config, told).await,
         other => {
             let _ = told;
             Err(io::Error::other(format!("there is no driver {other:?} yet")))
@@ -98,15 +100,17 @@ async fn drive(config: &Config, told: Told) -> io::Result<()> {
 /// Say `ready` when it is so for the first time. Ends only where that cannot be said.
 async fn say_ready(mut healthy: watch::Receiver<bool>) -> io::Result<()> {
     healthy.wait_for(|is| *is).await.map_err(io::Error::other)?;
-    let say = || {
-        let mut out = io::stdout().lock();
-        writeln!(out, "ready")?;
-        out.flush()
-    };
-    match say() {
+    match say(format_args!("ready")) {
         Ok(()) => std::future::pending().await,
         Err(e) => Err(e),
     }
+}
+
+/// A line on standard output, at once.
+pub(crate) fn say(what: std::fmt::Arguments<'_>) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{what}")?;
+    out.flush()
 }
 
 /// Standard error may be closed, and that is no reason to stop serving.
