@@ -267,6 +267,10 @@ fn pod(all: &Value) -> String {
         out.line("Controlled by", format!("{}/{}", text(owner, "/kind"), text(owner, "/name")));
     }
     out.line("Restart policy", text(object, "/spec/restartPolicy"));
+    let ports: Vec<String> = items(all, "hostPorts").iter().map(|p| get::host_port(p, object)).collect();
+    if !ports.is_empty() {
+        out.list("Host ports", ports.iter().map(String::as_str));
+    }
     out.block("Network", &cable(all));
     out.block("Interfaces", &interfaces(all));
     for (index, container) in items(all, "containers").iter().enumerate() {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::kernel::path;
 use crate::lab::names::NsName;
-use crate::lab::{Client, Container, Host, Lab, Network, Pod, Run};
+use crate::lab::{Client, Container, Host, Lab, Network, Pod, Port, Run};
 use crate::objects::ObjectKey;
 use crate::plan::underlay;
 
@@ -157,15 +157,22 @@ fn phase<'a>(states: impl Iterator<Item = &'a State>) -> &'static str {
     if failed { "Failed" } else { "Succeeded" }
 }
 
+fn port(port: &Port) -> Value {
+    let mut all = json!({ "containerPort": port.number, "protocol": port.protocol });
+    if let Some(name) = &port.name {
+        all["name"] = json!(name);
+    }
+    if let Some(host) = &port.host_port {
+        all["hostPort"] = json!(host.number);
+        if let Some(ip) = host.ip {
+            all["hostIP"] = json!(ip);
+        }
+    }
+    all
+}
+
 fn container(container: &Container) -> Value {
-    let ports: Vec<_> = container
-        .ports
-        .iter()
-        .map(|p| match &p.name {
-            Some(name) => json!({ "name": name, "containerPort": p.number, "protocol": p.protocol }),
-            None => json!({ "containerPort": p.number, "protocol": p.protocol }),
-        })
-        .collect();
+    let ports: Vec<_> = container.ports.iter().map(port).collect();
     match &container.run {
         Run::Echo => json!({ "name": container.name, "image": "labctl/echo", "ports": ports }),
         Run::Dns => json!({ "name": container.name, "image": "labctl/coredns", "ports": ports }),

@@ -181,7 +181,7 @@ impl Daemon {
             problem.message = format!("{}; {so}", problem.message);
             return Err(vec![problem]);
         }
-        *self.lab.borrow_mut() = Arc::clone(&lab);
+        let old = self.lab.replace(Arc::clone(&lab));
         *self.plan.borrow_mut() = Arc::new(target.bare);
         *self.text.borrow_mut() = text;
         let slices = Arc::new(target.slices);
@@ -190,6 +190,7 @@ impl Daemon {
         let before = self.services.proxies();
         self.services.set(slices, target.proxies);
         self.services_changed(before).await;
+        self.forget_host_ports(&old).await;
         self.forget_flows(self.services.balancers.applied(), target.balancers.clone()).await;
         self.services.balancers.set(target.balancers);
         self.sync_balancers(&turn).await;

@@ -13,6 +13,7 @@ use crate::spec::types::{
 };
 use crate::spec::value::{Labels, PortRef, PortSpec, Protocol};
 
+use super::host_ports;
 use super::model::{Container, HttpCheck, Port, Readiness, ReadinessCheck, Run};
 use super::resolve::valid;
 
@@ -81,7 +82,9 @@ pub(super) fn resolve(workload: &Workload, problems: &mut Problems) -> Vec<Conta
         );
     }
     let Some(several) = workload.several else {
-        return vec![workload.container(&workload.only, &workload.name.value, None, problems)];
+        let only = vec![workload.container(&workload.only, &workload.name.value, None, problems)];
+        host_ports::check_pod(&only, workload.name, problems);
+        return only;
     };
     let mut all = Vec::new();
     let mut names: HashMap<String, Place> = HashMap::new();
@@ -101,6 +104,7 @@ pub(super) fn resolve(workload: &Workload, problems: &mut Problems) -> Vec<Conta
         all.push(workload.container(spec, &name, (n > 0).then_some(silent), problems));
     }
     check_ports(&all, workload.name, problems);
+    host_ports::check_pod(&all, workload.name, problems);
     all
 }
 
@@ -174,7 +178,7 @@ fn check_env(env: &[EnvVar], place: Place, problems: &mut Problems) {
 }
 
 fn echo_ports() -> Vec<Port> {
-    [Protocol::Tcp, Protocol::Udp].map(|protocol| Port { number: 8080, protocol, name: None }).to_vec()
+    [Protocol::Tcp, Protocol::Udp].map(|protocol| Port { number: 8080, protocol, name: None, host_port: None }).to_vec()
 }
 
 /// Ports as written, each number and protocol once.
@@ -205,7 +209,8 @@ pub(super) fn ports(written: &[At<PortSpec>], problems: &mut Problems) -> Vec<Po
                     .help("give one of them another name"),
             );
         }
-        all.push(Port { number, protocol: spec.protocol, name: spec.name.as_ref().map(|n| n.value.clone()) });
+        let name = spec.name.as_ref().map(|n| n.value.clone());
+        all.push(Port { number, protocol: spec.protocol, name, host_port: host_ports::read(spec, problems) });
     }
     all
 }
