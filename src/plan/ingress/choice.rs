@@ -100,15 +100,11 @@ impl Router {
     /// Who takes a request for `path` (see [`super::normalise`]) of `host` (see [`super::host_of`];
     /// empty where the request names none).
     pub fn choose(&self, host: &str, path: impl AsRef<[u8]>) -> Choice<'_> {
-        let nobody =
-            Choice { routing: &self.routing, server: None, location: None, app_root: None, pattern: None };
+        let nobody = Choice { routing: &self.routing, server: None, location: None, app_root: None, pattern: None };
         let Some(at) = self.server(host) else { return nobody };
         let Some(server) = self.routing.servers.get(at) else { return nobody };
-        let here = Choice {
-            server: Some(server),
-            app_root: self.app_roots.get(at).and_then(Option::as_deref),
-            ..nobody
-        };
+        let here =
+            Choice { server: Some(server), app_root: self.app_roots.get(at).and_then(Option::as_deref), ..nobody };
         let patterns = self.patterns.get(at).map_or(&[][..], Vec::as_slice);
         let taken = server.locations.iter().zip(patterns).find(|(location, p)| p.fits(location, path.as_ref()));
         match taken {

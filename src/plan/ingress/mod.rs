@@ -10,12 +10,16 @@
 
 mod choice;
 mod endpoints;
+mod lab;
 mod request;
 mod routing;
+mod text;
 mod types;
 
 pub use choice::{BadPattern, Choice, Rewritten, Router};
 pub use endpoints::{endpoints, port};
+pub use lab::{brought, of_lab};
 pub use request::{Refusal, host_of, normalise};
 pub use routing::{Objects, routing};
+pub use text::text;
 pub use types::*;

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+pub use crate::lab::ingress::Driver;
 use crate::plan::ingress::{Endpoints, Routing};
 
 pub mod built_in;
@@ -53,23 +54,6 @@ impl Default for Config {
             directory: PathBuf::from("/run/ingress"),
         }
     }
-}
-
-/// Who serves.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Driver {
-    #[default]
-    BuiltIn,
-    Nginx,
-    Haproxy,
-    /// A program that the user brings.
-    Command {
-        /// It and its arguments; `{config}` stands for the path of the file that was written.
-        command: Vec<String>,
-        /// Text with places that are filled in; see [`crate::plan::ingress`].
-        template: String,
-    },
 }
 
 /// What the process was told last. A receiver marks each value as seen, so every reader has a clone.

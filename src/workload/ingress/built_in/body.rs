@@ -169,10 +169,7 @@ impl Body for Upload {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Some(reader) = &mut self.0 else { return Poll::Ready(None) };
         let mut state = reader.feed.0.borrow_mut();
         if state.turn != reader.turn {
@@ -279,10 +276,7 @@ impl Body for Answer {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = match &mut self.from {
             From::Page(text) => text.take().map(|text| Ok(Frame::data(text))),
             From::Endpoint(relay) => ready!(relay.poll(cx)),

@@ -118,18 +118,17 @@ fn admit(options: &Options, facts: &Facts, request: &Request<Incoming>) -> Resul
 }
 
 pub fn too_large(limit: u64) -> Page {
-    Page::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than proxy-body-size, {limit} bytes")).closing()
+    Page::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than proxy-body-size, {limit} bytes"))
+        .closing()
 }
 
-fn backend<'a>(
-    router: &'a Router,
-    choice: &Choice<'a>,
-    host: &str,
-) -> Result<(&'a BackendName, &'a Backend), Page> {
+fn backend<'a>(router: &'a Router, choice: &Choice<'a>, host: &str) -> Result<(&'a BackendName, &'a Backend), Page> {
     let Some(name) = choice.backend() else {
         let why = match choice.server {
             None => format!("no ingress has a rule for the host {host}, and there is no default backend"),
-            Some(server) => format!("no rule for the host {} takes this path, and there is no default backend", server.host),
+            Some(server) => {
+                format!("no rule for the host {} takes this path, and there is no default backend", server.host)
+            }
         };
         return Err(Page::new(StatusCode::NOT_FOUND, why));
     };
@@ -177,7 +176,9 @@ fn join(rewritten: &Rewritten, query: Option<&str>) -> String {
 fn escape(bytes: &[u8], also: impl Fn(u8) -> bool, text: &mut String) {
     for &byte in bytes {
         match byte {
-            b'!'..=b'~' if !also(byte) && !matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}') => {
+            b'!'..=b'~'
+                if !also(byte) && !matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}') =>
+            {
                 text.push(char::from(byte));
             }
             other => text.push_str(&format!("%{other:02X}")),

@@ -162,7 +162,8 @@ impl<'a> Passing<'a> {
         if let Some(lease) = self.site.pool.idle(target).await {
             match self.send(lease).await {
                 // It may have closed the connection just when the request came: nobody's fault.
-                Err(failure) if failure.next && failure.status == StatusCode::BAD_GATEWAY && self.repeatable(&failure) => {}
+                Err(failure)
+                    if failure.next && failure.status == StatusCode::BAD_GATEWAY && self.repeatable(&failure) => {}
                 outcome => return outcome,
             }
         }
@@ -170,7 +171,11 @@ impl<'a> Passing<'a> {
         match timeout(limit, self.site.pool.connect(target)).await {
             Ok(Ok(lease)) => self.send(lease).await,
             Ok(Err(e)) => {
-                let what = if e.kind() == io::ErrorKind::ConnectionRefused { "refused the connection" } else { "cannot be reached" };
+                let what = if e.kind() == io::ErrorKind::ConnectionRefused {
+                    "refused the connection"
+                } else {
+                    "cannot be reached"
+                };
                 Err(Failure::unsent(StatusCode::BAD_GATEWAY, format!("{} {what} ({e})", self.endpoint(address))))
             }
             Err(_) => {
@@ -187,7 +192,10 @@ impl<'a> Passing<'a> {
     async fn send(&self, mut lease: Lease) -> Result<(Response<Incoming>, Lease), Failure> {
         let address = lease.target.address;
         let Some(request) = self.request(lease.target) else {
-            return Err(Failure { next: false, ..Failure::unsent(StatusCode::BAD_GATEWAY, "the body is gone".to_owned()) });
+            return Err(Failure {
+                next: false,
+                ..Failure::unsent(StatusCode::BAD_GATEWAY, "the body is gone".to_owned())
+            });
         };
         lease.feed = self.feed.clone();
         let outcome = match &mut lease.sender {
@@ -270,7 +278,12 @@ impl<'a> Passing<'a> {
     }
 
     /// What the client gets of an endpoint's answer.
-    fn answer(&mut self, answer: Response<Incoming>, lease: Lease, (from, sticky): (SocketAddr, bool)) -> Response<Answer> {
+    fn answer(
+        &mut self,
+        answer: Response<Incoming>,
+        lease: Lease,
+        (from, sticky): (SocketAddr, bool),
+    ) -> Response<Answer> {
         let cookie = self.cookie(from, sticky);
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return self.switch(answer);
@@ -285,7 +298,8 @@ impl<'a> Passing<'a> {
     /// Let client and endpoint speak what they agreed on.
     fn switch(&mut self, mut answer: Response<Incoming>) -> Response<Answer> {
         let Some(client) = self.upgrade.take() else {
-            return Page::new(StatusCode::BAD_GATEWAY, "the endpoint changes to a protocol that nobody asked for").response();
+            return Page::new(StatusCode::BAD_GATEWAY, "the endpoint changes to a protocol that nobody asked for")
+                .response();
         };
         let endpoint = hyper::upgrade::on(&mut answer);
         let (response::Parts { headers: mut fields, .. }, _) = answer.into_parts();

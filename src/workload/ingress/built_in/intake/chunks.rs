@@ -139,8 +139,20 @@ mod tests {
     #[test]
     fn sizes_and_ends_that_are_none_are_refused() {
         for body in [
-            "\r\n", "g\r\n", "-1\r\n", "0x3\r\nabc\r\n", " 3\r\nabc\r\n", "3\nabc\r\n", "3\r\nabcd\r\n", "3\r\nabc\n0\r\n",
-            "3\rabc", "ffffffffffffffff\r\n", "0\r\n\n", "0\r\nA: b\n\r\n", "0\r\n folded\r\n\r\n", "3;\0\r\nabc\r\n",
+            "\r\n",
+            "g\r\n",
+            "-1\r\n",
+            "0x3\r\nabc\r\n",
+            " 3\r\nabc\r\n",
+            "3\nabc\r\n",
+            "3\r\nabcd\r\n",
+            "3\r\nabc\n0\r\n",
+            "3\rabc",
+            "ffffffffffffffff\r\n",
+            "0\r\n\n",
+            "0\r\nA: b\n\r\n",
+            "0\r\n folded\r\n\r\n",
+            "3;\0\r\nabc\r\n",
         ] {
             assert_eq!(follow(body.as_bytes()), Err(Malformed), "{body:?}");
         }
