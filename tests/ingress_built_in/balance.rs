@@ -103,7 +103,10 @@ fn when_all_fail_the_answer_says_how() {
     let gone = nobody();
     let answer = Controller::of(&[gone]).get("/");
     assert_eq!(status(&answer), 502);
-    assert!(answer.contains(&format!("{gone}, an endpoint of default/web port 80, refused the connection")), "{answer}");
+    assert!(
+        answer.contains(&format!("{gone}, an endpoint of default/web port 80, refused the connection")),
+        "{answer}"
+    );
     let pod = dying();
     let answer = Controller::of(&[pod.address]).get("/");
     assert_eq!(status(&answer), 502);
@@ -127,8 +130,7 @@ fn a_cookie_keeps_a_client_at_its_endpoint() {
     let (a, b) = (Pod::named("a"), Pod::named("b"));
     let affinity = Affinity { cookie: "route".to_owned(), max_age: Some(60), ..Affinity::default() };
     let sticky = Backend { affinity: Some(affinity), ..backend("web") };
-    let routing =
-        Routing { backends: [(BACKEND.to_owned(), sticky)].into(), ..all_to(Options::default()) };
+    let routing = Routing { backends: [(BACKEND.to_owned(), sticky)].into(), ..all_to(Options::default()) };
     let mut controller = Controller::start(&routing, &ends(&[a.address, b.address]));
     let first = controller.get("/");
     let cookie = header(&first, "set-cookie").unwrap().to_owned();

@@ -52,7 +52,8 @@ fn a_body_at_the_limit_passes_and_one_byte_more_does_not() {
     let controller = Controller::with(Options { body_size: 1000, ..Options::default() }, &[pod.address]);
     let post = |length: usize| {
         let body = "x".repeat(length);
-        controller.say(format!("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"))
+        controller
+            .say(format!("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"))
     };
     assert_eq!((status(&post(1000)), status(&post(1001))), (200, 413));
 }

@@ -14,7 +14,10 @@ fn a_request_under_way_ends_where_it_began() {
     let (go, may_go) = mpsc::channel::<()>();
     let may_go = Mutex::new(may_go);
     let (asked, was_asked) = mpsc::channel::<()>();
-    let slow = Pod::answering(move |_| {
+    let slow = Pod::answering(move |request| {
+        if !request.starts_with("GET /slow") {
+            return "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nslow\n".to_owned();
+        }
         asked.send(()).unwrap();
         may_go.lock().unwrap().recv().unwrap();
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nslow\n".to_owned()
@@ -22,7 +25,7 @@ fn a_request_under_way_ends_where_it_began() {
     let next = Pod::named("next");
     let mut controller = Controller::of(&[slow.address]);
     let mut stream = controller.connect();
-    write!(stream, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    write!(stream, "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     was_asked.recv().unwrap();
     controller.tell(&Update::Endpoints(ends(&[next.address])));
     until("the next one answers", || body(&controller.get("/")).starts_with("next\n"));

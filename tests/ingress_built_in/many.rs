@@ -11,7 +11,7 @@ use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
 
 use crate::endpoint::Pod;
-use crate::process::{Controller, hear_one, status};
+use crate::process::{Controller, hear_one, status, until};
 
 /// As many clients as there may be, at most ten thousand; the controller may have as many files as this
 /// program, and lets three of four be clients' connections.
@@ -47,6 +47,8 @@ fn ten_thousand_idle_connections_cost_less_than_200_mb() {
     ask(clients.last_mut().unwrap());
     check("connections that never said anything", count, before, controller.memory().0);
     clients.iter_mut().for_each(ask);
+    // A connection keeps what it needs for requests for a moment, as most have another one at once.
+    until("memory is given back", || controller.memory().0 < 200_000_000 * count as u64 / 10_000);
     check("connections that are idle after a request", count, before, controller.memory().0);
 }
 
@@ -57,7 +59,7 @@ fn ten_thousand_idle_connections_with_tls_cost_less_than_200_mb() {
     // Handshakes cost a debug build some time; what one costs in memory does not depend on their number.
     let count = crowd().min(2_000);
     let (before, _) = controller.memory();
-    let config = Arc::new(tls::config(true).unwrap());
+    let config = Arc::new(tls::config(None).unwrap());
     let mut clients = Vec::new();
     for _ in 0..count {
         let name = ServerName::try_from("a.example").unwrap();
@@ -67,7 +69,7 @@ fn ten_thousand_idle_connections_with_tls_cost_less_than_200_mb() {
         assert_eq!(status(&hear_one(&mut stream)), 200);
         clients.push(stream);
     }
+    until("memory is given back", || controller.memory().0 - before < 20_000 * count as u64);
     let grown = controller.memory().0 - before;
     println!("{count} idle connections with TLS: {} bytes each", grown / count as u64);
-    assert!(grown / (count as u64) < 20_000, "{grown} bytes");
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use labctl::objects::ObjectKey;
 use labctl::plan::ingress::{
-    Backend, BackendProtocol, Endpoint, Endpoints, HostPattern, Location, Options, PathPattern, Routing, Server, Source,
-    Update,
+    Backend, BackendProtocol, Endpoint, Endpoints, HostPattern, Location, Options, PathPattern, Routing, Server,
+    Source, Update,
 };
 use labctl::workload::ingress::{Config, VERB};
 

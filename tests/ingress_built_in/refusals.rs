@@ -24,14 +24,8 @@ fn what_has_two_meanings_is_refused_and_nothing_follows() {
         ("X: a\n", ""),
         ("X: a\rb\r\n", ""),
         ("X: a\0b\r\n", ""),
-        ("Host: b\r\n", ""),
     ] {
         let heard = controller.say(format!("POST /x HTTP/1.1\r\nHost: a\r\n{headers}\r\n{rest}{NEXT}"));
-        if headers == "Host: b\r\n" {
-            // This one has only one end, so what follows it is a request.
-            assert!(heard.starts_with("HTTP/1.1 400 "), "{headers:?}: {heard}");
-            continue;
-        }
         assert_eq!(status(&heard), 400, "{headers:?}");
         assert_eq!(heard.matches("HTTP/1.1 ").count(), 1, "{headers:?}: {heard}");
         assert!(heard.contains("connection: close"), "{headers:?}: {heard}");
@@ -53,7 +47,15 @@ fn chunks_that_are_none_are_refused() {
     let pod = Pod::named("a");
     let controller = Controller::of(&[pod.address]);
     let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
-    for chunks in ["zz\r\n", "3\r\nabcd\r\n", "3\nabc\n", "0x3\r\nabc\r\n", "-3\r\n", "fffffffffffffffff\r\n", "3\r\nabc0\r\n\r\n"] {
+    for chunks in [
+        "zz\r\n",
+        "3\r\nabcd\r\n",
+        "3\nabc\n",
+        "0x3\r\nabc\r\n",
+        "-3\r\n",
+        "fffffffffffffffff\r\n",
+        "3\r\nabc0\r\n\r\n",
+    ] {
         let heard = controller.say(format!("{head}{chunks}{NEXT}"));
         assert_eq!(status(&heard), 400, "{chunks:?}: {heard}");
         assert_eq!(heard.matches("HTTP/1.1 ").count(), 1, "{chunks:?}: {heard}");
@@ -67,8 +69,8 @@ fn the_answer_to_a_refused_request_comes_in_its_turn() {
     let controller = Controller::of(&[pod.address]);
     let good = "GET /good HTTP/1.1\r\nHost: a\r\n\r\n";
     let heard = controller.say(format!("{good}{good}GET / HTTP/1.1\nHost: a\n\n{NEXT}"));
-    let codes: Vec<&str> = heard.split("HTTP/1.1 ").skip(1).map(|rest| &rest[..3]).filter(|code| *code != "\r\n").collect();
-    let codes: Vec<&str> = codes.into_iter().filter(|code| code.parse::<u16>().is_ok()).collect();
+    let starts = heard.split("HTTP/1.1 ").filter_map(|rest| rest.get(..3));
+    let codes: Vec<&str> = starts.filter(|code| code.parse::<u16>().is_ok()).collect();
     assert_eq!(codes, ["200", "200", "400"], "{heard}");
 }
 
@@ -80,7 +82,10 @@ fn ten_thousand_headers_are_too_many() {
     assert_eq!(status(&controller.say(many(100))), 431);
     assert_eq!(status(&controller.say(many(98).replace("Host: a", "Host: a\r\nConnection: close"))), 503);
     assert_eq!(status(&controller.say(format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(20_000)))), 414);
-    assert_eq!(status(&controller.say(format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "a".repeat(100_000)))), 431);
+    assert_eq!(
+        status(&controller.say(format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "a".repeat(100_000)))),
+        431
+    );
 }
 
 #[test]
@@ -94,6 +99,7 @@ fn paths_and_hosts_that_lead_nowhere_are_refused() {
         assert_eq!(status(&controller.get_of(host, "/")), 400, "{host:?}");
     }
     assert_eq!(status(&controller.say("GET / HTTP/1.1\r\nConnection: close\r\n\r\n")), 400);
+    assert_eq!(status(&controller.say("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\nConnection: close\r\n\r\n")), 400);
     assert_eq!(status(&controller.say("GET / HTTP/1.0\r\n\r\n")), 200);
     assert_eq!(status(&controller.say("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n")), 405);
     assert_eq!(status(&controller.say("OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")), 400);
@@ -104,7 +110,9 @@ fn rubbish_ends_its_own_connection_only() {
     let pod = Pod::named("a");
     let controller = Controller::of(&[pod.address]);
     let mut good = controller.connect();
-    for rubbish in [&[0u8; 100][..], &[0xff; 5000], b"\r\n\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nrubbish", b"\x16\x03\x01"] {
+    for rubbish in
+        [&[0u8; 100][..], &[0xff; 5000], b"\r\n\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nrubbish", b"\x16\x03\x01"]
+    {
         let mut stream = controller.connect();
         stream.write_all(rubbish).unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();

@@ -5,9 +5,7 @@ use std::time::Duration;
 use labctl::plan::ingress::{Options, PathPattern, Routing, Settings};
 
 use crate::endpoint::Pod;
-use crate::process::{
-    BACKEND, Controller, all_to, backend, body, ends, header, location, server, source, status,
-};
+use crate::process::{BACKEND, Controller, all_to, backend, body, ends, header, location, server, source, status};
 
 fn name(answer: &str) -> &str {
     body(answer).lines().next().unwrap_or_default()
@@ -183,7 +181,8 @@ fn no_endpoint_no_rule_and_no_backend_are_three_different_things() {
     let answer = controller.get("/");
     assert_eq!(status(&answer), 503);
     assert!(answer.contains("no endpoint of default/web port 80 is ready"), "{answer}");
-    let routing = Routing { servers: Vec::new(), default_backend: Some(BACKEND.to_owned()), ..all_to(Options::default()) };
+    let routing =
+        Routing { servers: Vec::new(), default_backend: Some(BACKEND.to_owned()), ..all_to(Options::default()) };
     assert_eq!(name(&Controller::start(&routing, &ends(&[pod.address])).get("/")), "fallback");
     let nothing = Controller::start(&Routing::default(), &ends(&[]));
     let answer = nothing.get_of("nobody.example", "/");

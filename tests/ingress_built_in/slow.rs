@@ -79,7 +79,10 @@ fn an_endpoint_that_is_silent_is_a_gateway_timeout() {
     let controller = Controller::with(options, &[pod.address]);
     let answer = controller.get("/");
     assert_eq!(status(&answer), 504);
-    assert!(answer.contains(&format!("{}, an endpoint of default/web port 80, was silent for 300ms", pod.address)), "{answer}");
+    assert!(
+        answer.contains(&format!("{}, an endpoint of default/web port 80, was silent for 300ms", pod.address)),
+        "{answer}"
+    );
 }
 
 #[test]

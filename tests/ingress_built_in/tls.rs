@@ -4,16 +4,17 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use labctl::plan::ingress::{
-    BackendProtocol, Certificate, Options, PathPattern, Routing, Server, Settings, Tls,
-};
+use labctl::plan::ingress::{BackendProtocol, Certificate, Options, PathPattern, Routing, Server, Settings, Tls};
 use labctl::probe::tls;
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 
 use crate::endpoint::Pod;
-use crate::process::{BACKEND, Controller, all_to, backend, connect, ends, header, hear, hear_one, location, server, source, status, until};
+use crate::process::{
+    BACKEND, Controller, all_to, backend, connect, ends, header, hear, hear_one, location, server, source, status,
+    until,
+};
 
 type Stream = StreamOwned<ClientConnection, TcpStream>;
 
@@ -30,7 +31,7 @@ fn secured(host: &str, secret: Option<&str>) -> Server {
 }
 
 fn open(to: SocketAddr, name: &str, protocols: &[&str]) -> Stream {
-    let mut config = tls::config(true).unwrap();
+    let mut config = tls::config(None).unwrap();
     config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let mut stream = StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), connect(to));
@@ -44,7 +45,14 @@ fn open(to: SocketAddr, name: &str, protocols: &[&str]) -> Stream {
 fn shown(stream: &Stream) -> String {
     let der = stream.conn.peer_certificates().unwrap()[0].to_vec();
     let text = String::from_utf8_lossy(&der).into_owned();
-    for name in ["of foo.example", "of wild", "of default", "of new", "of pod", "Kubernetes Ingress Controller Fake Certificate"] {
+    for name in [
+        "of foo.example",
+        "of wild",
+        "of default",
+        "of new",
+        "of pod",
+        "Kubernetes Ingress Controller Fake Certificate",
+    ] {
         if text.contains(name) {
             return name.to_owned();
         }
@@ -100,7 +108,11 @@ fn a_broken_or_missing_secret_is_covered_by_the_default() {
     let foo = certificate("foo.example");
     let mixed = Certificate { key: certificate("other").key, ..foo };
     let routing = Routing {
-        servers: vec![secured("foo.example", Some("default/foo")), secured("bar.example", Some("default/none")), secured("baz.example", None)],
+        servers: vec![
+            secured("foo.example", Some("default/foo")),
+            secured("bar.example", Some("default/none")),
+            secured("baz.example", None),
+        ],
         certificates: [("default/foo".to_owned(), mixed)].into(),
         default_certificate: Some(certificate("default")),
         ..all_to(Options::default())

@@ -17,7 +17,9 @@ fn echo() -> Pod {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nplain");
             return;
         }
-        let _ = stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\nX-Own: 1\r\n\r\nhi");
+        let _ = stream.write_all(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\nX-Own: 1\r\n\r\nhi",
+        );
         let mut piece = [0; 4096];
         while let Ok(count @ 1..) = reader.read(&mut piece) {
             let _ = stream.write_all(&piece[..count]);
@@ -60,7 +62,8 @@ fn an_upgrade_is_only_what_both_want() {
     stream.write_all(ASK.replace("Upgrade: echo", "Upgrade: h2c").as_bytes()).unwrap();
     assert!(hear_one(&mut stream).ends_with("plain"));
     // Nobody asked, and the endpoint changes the protocol all the same.
-    let pod = Pod::answering(|_| "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n".to_owned());
+    let pod =
+        Pod::answering(|_| "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n".to_owned());
     assert_eq!(status(&Controller::of(&[pod.address]).get("/")), 502);
 }
 

@@ -87,7 +87,7 @@ impl Pool {
     /// TLS that this program's library cannot do.
     pub fn new() -> Result<Pool, rustls::Error> {
         // Endpoints' certificates are not looked at, as nginx does not by default.
-        let tls = crate::probe::tls::config(true)?;
+        let tls = crate::probe::tls::config(None)?;
         let mut tls_http2 = tls.clone();
         tls_http2.alpn_protocols = vec![ALPN_HTTP2.to_vec()];
         Ok(Pool {
