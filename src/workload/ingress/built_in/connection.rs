@@ -162,6 +162,8 @@ where
     let mut builder = http2::Builder::new(Local);
     builder.timer(TokioTimer::new()).max_concurrent_streams(STREAMS);
     builder.max_header_list_size(u32::try_from(super::intake::head::MAX_HEAD).unwrap_or(u32::MAX));
+    // A client gets the time to say something, also where none is kept waiting.
+    let idle = idle.max(Duration::from_secs(1));
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(intake), service));
     loop {
         let quiet = peer.quiet_since.get().elapsed();
