@@ -70,12 +70,14 @@ pub struct Launch {
     birth: Birth,
     /// Ends when the program runs.
     started: Option<OwnedFd>,
+    /// Where its standard output goes, where that is not the pipe.
+    stdout: Option<OwnedFd>,
 }
 
 impl From<Command> for Launch {
     /// A command as it is, in our own namespaces.
     fn from(command: Command) -> Launch {
-        Launch { command, birth: Birth::Here, started: None }
+        Launch { command, birth: Birth::Here, started: None, stdout: None }
     }
 }
 
@@ -102,13 +104,18 @@ impl Place {
                 hand_over(report.as_raw_fd(), STARTED_FD)
             });
         }
-        Ok(Launch { command, birth, started: Some(started.into()) })
+        Ok(Launch { command, birth, started: Some(started.into()), stdout: None })
     }
 }
 
 impl Launch {
     pub fn env<'a>(&mut self, variables: impl IntoIterator<Item = (&'a String, &'a String)>) {
         self.command.envs(variables);
+    }
+
+    /// Let the program write its standard output there, so that nobody need carry it.
+    pub fn stdout(&mut self, to: OwnedFd) {
+        self.stdout = Some(to);
     }
 
     /// A child's PID namespace is its parent thread's choice, so a thread of its own makes it.
@@ -154,7 +161,11 @@ impl Running {
         let mut launch = launch.into();
         let (reading, writing) = io::pipe()?;
         let output = Receiver::from_owned_fd(reading.into())?;
-        launch.command.stdout(writing.try_clone()?).stderr(writing);
+        match launch.stdout.take() {
+            Some(stdout) => launch.command.stdout(stdout),
+            None => launch.command.stdout(writing.try_clone()?),
+        };
+        launch.command.stderr(writing);
         let mut child = launch.spawn()?;
         let Launch { birth, started, .. } = launch;
         // SAFETY: the descriptor is owned, and closed only when the AsyncFd drops it.
@@ -186,6 +197,12 @@ impl Running {
             Some(Alive { over, birth: Birth::First, .. }) => Room::of(over.get_ref().as_fd()),
             _ => Err(io::Error::other("the program has no room of its own")),
         }
+    }
+
+    /// Send a signal to the program alone.
+    pub fn signal(&self, what: Signal) -> io::Result<()> {
+        let ended = || io::Error::other("the program has ended");
+        signal(self.alive.as_ref().ok_or_else(ended)?.over.get_ref().as_fd(), what)
     }
 
     /// Ask the program's group to end.

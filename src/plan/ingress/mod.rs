@@ -10,9 +10,14 @@
 
 mod choice;
 mod endpoints;
+pub mod haproxy;
+pub mod nginx;
+mod rendered;
 mod routing;
+pub mod template;
 mod types;
 
 pub use endpoints::{endpoints, port};
+pub use rendered::{File, Place, Rendered};
 pub use routing::{Objects, routing};
 pub use types::*;

@@ -18,8 +18,12 @@ use tokio::sync::watch;
 
 use crate::plan::ingress::{Endpoints, Routing};
 
+mod command;
 mod control;
+mod haproxy;
 mod health;
+mod nginx;
+mod program;
 
 /// The hidden verb that is this process: `labctl lab-ingress CONFIG`, a [`Config`] in JSON, with the
 /// control channel as standard input.
@@ -54,6 +58,13 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// Where a real program serves.
+    pub fn place(&self) -> crate::plan::ingress::Place<'_> {
+        crate::plan::ingress::Place { http: self.http, https: self.https, directory: &self.directory }
+    }
+}
+
 /// Who serves.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -64,9 +75,10 @@ pub enum Driver {
     Haproxy,
     /// A program that the user brings.
     Command {
-        /// It and its arguments; `{config}` stands for the path of the file that was written.
+        /// It and its arguments, in which `{config}`, `{routing}` and `{directory}` stand for the paths of
+        /// the files that are written and of their directory.
         command: Vec<String>,
-        /// Text with places that are filled in; see [`crate::plan::ingress`].
+        /// Text with places that are filled in; see [`crate::plan::ingress::template`].
         template: String,
     },
 }
@@ -104,6 +116,9 @@ pub fn run(config: &Config, control: impl Read + Send + 'static) -> io::Result<(
 async fn drive(config: &Config, told: Told) -> io::Result<()> {
     match &config.driver {
         // Drivers are listed here.
+        Driver::Nginx => nginx::serve(config, told).await,
+        Driver::Haproxy => haproxy::serve(config, told).await,
+        Driver::Command { command, template } => command::serve(config, (command, template), told).await,
         other => {
             let _ = told;
             Err(io::Error::other(format!("there is no driver {other:?} yet")))
