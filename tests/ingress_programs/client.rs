@@ -213,7 +213,9 @@ fn serve(name: &str, stream: TcpStream) {
 }
 
 fn echo(mut reader: BufReader<TcpStream>) {
-    let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    // The accepted key is the one that RFC 6455 has for the key of its example.
+    let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                  Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
     let _ = reader.get_mut().write_all(answer.as_bytes());
     let mut chunk = [0; 1024];
     while let Ok(length @ 1..) = reader.read(&mut chunk) {

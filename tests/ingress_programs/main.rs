@@ -9,6 +9,7 @@ mod changes;
 mod client;
 mod command;
 mod ground;
+mod hostile;
 mod load;
 mod options;
 mod routing;
@@ -21,6 +22,10 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 /// A test, for one controller.
 pub type Test = (&'static str, fn(&Ground));
+
+/// What holds for both real programs.
+const COMMON: &[&[Test]] =
+    &[routing::TESTS, options::TESTS, wire::TESTS, changes::TESTS, load::TESTS, hostile::TESTS];
 
 /// Set where the program runs inside the namespaces.
 const INSIDE: &str = "LABCTL_TEST_INSIDE";
@@ -58,8 +63,8 @@ fn main() {
     let mut trials = Vec::new();
     for who in [Who::Root, Who::UserNamespace] {
         for (program, tests) in [
-            ("nginx", [routing::TESTS, options::TESTS, wire::TESTS, changes::TESTS, load::TESTS, changes::NGINX].concat()),
-            ("haproxy", [routing::TESTS, options::TESTS, wire::TESTS, changes::TESTS, load::TESTS, changes::HAPROXY].concat()),
+            ("nginx", [COMMON.concat(), changes::NGINX.to_vec()].concat()),
+            ("haproxy", [COMMON.concat(), changes::HAPROXY.to_vec()].concat()),
             ("command", command::TESTS.to_vec()),
         ] {
             trials.extend(tests.into_iter().map(|test| trial(who, program, test)));

@@ -25,6 +25,8 @@ pub use slots::{Change, Slots};
 
 /// The Unix socket in the directory on which HAProxy takes commands.
 pub const SOCKET: &str = "admin.sock";
+/// A variable of the process: while it is true, clients are asked to come again over a new connection.
+pub const CLOSING: &str = "proc.closing";
 /// Which certificate is shown to whom (HAProxy's manual, "crt-list").
 const CERTIFICATES: &str = "certificates.list";
 

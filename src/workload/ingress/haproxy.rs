@@ -1,6 +1,7 @@
 //! Real HAProxy as the controller: `haproxy -c` before a file is used, endpoints over the runtime API.
 //! For a change of rules a second process takes the listening sockets over from the first one
-//! (`-x`), which then answers what it has and ends (`-sf`). What the file says is
+//! (`-x`), which then answers what it has and ends (`-sf`). Before that the first one's answers carry
+//! `Connection: close` for a moment ([`program::FAREWELL`]). What the file says is
 //! [`crate::plan::ingress::haproxy`]'s.
 
 use std::io;
@@ -11,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::process::Command;
 
-use super::program::{self, Process, Product, find, not_installed};
+use super::program::{self, Process, Product, find, not_installed, until};
 use super::{Config, Told};
 use crate::plan::ingress::haproxy::{self, Slots};
 use crate::plan::ingress::{Endpoints, Rendered, Routing};
@@ -62,10 +63,31 @@ impl Haproxy {
         tokio::time::timeout(ANSWER, asking).await?
     }
 
-    /// The process that answers on the socket.
-    async fn answering(&self) -> Option<u32> {
+    /// A number that the process which answers on the socket tells of itself.
+    async fn info(&self, what: &str) -> Option<u32> {
         let told = self.ask("show info").await.ok()?;
-        told.lines().find_map(|line| line.strip_prefix("Pid: "))?.trim().parse().ok()
+        let value = told.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(": "));
+        value?.trim().parse().ok()
+    }
+
+    /// Wait until `new` has the sockets.
+    async fn taken_over(&self, new: &mut Process) -> io::Result<()> {
+        let started = Instant::now();
+        while self.info("Pid").await != Some(new.pid()) {
+            if let Ok(how) = tokio::time::timeout(Duration::from_millis(10), new.ended()).await {
+                return Err(io::Error::other(how?));
+            }
+            if started.elapsed() > TAKE_OVER {
+                return Err(io::Error::other("the new haproxy did not take over"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether clients are asked to come again over a new connection.
+    async fn closing(&self, closing: bool) -> io::Result<()> {
+        let set = format!("experimental-mode on; set var {} bool({closing})", haproxy::CLOSING);
+        self.ask(&set).await.map(drop)
     }
 
     async fn run(&self, commands: &[String]) -> io::Result<()> {
@@ -115,15 +137,12 @@ impl Product for Haproxy {
         let mut command = self.command(&self.config.directory.join("current"));
         command.arg("-db").arg("-x").arg(self.config.directory.join(haproxy::SOCKET));
         command.arg("-sf").arg(process.pid().to_string());
+        self.closing(true).await?;
+        until(program::FAREWELL, async || self.info("CurrConns").await == Some(0)).await;
         let mut new = Process::start(Self::NAME, command)?;
-        let started = Instant::now();
-        while self.answering().await != Some(new.pid()) {
-            if let Ok(how) = tokio::time::timeout(Duration::from_millis(10), new.ended()).await {
-                return Err(io::Error::other(how?));
-            }
-            if started.elapsed() > TAKE_OVER {
-                return Err(io::Error::other("the new haproxy did not take over"));
-            }
+        if let Err(e) = self.taken_over(&mut new).await {
+            self.closing(false).await?;
+            return Err(e);
         }
         self.serving = self.written.take();
         std::mem::replace(process, new).let_go();

@@ -4,7 +4,7 @@
 //! nginx 1.22 closes idle connections when a worker is replaced, without looking whether a request
 //! has just arrived on one. So a reload is announced first: answers then carry `Connection: close`, and
 //! the old worker is replaced when no client waits with a connection any more, or after
-//! [`FAREWELL`]. Who is idle for longer finds its connection closed, as HTTP has it.
+//! [`program::FAREWELL`].
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,8 +19,6 @@ use super::program::{self, Process, Product, find, not_installed, until};
 use super::{Config, Told, log};
 use crate::plan::ingress::{Endpoints, Rendered, Routing, nginx};
 
-/// How long clients have to hear that their connections are closed.
-const FAREWELL: Duration = Duration::from_millis(300);
 /// How long nginx may take until a new worker answers.
 const RELOAD: Duration = Duration::from_secs(20);
 /// How long it may take to answer on its socket.
@@ -107,7 +105,7 @@ impl Product for Nginx {
         // Before the new rules, so that a backend of theirs has its endpoints when it is first asked.
         self.tell(endpoints).await?;
         self.ask("/closing", "").await?;
-        until(FAREWELL, async || !matches!(self.state().await, Ok((_, 1..)))).await;
+        until(program::FAREWELL, async || !matches!(self.state().await, Ok((_, 1..)))).await;
         process.signal(Signal::SIGHUP)?;
         if until(RELOAD, async || matches!(self.state().await, Ok((true, _)))).await {
             return Ok(());

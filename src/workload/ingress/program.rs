@@ -31,6 +31,11 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 /// Between two looks at whether it serves.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// How long clients have, before a reload, to hear that their connections are closed: real proxies
+/// close idle ones without looking whether a request has just arrived. Who is idle for longer finds
+/// its connection closed, as HTTP has it.
+pub const FAREWELL: Duration = Duration::from_millis(300);
+
 /// A program that serves from a configuration.
 pub trait Product {
     const NAME: &'static str;

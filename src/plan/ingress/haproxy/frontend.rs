@@ -2,7 +2,7 @@
 
 use super::super::rendered::is_writable_host;
 use super::super::types::{HostPattern, Location, PathPattern, Server};
-use super::{CERTIFICATES, Manner, Page, put, quote};
+use super::{CERTIFICATES, CLOSING, Manner, Page, put, quote};
 
 impl Page<'_> {
     pub(super) fn frontend(&mut self, tls: bool) {
@@ -12,6 +12,12 @@ impl Page<'_> {
             let strict = if self.routing.default_certificate.is_some() { "" } else { " strict-sni" };
             put!(self, "bind {} ssl crt-list {CERTIFICATES} alpn {alpn}{strict}", self.place.https);
         }
+        // Set before another process takes over, so that clients begin anew there.
+        put!(
+            self,
+            "http-after-response set-header Connection close \
+             if {{ var({CLOSING}) -m bool }} {{ fc_http_major 1 }} !{{ status 101 }}"
+        );
         self.headers();
         self.paths();
         self.hosts();

@@ -84,7 +84,7 @@ end
 -- come again over a new connection, as nginx closes idle ones without looking for a request on them.
 function M.admit(backend)
     local closing = dict:get("closing")
-    if closing and closing >= began and ngx.req.http_version() < 2 then
+    if closing and closing >= began and ngx.req.http_version() < 2 and not ngx.var.http_upgrade then
         ngx.header["Connection"] = "close"
     end
     if #read(backend) == 0 then
