@@ -71,8 +71,8 @@ fn routing(all: &[Words]) -> Routing {
         let service = format!("s{n}");
         let host = format!("h{n}.com");
         rules = rules.path(&host, path, &service, |o| {
-            o.rewrite.clone_from(&words.rewrite);
-            o.app_root.clone_from(&words.app_root);
+            o.rewrite = words.rewrite.as_ref().map(|r| format!("{}{r}", if n % 2 == 0 { "/" } else { "" }));
+            o.app_root = words.app_root.as_ref().map(|r| format!("{}{r}", if n % 2 == 0 { "/" } else { "" }));
         });
         rules = rules.backend(&service, |b| {
             b.affinity = Some(words.cookie.clone());

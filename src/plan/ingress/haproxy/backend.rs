@@ -74,7 +74,8 @@ impl Page<'_> {
             _ => "^.*$".to_owned(),
         };
         let (target, query) = target.split_once('?').map_or((target.as_str(), None), |(t, q)| (t, Some(q)));
-        let words = (quote::quote(&regex), quote::quote_rewrite(target), quote::quote_text(query.unwrap_or_default()));
+        let rewrite = target.starts_with('/').then(|| quote::quote_rewrite(target)).flatten();
+        let words = (quote::quote(&regex), rewrite, quote::quote_text(query.unwrap_or_default()));
         let (Some(regex), Some(target), Some(new)) = words else {
             return self.refuse(location, "HAProxy cannot be told its rewrite-target");
         };

@@ -118,7 +118,8 @@ impl Page<'_> {
 
     fn app_root(&mut self, n: usize, server: &Server) {
         let Some(location) = server.locations.iter().find(|l| l.options.app_root.is_some()) else { return };
-        let Some(root) = location.options.app_root.as_deref().and_then(quote::quote_text) else {
+        let root = location.options.app_root.as_deref().filter(|root| root.starts_with('/'));
+        let Some(root) = root.and_then(quote::quote_text) else {
             return self.refuse(location, "HAProxy cannot be told its app-root");
         };
         self.lines.comment(format_args!("{}: app-root", location.source));

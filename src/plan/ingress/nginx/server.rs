@@ -95,12 +95,17 @@ impl Page<'_> {
     /// Before any location is chosen, as by ingress-nginx.
     fn app_root(&mut self, server: &Server) {
         let Some(location) = server.locations.iter().find(|l| l.options.app_root.is_some()) else { return };
-        let Some(root) = location.options.app_root.as_deref().and_then(|root| quote::quote_text(root, false)) else {
+        let root = location.options.app_root.as_deref().filter(|root| root.starts_with('/'));
+        let target = root.and_then(|root| {
+            let root = quote::quote_text(root, false)?;
+            // Its first quote gives way to what stands before it.
+            root.strip_prefix('"').map(|root| format!("\"${{pass_access_scheme}}://${{best_http_host}}{root}"))
+        });
+        let Some(target) = target else {
             return self.refuse(location, "nginx cannot be told its app-root");
         };
-        let root = root.trim_matches('"');
         self.lines.comment(format_args!("{}: app-root", location.source));
-        put!(self, "if ($uri = /) {{ return 302 \"$pass_access_scheme://$best_http_host{root}\"; }}");
+        put!(self, "if ($uri = /) {{ return 302 {target}; }}");
     }
 
     fn refuse(&mut self, location: &Location, why: &str) {
@@ -153,7 +158,8 @@ impl Page<'_> {
             PathPattern::Regex(regex) => format!("(?i){}", anchored(regex)),
             _ => "^".to_owned(),
         };
-        match (quote::quote(&regex), quote::quote_text(target, true)) {
+        let target = target.starts_with('/').then(|| quote::quote_text(target, true)).flatten();
+        match (quote::quote(&regex), target) {
             (Some(regex), Some(target)) => put!(self, "rewrite {regex} {target} break;"),
             _ => self.refuse(location, "nginx cannot be told its rewrite-target"),
         }
