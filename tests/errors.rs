@@ -143,7 +143,7 @@ fn the_examples_of_a_page_have_its_code_and_the_remedies_have_none() {
         let of = |text: String| with(text, Vec::new());
         // A manifest stands beside a lab with one host.
         let beside = |text: String| {
-            let manifest = Manifest { asked: None, name: "manifest.yaml".into(), text: Ok(text) };
+            let manifest = Manifest { asked: None, name: "manifest.yaml".into(), text: Ok(text), namespace: None };
             with("hosts: { node1: {} }\n".into(), vec![manifest])
         };
         for example in blocks(page, "yaml manifest") {

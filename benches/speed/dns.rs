@@ -59,7 +59,7 @@ fn inside(time: Duration) -> io::Result<Vec<Figure>> {
 }
 
 /// Keep the calling thread on one core, where there are two.
-fn pin(core: usize) -> io::Result<()> {
+pub fn pin(core: usize) -> io::Result<()> {
     let cores = std::thread::available_parallelism()?.get();
     let mut set = CpuSet::new();
     set.set(core % cores)?;

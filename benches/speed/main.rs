@@ -2,7 +2,8 @@
 //! [`floor`]), beside `ip` in a shell loop and Mininet, and each back end beside host-gw.
 //!
 //! `cargo bench`, or `cargo bench -- --quick`. `--only HOSTSxPODS` measures one size and nothing
-//! else, without the slow comparisons; `--only proxy` kube-proxy's rules, `--only dns` the DNS server. It
+//! else, without the slow comparisons; `--only proxy` kube-proxy's rules, `--only dns` the DNS server,
+//! `--only ingress` the ingress controllers (which needs wrk, nginx and haproxy). It
 //! prints tables and, as the last line, JSON. Figures that
 //! miss their target are marked; only what cannot be measured is an error. Nothing is left on the
 //! machine, and its own network is not touched.
@@ -11,6 +12,7 @@
 
 mod dns;
 mod floor;
+mod ingress;
 mod inside;
 mod labs;
 mod others;
@@ -96,14 +98,18 @@ fn scope(words: &[String]) -> io::Result<Scope> {
     Ok(Scope { sizes, runs, only: false, quick })
 }
 
+type Measure = fn(bool) -> io::Result<Vec<Figure>>;
+
+/// What `--only` measures by name.
+const ALONE: [(&str, Measure); 3] = [("proxy", proxy::figures), ("dns", dns::measure), ("ingress", ingress::measure)];
+
 fn run(words: &[String]) -> io::Result<()> {
-    if words.windows(2).any(|w| w == ["--only", "proxy"]) {
-        let figures = proxy::figures(words.iter().any(|w| w == "--quick"))?;
+    let quick = words.iter().any(|w| w == "--quick");
+    let only = words.iter().position(|w| w == "--only").and_then(|at| words.get(at + 1));
+    if let Some((_, measure)) = ALONE.iter().find(|(name, _)| only.is_some_and(|o| o == name)) {
+        let figures = measure(quick)?;
         println!("{}\n\n{}", report::figures(&figures), report::json(&[], &figures, &[]));
         return Ok(());
-    }
-    if words.windows(2).any(|w| w == ["--only", "dns"]) {
-        return dns_alone(words.iter().any(|w| w == "--quick"));
     }
     let scope = scope(words)?;
     let labs = Labs::new()?;
@@ -135,13 +141,6 @@ fn run(words: &[String]) -> io::Result<()> {
     }
     notes.iter().for_each(|note| println!("{note}"));
     println!("{}", report::json(&rows, &figures, &notes));
-    Ok(())
-}
-
-fn dns_alone(quick: bool) -> io::Result<()> {
-    let figures = dns::measure(quick)?;
-    println!("{}\n", report::figures(&figures));
-    println!("{}", report::json(&[], &figures, &[]));
     Ok(())
 }
 
@@ -203,10 +202,13 @@ fn all_figures(labs: &Labs, scope: &Scope, rows: &[Row], notes: &mut Vec<String>
     all.push(memory(labs)?);
     all.extend(proxy::figures(scope.quick)?);
     all.extend(speeds(labs, scope, notes)?);
-    match dns::measure(scope.quick) {
-        Ok(figures) => all.extend(figures),
-        // An ordinary user has no namespace to measure in.
-        Err(e) => notes.push(format!("the DNS server was not measured: {e}")),
+    // An ordinary user has no namespace to measure in, and not everyone has wrk.
+    for (what, measured) in [("the DNS server", dns::measure(scope.quick)), ("ingress", ingress::measure(scope.quick))]
+    {
+        match measured {
+            Ok(figures) => all.extend(figures),
+            Err(e) => notes.push(format!("{what} was not measured: {e}")),
+        }
     }
     Ok(all)
 }

@@ -1,21 +1,27 @@
-//! `apply`, `delete` and `scale`: a running lab's objects changed beside its file, as kubectl does it.
+//! `apply` and `scale`: a running lab's objects changed beside its file, as kubectl does it.
 
 use std::process::ExitCode;
 
 use crate::daemon::api::{EditRequest, Event};
 use crate::daemon::client::Client;
-use crate::diag::{Place, Problem, Problems, codes, did_you_mean};
-use crate::objects::ObjectKey;
+use crate::diag::{Place, Problem, Problems, codes};
 use crate::spec::beside;
 use crate::spec::edit::{self, Applied, Edit, ObjectKind, ObjectRef};
 use crate::spec::load::{Text, decode_text};
 
-use super::args::{ApplyArgs, DeleteArgs, ScaleArgs};
-use super::{Done, Failure, find_lab, kube, output, show};
+use super::args::{ApplyArgs, ScaleArgs};
+use super::{Done, Failure, find_lab, kube, named, output, show};
 
 pub fn apply(args: &ApplyArgs) -> Done {
-    let manifests = beside::read_manifests(&args.files)?;
+    let mut manifests = beside::read_manifests(&args.files)?;
     let client = find_lab(args.lab.as_deref())?;
+    if let Some(namespace) = &args.namespace {
+        manifests.iter_mut().for_each(|m| m.namespace = Some(namespace.clone()));
+        let is_it = |o: ObjectRef| o.kind == ObjectKind::Namespace && o.key.name == *namespace;
+        if !manifests.iter().flat_map(edit::names).any(is_it) {
+            kube::check_namespace(&client, namespace)?;
+        }
+    }
     let text: Text = client.get("/labctl/v1/text")?;
     let mut before = text.clone();
     let mut done: Vec<(ObjectRef, Applied)> = Vec::new();
@@ -24,6 +30,9 @@ pub fn apply(args: &ApplyArgs) -> Done {
         edit::push(&mut before.edits, Edit::Apply(manifest.clone()));
     }
     send(&client, text, manifests.into_iter().map(Edit::Apply).collect(), None)?;
+    if done.is_empty() {
+        output::line(format_args!("nothing was applied: there is no object in it that a lab acts on"));
+    }
     for (object, what) in done {
         output::line(format_args!("{object} {what}"));
     }
@@ -31,7 +40,7 @@ pub fn apply(args: &ApplyArgs) -> Done {
 }
 
 /// Have the daemon make these edits to a lab that has `text`.
-fn send(client: &Client, mut text: Text, edits: Vec<Edit>, grace: Option<u32>) -> Result<(), Failure> {
+pub fn send(client: &Client, mut text: Text, edits: Vec<Edit>, grace: Option<u32>) -> Result<(), Failure> {
     edits.iter().for_each(|edit| edit::push(&mut text.edits, edit.clone()));
     let loaded = decode_text(&text);
     // New texts are the last ones; of the others the faults were told when they were made.
@@ -41,7 +50,9 @@ fn send(client: &Client, mut text: Text, edits: Vec<Edit>, grace: Option<u32>) -
     let mut problems = Problems::default();
     let failed = match client.post::<Event>("/labctl/v1/edit", &EditRequest { edits, grace })? {
         Event::Done(summary) => {
-            let new = summary.warnings.into_iter().filter(|w| w.labels.iter().any(|(place, _)| is_new(place)));
+            // What has no place is about the lab as it is now, such as a probe that lost its target.
+            let tells = |w: &Problem| w.labels.is_empty() || w.labels.iter().any(|(place, _)| is_new(place));
+            let new = summary.warnings.into_iter().filter(tells);
             problems.extend(new);
             false
         }
@@ -58,34 +69,8 @@ fn send(client: &Client, mut text: Text, edits: Vec<Edit>, grace: Option<u32>) -
     Ok(())
 }
 
-pub fn delete(args: &DeleteArgs) -> Done {
-    let client = find_lab(args.lab.as_deref())?;
-    let text: Text = client.get("/labctl/v1/text")?;
-    let mut objects = Vec::new();
-    for manifest in beside::read_manifests(&args.files)? {
-        if let Err(problem) = manifest.text {
-            return Err(Box::new(problem).into());
-        }
-        objects.extend(edit::names(&manifest));
-    }
-    objects.extend(named(&args.what, args.namespace.as_deref())?);
-    for object in &objects {
-        must_not_be_built_in(object)?;
-        kube::one(&client, object.kind, &object.key)?;
-    }
-    let grace = if args.now { Some(1) } else { args.grace_period };
-    send(&client, text, objects.iter().cloned().map(Edit::Delete).collect(), grace)?;
-    for ObjectRef { kind, key } in objects {
-        match kind {
-            ObjectKind::Namespace => output::line(format_args!("{kind} \"{}\" deleted", key.name)),
-            _ => output::line(format_args!("{kind} \"{}\" deleted from {} namespace", key.name, key.namespace)),
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
 pub fn scale(args: &ScaleArgs) -> Done {
-    let objects = named(&args.what, args.namespace.as_deref())?;
+    let objects = named::objects(&args.what, args.namespace.as_deref())?;
     let client = find_lab(args.lab.as_deref())?;
     let text: Text = client.get("/labctl/v1/text")?;
     for object in &objects {
@@ -103,56 +88,4 @@ pub fn scale(args: &ScaleArgs) -> Done {
         output::line(format_args!("{object} scaled"));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The objects that words such as `pod tea-1 tea-2` or `svc/tea-svc` name.
-fn named(words: &[String], namespace: Option<&str>) -> Result<Vec<ObjectRef>, Box<Problem>> {
-    let Some(first) = words.first() else { return Ok(Vec::new()) };
-    let all: Vec<(&str, &str)> = match first.split_once('/') {
-        Some(_) => words.iter().map(|w| w.split_once('/').unwrap_or((w, ""))).collect(),
-        None => words[1..].iter().map(|name| (first.as_str(), name.as_str())).collect(),
-    };
-    if all.is_empty() {
-        let problem = Problem::error(codes::TARGET_UNKNOWN, format!("`{first}` alone names nothing"));
-        return Err(Box::new(problem.help("name a kind and a name, such as `service tea-svc` or `pod/tea-1`")));
-    }
-    all.into_iter().map(|(kind, name)| object(kind, name, namespace)).collect()
-}
-
-fn object(word: &str, name: &str, namespace: Option<&str>) -> Result<ObjectRef, Box<Problem>> {
-    let Some(kind) = ObjectKind::of(word) else {
-        let kinds = ["pod", "deployment", "service", "endpointslice", "endpoints", "namespace"];
-        let help = match did_you_mean(word, kinds) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("there are {}", kinds.join(", ")),
-        };
-        let problem = Problem::error(codes::TARGET_UNKNOWN, format!("`{word}` is no kind of object"));
-        return Err(Box::new(problem.help(help)));
-    };
-    // A name may have its namespace in front, as `get pods` of all namespaces shows it.
-    let (namespace, name) = match (namespace, name.split_once('/')) {
-        (None, Some((namespace, name))) => (namespace, name),
-        (namespace, _) => (namespace.unwrap_or("default"), name),
-    };
-    let namespace = if kind == ObjectKind::Namespace { "default" } else { namespace };
-    Ok(ObjectRef { kind, key: ObjectKey::new(namespace, name) })
-}
-
-/// What every lab with services has cannot be taken out.
-fn must_not_be_built_in(object: &ObjectRef) -> Result<(), Box<Problem>> {
-    let ObjectRef { kind, key } = object;
-    let built_in: &[(ObjectKind, &str, &str)] = &[
-        (ObjectKind::Service, "default", "kubernetes"),
-        (ObjectKind::Service, "kube-system", "kube-dns"),
-        (ObjectKind::Deployment, "kube-system", "coredns"),
-        (ObjectKind::Namespace, "default", "default"),
-        (ObjectKind::Namespace, "default", "kube-system"),
-        (ObjectKind::Namespace, "default", "kube-public"),
-        (ObjectKind::Namespace, "default", "kube-node-lease"),
-    ];
-    if built_in.contains(&(*kind, &key.namespace, &key.name)) {
-        let problem = Problem::error(codes::TARGET_UNKNOWN, format!("{object} belongs to every lab with services"));
-        return Err(Box::new(problem.help("it stays as long as there is a service")));
-    }
-    Ok(())
 }

@@ -1,6 +1,13 @@
-//! What can be typed. Nothing is done here.
+//! What can be typed. Nothing is done here. Verbs about a lab's objects are in [`objects`], those that
+//! look into its machines in [`machines`].
+
+mod machines;
+mod objects;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use machines::{BridgeArgs, ExecArgs, FlannelArgs, Inspect, InspectArgs, LogsArgs, ShellArgs, StackArgs};
+pub use objects::{ApplyArgs, DeleteArgs, DescribeArgs, GetArgs, Kind, ScaleArgs, Wanted};
 
 /// Kubernetes networking in a box: labs of hosts, pods and a flannel network out of real Linux
 /// namespaces, with probes that prove what they do.
@@ -35,6 +42,8 @@ pub enum Verb {
     Scale(ScaleArgs),
     /// Show objects of a running lab: pods, services, endpoints, hosts and others
     Get(GetArgs),
+    /// Print the certificate of the lab's authority, which signs the secrets that nobody brings
+    Ca(LabArgs),
     /// Show one pod, service, host or client with all that is known of it
     Describe(DescribeArgs),
     /// Look into the kernel: a network stack, a bridge, flannel
@@ -88,7 +97,7 @@ pub struct LabArgs {
     /// The lab; may be left out where only one runs
     lab: Option<String>,
     /// The lab, as other verbs take it
-    #[arg(short, long = "lab", value_name = "LAB", conflicts_with = "lab")]
+    #[arg(short = 'l', long = "lab", value_name = "LAB", conflicts_with = "lab")]
     named: Option<String>,
     #[command(flatten)]
     pub format: OutputArgs,
@@ -113,65 +122,6 @@ pub struct FileArgs {
     pub beside: Vec<String>,
 }
 
-/// Where an object is looked for.
-#[derive(Debug, Args)]
-pub struct ScopeArgs {
-    /// Kubernetes' namespace
-    #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
-    pub namespace: String,
-    /// Those of all namespaces
-    #[arg(short = 'A', long, conflicts_with = "namespace")]
-    pub all_namespaces: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct ApplyArgs {
-    /// Kubernetes manifests, `-` for standard input; a directory stands for its files
-    #[arg(short, long = "filename", value_name = "FILE", required = true)]
-    pub files: Vec<String>,
-    /// The lab; may be left out where only one runs
-    #[arg(short, long)]
-    pub lab: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub struct DeleteArgs {
-    /// A kind with names behind it, or KIND/NAME
-    #[arg(value_name = "KIND NAME", required_unless_present = "filename")]
-    pub what: Vec<String>,
-    /// Manifests whose objects are to go
-    #[arg(short, long = "filename", value_name = "FILE", id = "filename", conflicts_with = "what")]
-    pub files: Vec<String>,
-    /// Kubernetes' namespace; `default` where it is left out
-    #[arg(short, long)]
-    pub namespace: Option<String>,
-    /// How long pods have to end; their own terminationGracePeriodSeconds where it is left out
-    #[arg(long, value_name = "SECONDS")]
-    pub grace_period: Option<u32>,
-    /// Give pods one second to end
-    #[arg(long, conflicts_with = "grace_period")]
-    pub now: bool,
-    /// The lab; may be left out where only one runs
-    #[arg(short, long)]
-    pub lab: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub struct ScaleArgs {
-    /// `deployment NAME`, or `deployment/NAME`
-    #[arg(value_name = "KIND NAME", required = true)]
-    pub what: Vec<String>,
-    /// How many pods it is to have
-    #[arg(long, value_name = "N")]
-    pub replicas: u32,
-    /// Kubernetes' namespace; `default` where it is left out
-    #[arg(short, long)]
-    pub namespace: Option<String>,
-    /// The lab; may be left out where only one runs
-    #[arg(short, long)]
-    pub lab: Option<String>,
-}
-
 #[derive(Debug, Args)]
 pub struct UpArgs {
     #[command(flatten)]
@@ -194,7 +144,7 @@ pub struct DownArgs {
     /// The lab; may be left out where only one runs
     lab: Option<String>,
     /// The lab, as other verbs take it
-    #[arg(short, long = "lab", value_name = "LAB", conflicts_with = "lab")]
+    #[arg(short = 'l', long = "lab", value_name = "LAB", conflicts_with = "lab")]
     named: Option<String>,
     /// All labs
     #[arg(long, conflicts_with_all = ["lab", "named"])]
@@ -254,117 +204,6 @@ pub struct TestArgs {
     pub timeout: u64,
 }
 
-/// What `get` shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
-    #[value(alias = "pod", alias = "po")]
-    Pods,
-    #[value(alias = "host", alias = "nodes", alias = "node", alias = "no")]
-    Hosts,
-    #[value(alias = "client")]
-    Clients,
-    #[value(alias = "network", alias = "net")]
-    Networks,
-    #[value(alias = "service", alias = "svc")]
-    Services,
-    #[value(alias = "endpoint", alias = "ep")]
-    Endpoints,
-    #[value(name = "endpointslices", alias = "endpointslice")]
-    EndpointSlices,
-    #[value(alias = "deployment", alias = "deploy")]
-    Deployments,
-    #[value(alias = "namespace", alias = "ns")]
-    Namespaces,
-    /// A host's rules of kube-proxy as a tree: `get rules HOST [SERVICE]`
-    #[value(alias = "rule")]
-    Rules,
-}
-
-#[derive(Debug, Args)]
-pub struct GetArgs {
-    /// What to show
-    #[arg(value_enum)]
-    pub kind: Kind,
-    /// Only this one; of `rules` the host
-    pub name: Option<String>,
-    /// Of `rules` only those of this service
-    pub service: Option<String>,
-    #[command(flatten)]
-    pub scope: ScopeArgs,
-    /// The lab; may be left out where only one runs
-    #[arg(short, long)]
-    pub lab: Option<String>,
-    #[command(flatten)]
-    pub format: OutputArgs,
-}
-
-#[derive(Debug, Args)]
-pub struct DescribeArgs {
-    /// A pod, service, host or client: NAME, KIND/NAME, or KIND with the name behind it
-    #[arg(value_name = "[KIND] NAME", num_args = 1..=2, required = true)]
-    pub thing: Vec<String>,
-    /// Kubernetes' namespace
-    #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
-    pub namespace: String,
-    /// The lab; may be left out where only one runs
-    #[arg(short, long)]
-    pub lab: Option<String>,
-    #[command(flatten)]
-    pub format: OutputArgs,
-}
-
-#[derive(Debug, Args)]
-pub struct InspectArgs {
-    #[command(subcommand)]
-    pub what: Inspect,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum Inspect {
-    /// Interfaces, loopback, routing table and iptables rules of one network stack
-    Stack(StackArgs),
-    /// The forwarding table of a bridge, with who is behind each address
-    Bridge(BridgeArgs),
-    /// Each host's subnet and lease, and how it reaches each peer
-    Flannel(FlannelArgs),
-}
-
-#[derive(Debug, Args)]
-pub struct StackArgs {
-    /// A pod, host, client, or `router`
-    pub target: String,
-    /// The lab; may be left out where only one runs
-    #[arg(short, long)]
-    pub lab: Option<String>,
-    #[command(flatten)]
-    pub format: OutputArgs,
-}
-
-#[derive(Debug, Args)]
-pub struct BridgeArgs {
-    /// A host (its cni0), a network (its switch), or MACHINE:BRIDGE such as `router:br-rack1`
-    pub bridge: String,
-    /// Go on and print what it learns and forgets, until Ctrl-C
-    #[arg(short, long)]
-    pub watch: bool,
-    /// The lab; may be left out where only one runs
-    #[arg(short, long)]
-    pub lab: Option<String>,
-    #[command(flatten)]
-    pub format: OutputArgs,
-}
-
-#[derive(Debug, Args)]
-pub struct FlannelArgs {
-    /// Only this host
-    pub host: Option<String>,
-    /// The lab; may be left out where only one runs
-    #[arg(short, long)]
-    pub lab: Option<String>,
-    #[command(flatten)]
-    pub format: OutputArgs,
-}
-
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
     /// The shell
@@ -376,42 +215,6 @@ pub struct CompletionsArgs {
 pub struct ManArgs {
     /// Write a page for each verb into this directory
     pub dir: Option<std::path::PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub struct ExecArgs {
-    /// A pod, host, client, or `router`
-    pub target: String,
-    /// The program and its arguments; options of labctl's own stand before it
-    #[arg(required = true, trailing_var_arg = true)]
-    pub command: Vec<std::ffi::OsString>,
-    /// The lab; may be left out where only one runs
-    #[arg(short, long)]
-    pub lab: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub struct ShellArgs {
-    /// A pod, host, client, or `router`
-    pub target: String,
-    /// The lab; may be left out where only one runs
-    #[arg(short, long)]
-    pub lab: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub struct LogsArgs {
-    /// The pod, or a host for what its flanneld wrote
-    pub pod: String,
-    /// The container; the first one where this is left out
-    #[arg(short, long)]
-    pub container: Option<String>,
-    /// Go on as more is written
-    #[arg(short, long)]
-    pub follow: bool,
-    /// The lab; may be left out where only one runs
-    #[arg(short, long)]
-    pub lab: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -1,9 +1,11 @@
-//! `describe`: one pod, service, host or client with all that is known of it, in the way of kubectl.
+//! `describe`: pods, services, deployments, ingresses, hosts and clients with all that is known of each, in
+//! the way of kubectl. Services, deployments and ingresses are drawn in modules of their own.
 
 use std::process::ExitCode;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::daemon::client::Client;
 use crate::daemon::inspect::Seen;
 use crate::diag::{Problem, codes};
 use crate::lab::names::kind_of;
@@ -14,63 +16,180 @@ use super::args::DescribeArgs;
 use super::inspect::machine;
 use super::output::{print, text};
 use super::process::{outer_pid, program_pid};
-use super::{Done, describe_service, find_lab, get};
+use super::{Done, describe_deployment, describe_ingress, describe_service, find_lab, kube, named, tables};
+
+/// What can be described.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Thing {
+    Pod,
+    Host,
+    Client,
+    Service,
+    Deployment,
+    Ingress,
+}
+
+impl Thing {
+    const ALL: [Thing; 6] = [Thing::Pod, Thing::Host, Thing::Client, Thing::Service, Thing::Deployment, Thing::Ingress];
+
+    /// The kind that a word means: its name, its plural or its short form.
+    fn of(word: &str) -> Option<Thing> {
+        match ObjectKind::of(word) {
+            Some(ObjectKind::Service) => return Some(Thing::Service),
+            Some(ObjectKind::Deployment) => return Some(Thing::Deployment),
+            Some(ObjectKind::Ingress) => return Some(Thing::Ingress),
+            _ => {}
+        }
+        Some(match kind_of(word)? {
+            "pod" => Thing::Pod,
+            "host" => Thing::Host,
+            _ => Thing::Client,
+        })
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Thing::Pod => "pod",
+            Thing::Host => "host",
+            Thing::Client => "client",
+            Thing::Service => "service",
+            Thing::Deployment => "deployment",
+            Thing::Ingress => "ingress",
+        }
+    }
+
+    /// All of the kind in a namespace, or all where the kind is in none.
+    fn list(self, client: &Client, namespace: &str) -> Result<Vec<Value>, Box<Problem>> {
+        let path = match self {
+            Thing::Pod => kube::path(ObjectKind::Pod, Some(namespace)),
+            Thing::Service => kube::path(ObjectKind::Service, Some(namespace)),
+            Thing::Deployment => kube::path(ObjectKind::Deployment, Some(namespace)),
+            Thing::Ingress => kube::path(ObjectKind::Ingress, Some(namespace)),
+            Thing::Host => "/api/v1/nodes".to_owned(),
+            Thing::Client => "/labctl/v1/clients".to_owned(),
+        };
+        kube::items(client, &path)
+    }
+
+    /// All that is known of one. `key` has the namespace also where the kind is in none.
+    fn ask(self, client: &Client, key: &ObjectKey) -> Result<Value, Box<Problem>> {
+        match self {
+            Thing::Service => describe_service::ask(client, key),
+            Thing::Deployment => describe_deployment::ask(client, key),
+            Thing::Ingress => describe_ingress::ask(client, key),
+            Thing::Pod => machine_of(client, &format!("pod/{}/{}", key.namespace, key.name)),
+            _ => machine_of(client, &format!("{}/{}", self.word(), key.name)),
+        }
+    }
+}
 
 pub fn run(args: &DescribeArgs) -> Done {
-    let (kind, name) = match args.thing.as_slice() {
-        [kind, name] => (Some(known_kind(kind)?), name.as_str()),
-        [name, ..] => (None, name.as_str()),
-        [] => (None, ""),
-    };
     let client = find_lab(args.lab.as_deref())?;
-    if let Some(key) = service(kind, name, &args.namespace) {
-        let all = describe_service::ask(&client, &key)?;
-        print(args.format.output, &all, |_| describe_service::draw(&all));
-        return Ok(ExitCode::SUCCESS);
-    }
-    let in_default = args.namespace == "default" || name.contains('/');
-    let target = if in_default { name.to_owned() } else { format!("{}/{name}", args.namespace) };
-    let mut all: Value = client.get(&format!("/labctl/v1/inspect/describe?target={target}"))?;
-    let found = text(&all, "/kind").to_owned();
-    if let Some(kind) = kind.filter(|kind| *kind != found) {
-        let message = format!("`{name}` is not a {kind} but a {found}");
-        let help = format!("`labctl describe {found} {name}` shows it");
-        return Err(Box::new(Problem::error(codes::TARGET_UNKNOWN, message).help(help)).into());
-    }
-    if found == "router" {
-        let problem = Problem::error(codes::TARGET_UNKNOWN, "the router is no pod, host or client");
-        return Err(Box::new(problem.help("`labctl inspect stack router` shows its devices, routes and rules")).into());
-    }
-    number_processes(&mut all, client.pid()?);
-    print(args.format.output, &all, |_| match found.as_str() {
-        "pod" => pod(&all),
-        "host" => host(&all),
-        _ => machine_text(&all),
+    kube::check_namespace(&client, &args.namespace)?;
+    let all = wanted(&client, args)?;
+    let value = match all.as_slice() {
+        [only] => only.clone(),
+        _ => json!(all),
+    };
+    print(args.format.output, &value, |_| match all.is_empty() {
+        true => format!("No resources found in {} namespace.\n", args.namespace),
+        false => all.iter().map(draw).collect::<Vec<_>>().join("\n\n"),
     });
     Ok(ExitCode::SUCCESS)
 }
 
-/// The service that is meant: `service NAME` or `svc/NAME`. A name alone is a pod's or machine's.
-fn service(kind: Option<&str>, name: &str, namespace: &str) -> Option<ObjectKey> {
-    let name = match (kind, name.split_once('/')) {
-        (Some("service"), _) => name,
-        (None, Some((kind, name))) if kind_of_service(kind) => name,
-        _ => return None,
+/// Everything that the words name.
+fn wanted(client: &Client, args: &DescribeArgs) -> Result<Vec<Value>, Box<Problem>> {
+    let namespace = &args.namespace;
+    let (kind, names) = match args.thing.as_slice() {
+        [only] if !only.contains('/') => match Thing::of(only) {
+            Some(kind) => {
+                let all = kind.list(client, namespace)?;
+                let key = |object: &Value| ObjectKey::new(namespace, text(object, "/metadata/name"));
+                return all.iter().map(|object| kind.ask(client, &key(object))).collect();
+            }
+            None => (None, &args.thing[..]),
+        },
+        [first, rest @ ..] if !rest.is_empty() && !first.contains('/') => (Some(known(first)?), rest),
+        names => (None, names),
     };
-    let (namespace, name) = name.split_once('/').unwrap_or((namespace, name));
-    Some(ObjectKey::new(namespace, name))
+    names.iter().map(|name| one(client, kind, name, namespace)).collect()
 }
 
-fn kind_of_service(word: &str) -> bool {
-    ObjectKind::of(word) == Some(ObjectKind::Service)
-}
-
-fn known_kind(word: &str) -> Result<&'static str, Box<Problem>> {
-    let service = kind_of_service(word).then_some("service");
-    service.or_else(|| kind_of(word)).ok_or_else(|| {
+fn known(word: &str) -> Result<Thing, Box<Problem>> {
+    Thing::of(word).ok_or_else(|| {
         let problem = Problem::error(codes::TARGET_UNKNOWN, format!("`{word}` is no kind of thing to describe"));
-        Box::new(problem.help("there are pod, service, host and client; a name alone will do, too, but for a service"))
+        Box::new(
+            problem.help("there are pod, service, deployment, ingress, host and client; a name alone will do, too"),
+        )
     })
+}
+
+/// What is called `name`, which may have its kind or its namespace in front.
+fn one(client: &Client, kind: Option<Thing>, name: &str, namespace: &str) -> Result<Value, Box<Problem>> {
+    let (kind, name) = match name.split_once('/').map(|(word, rest)| (Thing::of(word), rest)) {
+        Some((Some(of_name), rest)) => (Some(of_name), rest),
+        _ => (kind, name),
+    };
+    let key = named::key(name, Some(namespace));
+    let things = called(client, &key)?;
+    match (kind, things.as_slice()) {
+        (Some(kind @ (Thing::Service | Thing::Deployment | Thing::Ingress)), _) => kind.ask(client, &key),
+        (Some(kind), things) if things.contains(&kind) => kind.ask(client, &key),
+        (None, [only]) => only.ask(client, &key),
+        (None, [_, _, ..]) => Err(ambiguous(&things, name)),
+        (kind, _) => elsewhere(client, kind, &key),
+    }
+}
+
+/// What is called so where nothing is of this kind. The daemon knows what is near a name that nobody has.
+fn elsewhere(client: &Client, kind: Option<Thing>, key: &ObjectKey) -> Result<Value, Box<Problem>> {
+    let name = &key.name;
+    let found = machine_of(client, &named::typed(key))?;
+    let Some(kind) = kind else { return Ok(found) };
+    let found = text(&found, "/kind");
+    let message = format!("`{name}` is not a {} but a {found}", kind.word());
+    let help = format!("`labctl describe {found} {name}` shows it");
+    Err(Box::new(Problem::error(codes::TARGET_UNKNOWN, message).help(help)))
+}
+
+/// The kinds of which there is one with this name.
+fn called(client: &Client, key: &ObjectKey) -> Result<Vec<Thing>, Box<Problem>> {
+    let mut found = Vec::new();
+    for thing in Thing::ALL {
+        let all = thing.list(client, &key.namespace)?;
+        found.extend(all.iter().any(|object| text(object, "/metadata/name") == key.name).then_some(thing));
+    }
+    Ok(found)
+}
+
+fn ambiguous(things: &[Thing], name: &str) -> Box<Problem> {
+    let kinds: Vec<String> = things.iter().map(|t| format!("a {}", t.word())).collect();
+    let ways: Vec<String> = things.iter().map(|t| format!("`labctl describe {} {name}`", t.word())).collect();
+    let message = format!("`{name}` is {}", kinds.join(" and "));
+    Box::new(Problem::error(codes::TARGET_UNKNOWN, message).help(format!("say which: {}", ways.join(" or "))))
+}
+
+/// A pod, host or client with what the kernel holds of it.
+fn machine_of(client: &Client, target: &str) -> Result<Value, Box<Problem>> {
+    let mut all: Value = client.get(&format!("/labctl/v1/inspect/describe?target={target}"))?;
+    if text(&all, "/kind") == "router" {
+        let problem = Problem::error(codes::TARGET_UNKNOWN, "the router is no pod, host or client");
+        return Err(Box::new(problem.help("`labctl inspect stack router` shows its devices, routes and rules")));
+    }
+    number_processes(&mut all, client.pid()?);
+    Ok(all)
+}
+
+fn draw(all: &Value) -> String {
+    match text(all, "/kind") {
+        "service" => describe_service::draw(all),
+        "deployment" => describe_deployment::draw(all),
+        "ingress" => describe_ingress::draw(all),
+        "pod" => pod(all),
+        "host" => host(all),
+        _ => machine_text(all),
+    }
 }
 
 /// Processes as the caller counts them, where that can be found out.
@@ -137,7 +256,7 @@ fn pod(all: &Value) -> String {
     out.line("Namespace", text(object, "/metadata/namespace"));
     out.line("Host", format!("{}/{}", text(object, "/spec/nodeName"), text(object, "/status/hostIP")));
     out.list("Labels", labels(object).iter().map(String::as_str));
-    out.line("Status", get::status(object));
+    out.line("Status", tables::status(object));
     let condition = object.pointer("/status/conditions/0").cloned().unwrap_or_default();
     match text(&condition, "/message") {
         "" => out.line("Ready", text(&condition, "/status")),
@@ -246,7 +365,7 @@ fn host(all: &Value) -> String {
     }
     out.block("Network", &cable(all));
     out.block("Interfaces", &interfaces(all));
-    out.block("Pods", &get::pods(items(all, "pods"), false));
+    out.block("Pods", &tables::pods(items(all, "pods")));
     out.0
 }
 

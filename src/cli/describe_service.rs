@@ -4,20 +4,18 @@ use serde_json::{Value, json};
 
 use crate::daemon::client::Client;
 use crate::diag::Problem;
-use crate::objects::ObjectKey;
+use crate::objects::{ObjectKey, Service, balancers};
 use crate::spec::edit::ObjectKind;
 
 use super::describe::Lines;
 use super::output::text;
-use super::{kube, tables};
+use super::{kube, reach, tables};
 
-/// All that is known of a service: the object and its slices.
+/// All that is known of a service: the object, its slices, and why they may lead nowhere.
 pub fn ask(client: &Client, key: &ObjectKey) -> Result<Value, Box<Problem>> {
     let object = kube::one(client, ObjectKind::Service, key)?;
-    let slices = kube::list(client, ObjectKind::EndpointSlice, Some(&key.namespace))?;
-    let mine = |s: &Value| s["metadata"]["labels"]["kubernetes.io/service-name"] == key.name.as_str();
-    let slices: Vec<Value> = slices.into_iter().filter(mine).collect();
-    Ok(json!({ "kind": "service", "object": object, "endpointSlices": slices }))
+    let (slices, notes) = (reach::slices(client, key)?, reach::notes(client, &object)?);
+    Ok(json!({ "kind": "service", "object": object, "endpointSlices": slices, "notes": notes }))
 }
 
 pub fn draw(all: &Value) -> String {
@@ -32,7 +30,6 @@ pub fn draw(all: &Value) -> String {
     for (name, pointer) in [
         ("Cluster IP", "/spec/clusterIP"),
         ("External name", "/spec/externalName"),
-        ("Balancer", "/status/loadBalancer/ingress/0/ip"),
         ("Affinity", "/spec/sessionAffinity"),
         ("External", "/spec/externalTrafficPolicy"),
         ("Internal", "/spec/internalTrafficPolicy"),
@@ -40,6 +37,9 @@ pub fn draw(all: &Value) -> String {
         if let Some(value) = object.pointer(pointer).and_then(Value::as_str) {
             out.line(name, value);
         }
+    }
+    if let Some(balancer) = balancer(object) {
+        out.line("Balancer", balancer);
     }
     for (name, pointer) in [("External IPs", "/spec/externalIPs"), ("Only from", "/spec/loadBalancerSourceRanges")] {
         if let Some(words) = object.pointer(pointer).and_then(Value::as_array) {
@@ -64,13 +64,37 @@ pub fn draw(all: &Value) -> String {
     } else {
         out.block("Endpoints", &lines);
     }
+    for note in all["notes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        out.line("Note", note);
+    }
     out.take()
+}
+
+/// The load balancer's address, or why there is none yet.
+fn balancer(service: &Value) -> Option<String> {
+    if text(service, "/spec/type") != "LoadBalancer" {
+        return None;
+    }
+    let address = text(service, "/status/loadBalancer/ingress/0/ip");
+    let typed = serde_json::from_value::<Service>(service.clone()).ok();
+    let reason = typed.as_ref().and_then(balancers::pending);
+    Some(match (address, text(service, "/spec/loadBalancerClass"), reason) {
+        ("", _, Some(reason)) => format!("<pending> ({reason})"),
+        ("", "", None) => "<pending>".to_owned(),
+        ("", class, None) => format!("<pending> (the class {class} is another controller's)"),
+        (ip, ..) => ip.to_owned(),
+    })
 }
 
 /// A line for each endpoint: where it is, whose it is, and what it is up to.
 fn endpoints(all: &Value) -> String {
     let mut out = String::new();
+    let has_ports = all.pointer("/object/spec/ports").and_then(Value::as_array).is_some_and(|p| !p.is_empty());
     for slice in all["endpointSlices"].as_array().into_iter().flatten() {
+        // Pods that have none of the ports that the service names stand behind none of them.
+        if has_ports && slice["ports"].as_array().is_some_and(Vec::is_empty) {
+            continue;
+        }
         let ports: Vec<String> =
             slice["ports"].as_array().into_iter().flatten().map(|p| p["port"].to_string()).collect();
         for endpoint in slice["endpoints"].as_array().into_iter().flatten() {

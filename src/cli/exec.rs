@@ -18,23 +18,26 @@ use crate::diag::{Problem, codes};
 use crate::kernel::process::exit_code;
 
 use super::args::{ExecArgs, ShellArgs};
-use super::{Done, Failure, find_lab, point_to_explain, show};
+use super::{Done, Failure, find_lab, kube, point_to_explain, show};
 
 /// The exit code where a program cannot be started, as shells have it.
 const NOT_STARTED: u8 = 127;
 
 pub fn exec(args: &ExecArgs) -> Done {
-    run(args.lab.as_deref(), &args.target, &args.command)
+    run(args.lab.as_deref(), (&args.target, args.namespace.as_deref()), &args.command)
 }
 
 /// The caller's own shell, or the system's.
 pub fn shell(args: &ShellArgs) -> Done {
     let shell = std::env::var_os("SHELL").filter(|s| std::path::Path::new(s).exists());
-    run(args.lab.as_deref(), &args.target, &[shell.unwrap_or_else(|| OsString::from("/bin/sh"))])
+    let target = (args.target.as_str(), args.namespace.as_deref());
+    run(args.lab.as_deref(), target, &[shell.unwrap_or_else(|| OsString::from("/bin/sh"))])
 }
 
-fn run(lab: Option<&str>, target: &str, command: &[OsString]) -> Done {
+/// Run a program on what has this name in this namespace.
+fn run(lab: Option<&str>, (target, namespace): (&str, Option<&str>), command: &[OsString]) -> Done {
     let client = find_lab(lab)?;
+    let target = &kube::target(&client, target, namespace)?;
     let pid = client.pid()?;
     // The machine is open to us as long as the connection is.
     let (door, _connection): (Door, _) = client.get_and_hold(&format!("/labctl/v1/door?target={target}"))?;

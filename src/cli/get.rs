@@ -4,257 +4,213 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use crate::diag::{Problem, codes, did_you_mean};
+use crate::daemon::client::Client;
+use crate::diag::{Problem, codes};
+use crate::objects::ObjectKey;
 use crate::spec::edit::ObjectKind;
 
-use super::args::{GetArgs, Kind};
-use super::output::{self, Table, text};
-use super::{Done, find_lab, kube, rules_tree, tables};
+use super::args::{Format, GetArgs, Kind, Wanted};
+use super::output::{self, text};
+use super::{Done, config, find_lab, kube, named, reach, rules_tree, tables};
 
-/// Where the objects of a kind are, and how they are drawn.
-struct Way {
-    path: String,
-    /// Whether its objects are in Kubernetes' namespaces.
-    namespaced: bool,
+/// Objects of one kind that are asked for: those of these names, or all.
+struct Asked<'a> {
+    kind: Kind,
+    names: Vec<&'a str>,
 }
 
-fn way(args: &GetArgs) -> Way {
-    let of = |kind| {
-        let namespace = (!args.scope.all_namespaces).then_some(namespace(args));
-        Way { path: kube::path(kind, namespace), namespaced: kind != ObjectKind::Namespace }
-    };
-    let own = |path: &str| Way { path: path.to_owned(), namespaced: false };
-    match args.kind {
-        Kind::Pods => of(ObjectKind::Pod),
-        Kind::Services => of(ObjectKind::Service),
-        Kind::Endpoints => of(ObjectKind::Endpoints),
-        Kind::EndpointSlices => of(ObjectKind::EndpointSlice),
-        Kind::Deployments => of(ObjectKind::Deployment),
-        Kind::Namespaces => of(ObjectKind::Namespace),
-        Kind::Hosts => own("/api/v1/nodes"),
-        // Kubernetes has no such kinds; they are labctl's own.
-        Kind::Clients => own("/labctl/v1/clients"),
-        Kind::Networks | Kind::Rules => own("/labctl/v1/networks"),
-    }
+/// The objects that were found.
+struct Found {
+    kind: Kind,
+    items: Vec<Value>,
 }
 
-/// The namespace that is meant: a name may have it in front.
-fn namespace(args: &GetArgs) -> &str {
-    let given = args.name.as_deref().and_then(|name| name.split_once('/'));
-    given.map_or(args.scope.namespace.as_str(), |(namespace, _)| namespace)
-}
-
-pub fn run(args: &GetArgs) -> Done {
-    if args.kind == Kind::Rules {
-        return rules_tree::run(args);
-    }
-    if let Some(more) = &args.service {
-        let problem = Problem::error(codes::TARGET_UNKNOWN, format!("`{more}` is one name too many"));
-        return Err(Box::new(problem.help("name one object, or none for all")).into());
-    }
-    let client = find_lab(args.lab.as_deref())?;
-    let way = way(args);
-    let mut list: Value = client.get(&way.path)?;
-    let mut items = match list["items"].take() {
-        Value::Array(items) => items,
-        _ => Vec::new(),
-    };
-    let value = match &args.name {
-        Some(name) => {
-            items = vec![pick(items, name)?];
-            items[0].clone()
-        }
-        // As kubectl prints what it has read, whatever the kind.
-        None => {
-            json!({ "apiVersion": "v1", "kind": "List", "metadata": { "resourceVersion": "" }, "items": items })
-        }
-    };
-    output::print(args.format.output, &value, |wide| {
-        if items.is_empty() && way.namespaced {
-            return match args.scope.all_namespaces {
-                true => "No resources found\n".to_owned(),
-                false => format!("No resources found in {} namespace.\n", namespace(args)),
-            };
-        }
-        draw(args, &items, wide)
-    });
-    Ok(ExitCode::SUCCESS)
-}
-
-fn draw(args: &GetArgs, items: &[Value], wide: bool) -> String {
-    let columns = match args.kind {
-        Kind::Pods if args.scope.all_namespaces => {
-            let names = |pod: &Value| vec![text(pod, "/metadata/namespace").to_owned(), plain_name(pod)];
-            return pod_table(items, wide, (&["NAMESPACE", "NAME"], names));
-        }
-        Kind::Pods => return pod_table(items, wide, (&["NAME"], |pod: &Value| vec![plain_name(pod)])),
-        Kind::Hosts => return hosts(items, wide),
-        Kind::Clients => return clients(items),
-        Kind::Networks | Kind::Rules => return networks(items, wide),
-        Kind::Services => tables::SERVICES,
-        Kind::Endpoints => tables::ENDPOINTS,
-        Kind::EndpointSlices => tables::SLICES,
-        Kind::Deployments => tables::DEPLOYMENTS,
-        Kind::Namespaces => tables::NAMESPACES,
-    };
-    tables::table(items, &columns, wide, args.scope.all_namespaces)
-}
-
-/// An object's name as it is typed: with its namespace where that is not `default`.
-pub fn name_of(item: &Value) -> String {
-    match text(item, "/metadata/namespace") {
-        "" | "default" => text(item, "/metadata/name").to_owned(),
-        namespace => format!("{namespace}/{}", text(item, "/metadata/name")),
-    }
-}
-
-fn pick(items: Vec<Value>, name: &str) -> Result<Value, Box<Problem>> {
-    let names: Vec<String> = items.iter().map(name_of).collect();
-    // In a namespace that was named, its name need not be in front.
-    let is = |item: &Value, full: &str| full == name || text(item, "/metadata/name") == name;
-    let found = items.into_iter().zip(&names).find(|(item, n)| is(item, n)).map(|(item, _)| item);
-    found.ok_or_else(|| {
-        let problem = Problem::error(codes::TARGET_UNKNOWN, format!("there is no `{name}` in the lab"));
-        Box::new(match did_you_mean(name, names.iter().map(String::as_str)) {
-            Some(near) => problem.help(format!("did you mean `{near}`?")),
-            None => problem.help("without a name all are shown"),
-        })
+/// Kubernetes' word for a kind; nothing for those that are labctl's own.
+fn object_kind(kind: Kind) -> Option<ObjectKind> {
+    Some(match kind {
+        Kind::Pods => ObjectKind::Pod,
+        Kind::Services => ObjectKind::Service,
+        Kind::Endpoints => ObjectKind::Endpoints,
+        Kind::EndpointSlices => ObjectKind::EndpointSlice,
+        Kind::Deployments => ObjectKind::Deployment,
+        Kind::Namespaces => ObjectKind::Namespace,
+        Kind::Ingresses => ObjectKind::Ingress,
+        Kind::IngressClasses => ObjectKind::IngressClass,
+        Kind::Secrets => ObjectKind::Secret,
+        Kind::ConfigMaps => ObjectKind::ConfigMap,
+        Kind::Hosts | Kind::Clients | Kind::Networks | Kind::Rules | Kind::Config => return None,
     })
 }
 
-/// Waiting and ended containers say more than the phase, as in kubectl's STATUS column.
-pub fn status(pod: &Value) -> String {
-    if pod.pointer("/metadata/deletionTimestamp").is_some() {
-        return "Terminating".to_owned();
+/// Where the objects of labctl's own kinds are, and what one is called.
+fn own(kind: Kind) -> (&'static str, &'static str) {
+    match kind {
+        Kind::Hosts => ("/api/v1/nodes", "host"),
+        Kind::Clients => ("/labctl/v1/clients", "client"),
+        _ => ("/labctl/v1/networks", "network"),
     }
-    let states = pod.pointer("/status/containerStatuses").and_then(Value::as_array);
-    let reason = states.into_iter().flatten().find_map(|c| {
-        let reason = c.pointer("/state/waiting/reason").or(c.pointer("/state/terminated/reason"));
-        reason.and_then(Value::as_str)
+}
+
+pub fn run(args: &GetArgs) -> Done {
+    let asked = asked(args)?;
+    if asked.iter().any(|a| a.kind == Kind::Rules) {
+        return rules_tree::run(args, &asked[0].names);
+    }
+    if let Some(config) = asked.iter().find(|a| a.kind == Kind::Config) {
+        return config::run(args, &config.names);
+    }
+    let client = find_lab(args.lab())?;
+    if !args.scope.all_namespaces {
+        kube::check_namespace(&client, &args.scope.namespace)?;
+    }
+    let found = asked.iter().map(|a| look(&client, args, a)).collect::<Result<Vec<Found>, _>>()?;
+    let mut all = found.iter().flat_map(|f| &f.items).cloned();
+    let value = match asked.as_slice() {
+        [only] if only.names.len() == 1 && args.selectors().next().is_none() => all.next().unwrap_or_default(),
+        // As kubectl prints what it has read, whatever the kind.
+        _ => {
+            let items: Vec<Value> = all.collect();
+            json!({ "apiVersion": "v1", "kind": "List", "metadata": { "resourceVersion": "" }, "items": items })
+        }
+    };
+    output::print(args.format.output, &value, |wide| draw_all(args, &found, wide));
+    if matches!(args.format.output, Format::Table | Format::Wide) {
+        tell_why_empty(&client, &asked, &found)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the words behind `get` mean.
+fn asked(args: &GetArgs) -> Result<Vec<Asked<'_>>, Box<Problem>> {
+    let names = || args.names.iter().map(String::as_str).collect();
+    let (kind, first) = match &args.wanted {
+        Wanted::Kinds(kinds) if kinds.len() > 1 && kinds.contains(&Kind::Rules) => {
+            let problem = Problem::error(codes::TARGET_UNKNOWN, "rules are no objects, and are shown alone");
+            return Err(Box::new(problem.help("`labctl get rules HOST [SERVICE]`")));
+        }
+        Wanted::Kinds(kinds) => return Ok(kinds.iter().map(|kind| Asked { kind: *kind, names: names() }).collect()),
+        Wanted::Named(kind, name) => (*kind, name.as_str()),
+    };
+    let mut all = vec![Asked { kind, names: vec![first] }];
+    for word in &args.names {
+        let Some((kind, name)) = Wanted::named(word) else {
+            let problem = Problem::error(codes::TARGET_UNKNOWN, format!("`{word}` does not say of what kind it is"));
+            return Err(Box::new(problem.help("write KIND/NAME for each, or the kind once: `labctl get pods a b`")));
+        };
+        match all.iter_mut().find(|a| a.kind == kind) {
+            Some(same) => same.names.push(name),
+            None => all.push(Asked { kind, names: vec![name] }),
+        }
+    }
+    Ok(all)
+}
+
+fn look(client: &Client, args: &GetArgs, asked: &Asked) -> Result<Found, Box<Problem>> {
+    let namespace = (!args.scope.all_namespaces).then_some(args.scope.namespace.as_str());
+    let mut items = match object_kind(asked.kind) {
+        Some(kind) if asked.names.is_empty() => kube::list(client, kind, namespace)?,
+        Some(kind) => {
+            let one = |name: &&str| object(client, kind, &named::key(name, namespace));
+            asked.names.iter().map(one).collect::<Result<_, _>>()?
+        }
+        None => of_own_kind(client, asked)?,
+    };
+    items.retain(|item| args.selectors().all(|selector| selector.is_met(item)));
+    Ok(Found { kind: asked.kind, items })
+}
+
+/// One object. Endpoints that nobody has written are told of as such.
+fn object(client: &Client, kind: ObjectKind, key: &ObjectKey) -> Result<Value, Box<Problem>> {
+    let found = kube::one(client, kind, key);
+    if let (Err(problem), ObjectKind::Endpoints) = (&found, kind)
+        && problem.code == codes::TARGET_UNKNOWN
+        && let Ok(service) = kube::one(client, ObjectKind::Service, key)
+    {
+        let why = reach::notes(client, &service)?;
+        let message = format!("service {key} has no endpoints: {}", why.join("; "));
+        let help =
+            "an EndpointSlice with the label `kubernetes.io/service-name` says where a service without selector leads";
+        return Err(Box::new(Problem::error(codes::TARGET_UNKNOWN, message).help(help)));
+    }
+    found
+}
+
+fn of_own_kind(client: &Client, asked: &Asked) -> Result<Vec<Value>, Box<Problem>> {
+    let (path, word) = own(asked.kind);
+    let items = kube::items(client, path)?;
+    if asked.names.is_empty() {
+        return Ok(items);
+    }
+    let one = |name: &&str| {
+        let found = items.iter().find(|item| text(item, "/metadata/name") == *name).cloned();
+        let names = items.iter().map(|item| text(item, "/metadata/name"));
+        found.ok_or_else(|| kube::not_found(word, name, None, names))
+    };
+    asked.names.iter().map(one).collect()
+}
+
+/// A service that was asked for by name, and whose endpoints nobody sees, has a reason.
+fn tell_why_empty(client: &Client, asked: &[Asked], found: &[Found]) -> Result<(), Box<Problem>> {
+    let named = asked.iter().zip(found).filter(|(a, f)| f.kind == Kind::Endpoints && !a.names.is_empty());
+    for item in named.flat_map(|(_, f)| &f.items).filter(|item| !reach::has_ready(item)) {
+        let key = ObjectKey::new(text(item, "/metadata/namespace"), text(item, "/metadata/name"));
+        let service = kube::one(client, ObjectKind::Service, &key)?;
+        for note in reach::notes(client, &service)? {
+            anstream::eprintln!("service {key} has no endpoints: {note}");
+        }
+    }
+    Ok(())
+}
+
+/// The tables, one for each kind. Where there are several, the kind stands in front of each name.
+fn draw_all(args: &GetArgs, found: &[Found], wide: bool) -> String {
+    let any: Vec<&Found> = found.iter().filter(|f| !f.items.is_empty()).collect();
+    let Some(first) = found.first() else { return String::new() };
+    if any.is_empty() {
+        return nothing(args, first, found.len() == 1, wide);
+    }
+    let several = found.len() > 1;
+    let tables = any.iter().map(|f| {
+        let mut items = f.items.clone();
+        for item in items.iter_mut().filter(|_| several) {
+            let kind = object_kind(f.kind).map_or_else(|| own(f.kind).1.to_owned(), |k| k.to_string());
+            item["metadata"]["name"] = format!("{kind}/{}", text(item, "/metadata/name")).into();
+        }
+        draw(args, f.kind, &items, wide)
     });
-    reason.unwrap_or(text(pod, "/status/phase")).to_owned()
+    tables.collect::<Vec<_>>().join("\n")
 }
 
-/// Pods of any namespace, which stands in front of a name where it is not `default`.
-pub fn pods(items: &[Value], wide: bool) -> String {
-    pod_table(items, wide, (&["NAME"], |pod: &Value| vec![name_of(pod)]))
+/// What is said where there is nothing to show.
+fn nothing(args: &GetArgs, first: &Found, only: bool, wide: bool) -> String {
+    match object_kind(first.kind) {
+        None if only => draw(args, first.kind, &[], wide),
+        Some(kind) if only && !kind.is_namespaced() => draw(args, first.kind, &[], wide),
+        _ if args.scope.all_namespaces => "No resources found\n".to_owned(),
+        _ => format!("No resources found in {} namespace.\n", args.scope.namespace),
+    }
 }
 
-fn plain_name(item: &Value) -> String {
-    text(item, "/metadata/name").to_owned()
-}
-
-/// A table of pods, whose first columns are `names`.
-fn pod_table(items: &[Value], wide: bool, names: (&[&'static str], impl Fn(&Value) -> Vec<String>)) -> String {
-    if items.is_empty() {
-        return "the lab has no pods\n".to_owned();
-    }
-    let mut headings = names.0.to_vec();
-    headings.extend(["READY", "STATUS", "RESTARTS", "IP", "HOST"]);
-    if wide {
-        headings.extend(["PORTS", "LABELS"]);
-    }
-    let mut table = Table::new(&headings);
-    for pod in items {
-        let statuses = pod.pointer("/status/containerStatuses").and_then(Value::as_array).cloned().unwrap_or_default();
-        let ready = statuses.iter().filter(|c| c["ready"] == true).count();
-        let restarts: u64 = statuses.iter().filter_map(|c| c["restartCount"].as_u64()).sum();
-        let mut row = (names.1)(pod);
-        row.extend([
-            format!("{ready}/{}", statuses.len()),
-            status(pod),
-            restarts.to_string(),
-            text(pod, "/status/podIP").to_owned(),
-            text(pod, "/spec/nodeName").to_owned(),
-        ]);
-        if wide {
-            row.extend([ports(pod), labels(pod)]);
-        }
-        table.row(row);
-    }
-    table.text()
-}
-
-pub fn ports(pod: &Value) -> String {
-    let containers = pod.pointer("/spec/containers").and_then(Value::as_array);
-    let ports = containers.into_iter().flatten().filter_map(|c| c["ports"].as_array()).flatten();
-    let all: Vec<String> = ports.map(|p| format!("{}/{}", p["containerPort"], text(p, "/protocol"))).collect();
-    or_none(all.join(","))
-}
-
-pub fn labels(item: &Value) -> String {
-    let labels = item.pointer("/metadata/labels").and_then(Value::as_object);
-    let all: Vec<String> =
-        labels.into_iter().flatten().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
-    or_none(all.join(","))
-}
-
-fn or_none(text: String) -> String {
-    if text.is_empty() { "<none>".to_owned() } else { text }
-}
-
-fn hosts(items: &[Value], wide: bool) -> String {
-    if items.is_empty() {
-        return "the lab has no hosts\n".to_owned();
-    }
-    let mut headings = vec!["NAME", "STATUS", "ADDRESS", "POD SUBNET"];
-    if wide {
-        headings.push("LABELS");
-    }
-    let mut table = Table::new(&headings);
-    for host in items {
-        let mut row = vec![
-            name_of(host),
-            "Ready".to_owned(),
-            text(host, "/status/addresses/0/address").to_owned(),
-            text(host, "/spec/podCIDR").to_owned(),
-        ];
-        if wide {
-            row.push(labels(host));
-        }
-        table.row(row);
-    }
-    table.text()
-}
-
-fn clients(items: &[Value]) -> String {
-    if items.is_empty() {
-        return "the lab has no clients\n".to_owned();
-    }
-    let mut table = Table::new(&["NAME", "ADDRESS", "NETWORK", "PORTS"]);
-    for client in items {
-        let ports = client.pointer("/spec/ports").and_then(Value::as_array).into_iter().flatten();
-        let ports: Vec<String> = ports.map(|p| format!("{}/{}", p["port"], text(p, "/protocol"))).collect();
-        table.row([
-            name_of(client),
-            text(client, "/status/addresses/0/address").to_owned(),
-            text(client, "/spec/network").to_owned(),
-            or_none(ports.join(",")),
-        ]);
-    }
-    table.text()
-}
-
-fn networks(items: &[Value], wide: bool) -> String {
-    let mut headings = vec!["NAME", "RANGE", "ROUTER", "MTU", "MACHINES"];
-    if wide {
-        headings.push("BRIDGE");
-    }
-    let mut table = Table::new(&headings);
-    for network in items {
-        let machines = network.pointer("/status/machines").and_then(Value::as_array).into_iter().flatten();
-        let machines: Vec<&str> = machines.filter_map(Value::as_str).collect();
-        let mut row = vec![
-            name_of(network),
-            text(network, "/spec/cidr").to_owned(),
-            text(network, "/spec/gateway").to_owned(),
-            network.pointer("/spec/mtu").map(ToString::to_string).unwrap_or_default(),
-            or_none(machines.join(",")),
-        ];
-        if wide {
-            row.push(text(network, "/status/bridge").to_owned());
-        }
-        table.row(row);
-    }
-    table.text()
+fn draw(args: &GetArgs, kind: Kind, items: &[Value], wide: bool) -> String {
+    let look = tables::Look { wide, all_namespaces: args.scope.all_namespaces, labels: args.show_labels };
+    let columns = match kind {
+        Kind::Pods => &tables::PODS,
+        Kind::Services => &tables::SERVICES,
+        Kind::Endpoints => &tables::ENDPOINTS,
+        Kind::EndpointSlices => &tables::SLICES,
+        Kind::Deployments => &tables::DEPLOYMENTS,
+        Kind::Namespaces => &tables::NAMESPACES,
+        Kind::Ingresses => &tables::INGRESSES,
+        Kind::IngressClasses => &tables::INGRESS_CLASSES,
+        Kind::Secrets => &tables::SECRETS,
+        Kind::ConfigMaps => &tables::CONFIG_MAPS,
+        Kind::Hosts if items.is_empty() => return "the lab has no hosts\n".to_owned(),
+        Kind::Hosts => &tables::HOSTS,
+        Kind::Clients if items.is_empty() => return "the lab has no clients\n".to_owned(),
+        Kind::Clients => &tables::CLIENTS,
+        Kind::Networks | Kind::Rules | Kind::Config => &tables::NETWORKS,
+    };
+    // Hosts, clients and networks are in no namespace.
+    let in_namespaces = object_kind(kind).is_some_and(ObjectKind::is_namespaced);
+    tables::table(items, columns, tables::Look { all_namespaces: look.all_namespaces && in_namespaces, ..look })
 }

@@ -3,8 +3,13 @@
 
 mod apply;
 mod args;
+mod ca;
 mod completions;
+mod config;
+mod delete;
 mod describe;
+mod describe_deployment;
+mod describe_ingress;
 mod describe_service;
 mod diff;
 mod doctor;
@@ -18,14 +23,17 @@ mod kube;
 mod list;
 mod logs;
 mod man;
+mod named;
 mod output;
 mod pictures;
 mod plan;
 mod probe;
 mod process;
+mod reach;
 mod rules;
 mod rules_tree;
 mod schema;
+mod selector;
 mod status;
 mod tables;
 mod test;
@@ -125,9 +133,10 @@ fn run(verb: Verb) -> Done {
         Verb::Probe(args) => probe::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Apply(args) => apply::apply(&args),
-        Verb::Delete(args) => apply::delete(&args),
+        Verb::Delete(args) => delete::run(&args),
         Verb::Scale(args) => apply::scale(&args),
         Verb::Get(args) => get::run(&args),
+        Verb::Ca(args) => ca::run(&args),
         Verb::Describe(args) => describe::run(&args),
         Verb::Inspect(args) => inspect::run(&args.what),
         Verb::Exec(args) => exec::exec(&args),
@@ -177,6 +186,7 @@ fn find_lab(name: Option<&str>) -> Result<Client, Box<Problem>> {
     let found = match (name, running.as_slice()) {
         (Some(name), _) => running.iter().find(|l| l.as_str() == name).ok_or_else(|| {
             let help = match did_you_mean(name, names.iter().copied()) {
+                _ if name.contains('=') => "`-l` names a lab; label selectors are for `labctl get`".to_owned(),
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("start it with `labctl up FILE`; running are: {}", list_of(&names)),
             };

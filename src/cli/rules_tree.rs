@@ -2,8 +2,10 @@
 
 use std::process::ExitCode;
 
-use serde_json::json;
+use serde::Serialize;
+use serde_json::{Value, json};
 
+use crate::daemon::client::Client;
 use crate::diag::{Problem, codes};
 use crate::objects::ObjectKey;
 use crate::plan::proxy::explain::{Branch, Tree};
@@ -11,35 +13,83 @@ use crate::spec::edit::ObjectKind;
 
 use super::args::GetArgs;
 use super::output::{self, count};
-use super::{Done, find_lab, kube};
+use super::{Done, find_lab, kube, named};
 
 /// The width that a tree is folded to where the terminal has more: longer lines are hard to follow.
 const WIDEST: usize = 100;
 /// And the least that is left for words, however deep the tree is.
 const NARROWEST: usize = 30;
 
-pub fn run(args: &GetArgs) -> Done {
-    let Some(host) = &args.name else {
-        let problem = Problem::error(codes::TARGET_UNKNOWN, "rules are those of a host");
-        return Err(Box::new(problem.help("name it: `labctl get rules HOST [SERVICE]`")).into());
-    };
-    let client = find_lab(args.lab.as_deref())?;
-    let mut path = format!("/labctl/v1/inspect/rules?target={host}");
-    if let Some(word) = &args.service {
-        let (namespace, name) = word.split_once('/').unwrap_or((&args.scope.namespace, word));
-        let key = ObjectKey::new(namespace, name);
-        kube::one(&client, ObjectKind::Service, &key)?;
-        path.push_str(&format!("&service={key}"));
-    }
-    let trees: Vec<Tree> = client.get(&path)?;
-    output::print(args.format.output, &json!(trees), |wide| {
-        if trees.is_empty() {
-            let what = args.service.as_ref().map_or("of kube-proxy".to_owned(), |s| format!("for {s}"));
-            return format!("host {host} has no rules {what}\n");
+/// A host with its rules.
+#[derive(Serialize)]
+struct OfHost {
+    host: String,
+    rules: Vec<Tree>,
+}
+
+/// `names` are a host and a service; where the host is left out, every host is shown.
+pub fn run(args: &GetArgs, names: &[&str]) -> Done {
+    let client = find_lab(args.lab())?;
+    let hosts: Vec<String> = kube::items(&client, "/api/v1/nodes")?.iter().map(|h| name_of(h).to_owned()).collect();
+    let (chosen, service) = match *names {
+        [] => return Err(without_host(&hosts).into()),
+        [host] if hosts.iter().any(|h| host == h) => (vec![host.to_owned()], None),
+        [word] => match key_of_service(&client, args, word)? {
+            Some(key) => (hosts, Some(key)),
+            None => (vec![word.to_owned()], None),
+        },
+        [host, service] => {
+            let key = named::key(service, Some(&args.scope.namespace));
+            kube::one(&client, ObjectKind::Service, &key)?;
+            (vec![host.to_owned()], Some(key))
         }
-        trees.iter().map(|tree| text(tree, wide)).collect::<Vec<_>>().join("\n")
+        [.., more] => {
+            let problem = Problem::error(codes::TARGET_UNKNOWN, format!("`{more}` is one name too many"));
+            return Err(Box::new(problem.help("name a host and a service: `labctl get rules HOST [SERVICE]`")).into());
+        }
+    };
+    let one = |host: String| -> Result<OfHost, Box<Problem>> {
+        let service = service.as_ref().map(|key| format!("&service={key}")).unwrap_or_default();
+        Ok(OfHost { rules: client.get(&format!("/labctl/v1/inspect/rules?target={host}{service}"))?, host })
+    };
+    let several = names.len() == 1 && service.is_some();
+    let all = chosen.into_iter().map(one).collect::<Result<Vec<OfHost>, _>>()?;
+    let value = match all.as_slice() {
+        [only] if !several => json!(only.rules),
+        all => json!(all),
+    };
+    output::print(args.format.output, &value, |wide| {
+        let parts = all.iter().map(|of| {
+            let heading = if several { format!("host {}\n", of.host) } else { String::new() };
+            heading + &of_host(of, service.as_ref(), wide)
+        });
+        parts.collect::<Vec<_>>().join("\n")
     });
     Ok(ExitCode::SUCCESS)
+}
+
+fn name_of(object: &Value) -> &str {
+    output::text(object, "/metadata/name")
+}
+
+fn without_host(hosts: &[String]) -> Box<Problem> {
+    let problem = Problem::error(codes::TARGET_UNKNOWN, "rules are those of a host");
+    Box::new(problem.help(format!("name one with `labctl get rules HOST [SERVICE]`: {}", hosts.join(", "))))
+}
+
+/// The service that is meant where a host was to be named.
+fn key_of_service(client: &Client, args: &GetArgs, word: &str) -> Result<Option<ObjectKey>, Box<Problem>> {
+    let key = named::key(word, Some(&args.scope.namespace));
+    let all = kube::list(client, ObjectKind::Service, Some(&key.namespace))?;
+    Ok(all.iter().any(|service| name_of(service) == key.name).then_some(key))
+}
+
+fn of_host(of: &OfHost, service: Option<&ObjectKey>, wide: bool) -> String {
+    if of.rules.is_empty() {
+        let what = service.map_or("of kube-proxy".to_owned(), |s| format!("for {s}"));
+        return format!("host {} has no rules {what}\n", of.host);
+    }
+    of.rules.iter().map(|tree| text(tree, wide)).collect::<Vec<_>>().join("\n")
 }
 
 fn text(tree: &Tree, wide: bool) -> String {

@@ -1,4 +1,4 @@
-//! Services, endpoints, deployments and namespaces in kubectl's own columns.
+//! Objects in kubectl's own columns, and those of labctl's own kinds beside them.
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
@@ -18,6 +18,62 @@ pub struct Columns {
     pub columns: &'static [Column],
     pub wide: &'static [Column],
 }
+
+/// How a table is to look.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Look {
+    pub wide: bool,
+    /// Whether objects of all namespaces are in it.
+    pub all_namespaces: bool,
+    /// Whether labels are shown, too.
+    pub labels: bool,
+}
+
+pub const PODS: Columns = Columns {
+    columns: &[
+        ("NAME", name),
+        ("READY", ready),
+        ("STATUS", status),
+        ("RESTARTS", restarts),
+        ("AGE", since),
+        ("IP", |p| text(p, "/status/podIP").to_owned()),
+        ("HOST", |p| text(p, "/spec/nodeName").to_owned()),
+    ],
+    wide: &[("PORTS", container_ports), LABELS],
+};
+
+pub const HOSTS: Columns = Columns {
+    columns: &[
+        ("NAME", name),
+        ("STATUS", |_| "Ready".to_owned()),
+        ("ADDRESS", address),
+        ("POD SUBNET", |h| text(h, "/spec/podCIDR").to_owned()),
+    ],
+    wide: &[LABELS],
+};
+
+pub const CLIENTS: Columns = Columns {
+    columns: &[
+        ("NAME", name),
+        ("ADDRESS", address),
+        ("NETWORK", |c| text(c, "/spec/network").to_owned()),
+        ("PORTS", |c| or(&written_ports(list(c, "/spec/ports"), "/port"), "<none>")),
+    ],
+    wide: &[],
+};
+
+pub const NETWORKS: Columns = Columns {
+    columns: &[
+        ("NAME", name),
+        ("RANGE", |n| text(n, "/spec/cidr").to_owned()),
+        ("ROUTER", |n| text(n, "/spec/gateway").to_owned()),
+        ("MTU", |n| number(n, "/spec/mtu").to_string()),
+        ("MACHINES", |n| {
+            or(&list(n, "/status/machines").filter_map(Value::as_str).collect::<Vec<_>>().join(","), "<none>")
+        }),
+    ],
+    wide: &[("BRIDGE", |n| text(n, "/status/bridge").to_owned())],
+};
 
 pub const SERVICES: Columns = Columns {
     columns: &[
@@ -63,18 +119,119 @@ pub const NAMESPACES: Columns = Columns {
     wide: &[],
 };
 
+pub const INGRESSES: Columns = Columns {
+    columns: &[
+        ("NAME", name),
+        ("CLASS", class),
+        ("HOSTS", hosts),
+        ("ADDRESS", |i| or(text(i, "/status/loadBalancer/ingress/0/ip"), "<none>")),
+        ("PORTS", |i| if list(i, "/spec/tls").next().is_some() { "80, 443".to_owned() } else { "80".to_owned() }),
+        ("AGE", since),
+    ],
+    wide: &[LABELS],
+};
+
+pub const INGRESS_CLASSES: Columns =
+    Columns { columns: &[("NAME", name), ("CONTROLLER", |c| text(c, "/spec/controller").to_owned())], wide: &[LABELS] };
+
+pub const SECRETS: Columns = Columns {
+    columns: &[("NAME", name), ("TYPE", |s| text(s, "/type").to_owned()), ("DATA", fields)],
+    wide: &[LABELS],
+};
+
+pub const CONFIG_MAPS: Columns = Columns { columns: &[("NAME", name), ("DATA", fields)], wide: &[LABELS] };
+
 /// The table, with the namespace in front where those of all are shown.
-pub fn table(items: &[Value], columns: &Columns, wide: bool, all_namespaces: bool) -> String {
+pub fn table(items: &[Value], columns: &Columns, look: Look) -> String {
     let namespace: Column = ("NAMESPACE", |item| text(item, "/metadata/namespace").to_owned());
-    let mut shown: Vec<&Column> = all_namespaces.then_some(&namespace).into_iter().collect();
+    let mut shown: Vec<&Column> = look.all_namespaces.then_some(&namespace).into_iter().collect();
     shown.extend(columns.columns);
-    shown.extend(columns.wide.iter().filter(|_| wide));
+    shown.extend(columns.wide.iter().filter(|_| look.wide));
+    if look.labels && !shown.iter().any(|(heading, _)| *heading == LABELS.0) {
+        shown.push(&LABELS);
+    }
     let headings: Vec<&str> = shown.iter().map(|(heading, _)| *heading).collect();
     let mut table = Table::new(&headings);
     for item in items {
         table.row(shown.iter().map(|(_, cell)| cell(item)));
     }
     table.text()
+}
+
+/// Pods of any namespace, which stands in front of a name where it is not `default`.
+pub fn pods(items: &[Value]) -> String {
+    if items.is_empty() {
+        return "none\n".to_owned();
+    }
+    let mut items = items.to_vec();
+    for pod in &mut items {
+        pod["metadata"]["name"] = full_name(pod).into();
+    }
+    table(&items, &PODS, Look::default())
+}
+
+/// A pod's name as it is typed: with its namespace where that is not `default`.
+fn full_name(pod: &Value) -> String {
+    match text(pod, "/metadata/namespace") {
+        "" | "default" => name(pod),
+        namespace => format!("{namespace}/{}", name(pod)),
+    }
+}
+
+const LABELS: Column = ("LABELS", |item| pairs(item.pointer("/metadata/labels")));
+
+/// An ingress' class, in its field or in the old annotation.
+pub fn class(ingress: &Value) -> String {
+    let old = ingress["metadata"]["annotations"]["kubernetes.io/ingress.class"].as_str();
+    let class = ingress.pointer("/spec/ingressClassName").and_then(Value::as_str).or(old);
+    or(class.unwrap_or_default(), "<none>")
+}
+
+/// The hosts of an ingress' rules; `*` stands for every name.
+fn hosts(ingress: &Value) -> String {
+    let all = list(ingress, "/spec/rules").map(|r| or(text(r, "/host"), "*"));
+    let all: Vec<String> = all.collect();
+    if all.is_empty() { "*".to_owned() } else { shortened(&all) }
+}
+
+/// How many fields a secret or ConfigMap has.
+fn fields(item: &Value) -> String {
+    item["data"].as_object().map_or(0, serde_json::Map::len).to_string()
+}
+
+fn address(machine: &Value) -> String {
+    text(machine, "/status/addresses/0/address").to_owned()
+}
+
+fn ready(pod: &Value) -> String {
+    let ready = list(pod, "/status/containerStatuses").filter(|c| c["ready"] == true).count();
+    format!("{ready}/{}", list(pod, "/status/containerStatuses").count())
+}
+
+fn restarts(pod: &Value) -> String {
+    list(pod, "/status/containerStatuses").filter_map(|c| c["restartCount"].as_u64()).sum::<u64>().to_string()
+}
+
+/// Waiting and ended containers say more than the phase, as in kubectl's STATUS column.
+pub fn status(pod: &Value) -> String {
+    if pod.pointer("/metadata/deletionTimestamp").is_some() {
+        return "Terminating".to_owned();
+    }
+    let reason = list(pod, "/status/containerStatuses").find_map(|c| {
+        let reason = c.pointer("/state/waiting/reason").or(c.pointer("/state/terminated/reason"));
+        reason.and_then(Value::as_str)
+    });
+    reason.unwrap_or(text(pod, "/status/phase")).to_owned()
+}
+
+fn container_ports(pod: &Value) -> String {
+    let ports = list(pod, "/spec/containers").flat_map(|c| list(c, "/ports"));
+    or(&written_ports(ports, "/containerPort"), "<none>")
+}
+
+/// `8080/TCP,53/UDP`, the number being at `pointer` of each.
+fn written_ports<'v>(ports: impl Iterator<Item = &'v Value>, pointer: &str) -> String {
+    ports.map(|p| format!("{}/{}", number(p, pointer), text(p, "/protocol"))).collect::<Vec<_>>().join(",")
 }
 
 fn name(item: &Value) -> String {
@@ -133,7 +290,7 @@ fn ports(service: &Value) -> String {
 }
 
 /// At most [`SHOWN`] of these, and how many more there are, as kubectl writes it.
-fn shortened(all: &[String]) -> String {
+pub fn shortened(all: &[String]) -> String {
     let shown = all.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(",");
     match all.len().saturating_sub(SHOWN) {
         0 => or(&shown, "<none>"),
@@ -183,7 +340,7 @@ mod tests {
             "spec": { "type": "NodePort", "clusterIP": "10.96.1.1", "ports": [
                 { "port": 80, "nodePort": 30080, "protocol": "TCP" }, { "port": 53, "protocol": "UDP" }] },
         });
-        let row = table(std::slice::from_ref(&node_port), &SERVICES, false, false);
+        let row = table(std::slice::from_ref(&node_port), &SERVICES, Look::default());
         let words: Vec<&str> = row.lines().nth(1).unwrap_or_default().split_whitespace().collect();
         assert_eq!(words, ["tea", "NodePort", "10.96.1.1", "<none>", "80:30080/TCP,53/UDP", "<unknown>"]);
         let mut balanced = node_port;

@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const AT_ONCE: usize = 64;
 
 /// Which host has answered for which service.
-type Healthy = BTreeSet<(ObjectKey, HostName)>;
+pub type Healthy = BTreeSet<(ObjectKey, HostName)>;
 
 /// What is known of the load balancers of a running lab.
 #[derive(Default)]
@@ -50,6 +50,8 @@ pub struct BalancerLayer {
     trouble: RefCell<Option<String>>,
     /// Why the hosts could not be asked in the last round.
     unasked: RefCell<Option<String>>,
+    /// Why rules that somebody changed could not be put right.
+    unmended: RefCell<Option<String>>,
 }
 
 impl BalancerLayer {
@@ -62,13 +64,25 @@ impl BalancerLayer {
         *self.applied.borrow_mut() = Arc::new(balancers);
     }
 
+    /// Who has answered so far.
+    pub fn healthy(&self) -> Healthy {
+        self.healthy.borrow().clone()
+    }
+
     /// Ask the hosts again, soon.
     pub fn ring(&self) {
         self.bell.notify_one();
     }
 
     pub fn trouble(&self) -> Option<String> {
-        self.unasked.borrow().clone().or_else(|| self.trouble.borrow().clone())
+        let all = [&self.unasked, &self.trouble, &self.unmended];
+        all.into_iter().find_map(|why| why.borrow().clone())
+    }
+
+    /// Note how putting the router's rules right went.
+    pub fn note_mended(&self, outcome: Result<(), String>) {
+        let why = |e| format!("the router's rules for load balancers were changed and cannot be put right: {e}");
+        *self.unmended.borrow_mut() = outcome.err().map(why);
     }
 
     /// The healthy ones by these answers. Where nobody could be asked, what they said last counts.
@@ -83,13 +97,12 @@ impl BalancerLayer {
     }
 }
 
-impl Daemon {
-    /// What the router must hold for `lab`, as the hosts have answered so far.
-    pub fn balancers_of(&self, lab: &Lab) -> Balancers {
-        let healthy = self.services.balancers.healthy.borrow();
-        balancers::plan(lab, |service, host| healthy.contains(&(service.clone(), host.clone())))
-    }
+/// What the router must hold for `lab`, as the hosts have answered.
+pub fn planned(lab: &Lab, healthy: &Healthy) -> Balancers {
+    balancers::plan(lab, |service, host| healthy.contains(&(service.clone(), host.clone())))
+}
 
+impl Daemon {
     /// Ask the hosts for as long as the lab runs.
     pub async fn follow_balancers(self: Rc<Self>) {
         loop {
@@ -126,7 +139,7 @@ impl Daemon {
     /// Bring the router from what it holds to what it must hold.
     async fn apply_balancers(&self, _turn: &MutexGuard<'_, ()>) {
         let layer = &self.services.balancers;
-        let (old, new) = (layer.applied(), self.balancers_of(&self.lab()));
+        let (old, new) = (layer.applied(), planned(&self.lab(), &layer.healthy.borrow()));
         if *old == new && layer.is_applied() {
             return;
         }

@@ -20,9 +20,11 @@ use tokio::task::JoinHandle;
 use crate::kernel::ns::NetNs;
 use crate::lab::dns::Record;
 use crate::lab::names::NsName;
+use crate::lab::{self, Lab};
+use crate::objects::EndpointSlice;
 use crate::plan::DnsServer;
 use crate::spec::types::PodRecords;
-use crate::workload::dns::{self, Config, DnsConfig, Objects, Pods, Update};
+use crate::workload::dns::{self, Config, DnsConfig, Objects, PodFact, Pods, Update};
 
 use super::programs::{Log, State, keep};
 
@@ -33,18 +35,22 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// A server that lived so long begins anew with the first pause.
 const STEADY: Duration = Duration::from_secs(10);
 
-/// What all servers are told: one line of the control channel.
-type Line = Option<Arc<[u8]>>;
+/// What all servers are told of.
+#[derive(Clone)]
+pub struct Cluster {
+    pub lab: Arc<Lab>,
+    pub slices: Arc<Vec<EndpointSlice>>,
+}
 
 /// The DNS servers of a lab.
 pub struct DnsServers {
     running: RefCell<BTreeMap<NsName, Server>>,
-    objects: watch::Sender<Line>,
+    cluster: watch::Sender<Option<Cluster>>,
 }
 
 impl Default for DnsServers {
     fn default() -> Self {
-        DnsServers { running: RefCell::default(), objects: watch::Sender::new(None) }
+        DnsServers { running: RefCell::default(), cluster: watch::Sender::new(None) }
     }
 }
 
@@ -83,7 +89,7 @@ impl DnsServers {
         let log = Rc::new(Log::default());
         let shared = Rc::new(Shared { state: RefCell::new(waiting), restarts: Cell::new(0), log, changed });
         let keeper =
-            Keeper { config: config.clone(), netns, objects: self.objects.subscribe(), shared: Rc::clone(&shared) };
+            Keeper { config: config.clone(), netns, cluster: self.cluster.subscribe(), shared: Rc::clone(&shared) };
         let server = Server { config: config.clone(), shared, task: tokio::task::spawn_local(keeper.run()) };
         self.running.borrow_mut().insert(ns.clone(), server);
     }
@@ -107,10 +113,8 @@ impl DnsServers {
     }
 
     /// Tell all servers, those that come later too, what is in the cluster.
-    pub fn tell(&self, objects: Objects) {
-        let Ok(mut line) = serde_json::to_vec(&Update::Set(objects)) else { return };
-        line.push(b'\n');
-        self.objects.send_replace(Some(line.into()));
+    pub fn tell(&self, cluster: Cluster) {
+        self.cluster.send_replace(Some(cluster));
     }
 }
 
@@ -118,7 +122,7 @@ impl DnsServers {
 struct Keeper {
     config: DnsServer,
     netns: NetNs,
-    objects: watch::Receiver<Line>,
+    cluster: watch::Receiver<Option<Cluster>>,
     shared: Rc<Shared>,
 }
 
@@ -162,14 +166,11 @@ impl Keeper {
     /// Tell the server of every change until it ends. Returns how it ended.
     async fn attend(&mut self, mut process: Process) -> State {
         self.shared.set(State::Running { pid: process.child.0.id() });
-        self.objects.mark_changed();
+        self.cluster.mark_changed();
         let Process { control, output, .. } = &mut process;
         let telling = async {
-            loop {
-                if tell(&mut self.objects, control).await.is_err() {
-                    return;
-                }
-            }
+            let mut told = None;
+            while tell(&mut self.cluster, &mut told, control).await.is_ok() {}
         };
         let mut said = Vec::new();
         // Its standard output ends when the process does.
@@ -212,13 +213,47 @@ impl Drop for Ended {
     }
 }
 
-/// Send the next state of the cluster.
-async fn tell(objects: &mut watch::Receiver<Line>, control: &mut Sender) -> io::Result<()> {
-    objects.changed().await.map_err(io::Error::other)?;
-    let line = objects.borrow_and_update().clone();
+/// Wait for the next state of the cluster and send what is different in it: all, where nothing was told
+/// before. Who is slow is told of several changes at once.
+async fn tell(
+    cluster: &mut watch::Receiver<Option<Cluster>>,
+    told: &mut Option<Cluster>,
+    control: &mut Sender,
+) -> io::Result<()> {
+    cluster.changed().await.map_err(io::Error::other)?;
+    let Some(now) = cluster.borrow_and_update().clone() else { return Ok(()) };
+    let before = told.replace(now.clone());
+    let line = tokio::task::spawn_blocking(move || line(before.as_ref(), &now)).await.map_err(io::Error::other)??;
     match line {
         Some(line) => control.write_all(&line).await,
         None => Ok(()),
+    }
+}
+
+/// The line of the control channel that makes `now` of `before`; nothing where they are the same.
+fn line(before: Option<&Cluster>, now: &Cluster) -> io::Result<Option<Vec<u8>>> {
+    // Mostly endpoints change and nothing else, and ten thousand services need not be looked through.
+    let same_lab = before.is_some_and(|before| Arc::ptr_eq(&before.lab, &now.lab));
+    let objects = |cluster: &Cluster| match same_lab {
+        true => Objects { slices: cluster.slices.to_vec(), ..Objects::default() },
+        false => objects(cluster),
+    };
+    let Some(update) = Update::between(before.map(objects).as_ref(), objects(now)) else { return Ok(None) };
+    let mut line = serde_json::to_vec(&update).map_err(io::Error::other)?;
+    line.push(b'\n');
+    Ok(Some(line))
+}
+
+/// What a DNS server knows of a cluster.
+fn objects(cluster: &Cluster) -> Objects {
+    let Cluster { lab, slices } = cluster;
+    let fact =
+        |p: &lab::Pod| PodFact { namespace: p.id.namespace.to_string(), name: p.id.name.to_string(), ip: p.ip() };
+    Objects {
+        services: lab.services.clone(),
+        slices: slices.to_vec(),
+        pods: lab.pods.iter().map(fact).collect(),
+        namespaces: lab.namespaces.iter().cloned().collect(),
     }
 }
 

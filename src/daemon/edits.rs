@@ -1,16 +1,17 @@
-//! Changes to a running lab's objects: `apply`, `delete` and `scale`.
+//! Changes to a running lab's objects, by `apply`, `delete` and `scale`, or by `up` with another text.
 //!
-//! Each is an edit of the lab's text, and the lab is then changed to what the text says. Pods that
-//! go by it are told beforehand, as Kubernetes does it: they count as terminating in their endpoints
+//! Each of the first is an edit of the lab's text, and the lab is then changed to what the text says. Pods
+//! that go are told beforehand, as Kubernetes does it: they count as terminating in their endpoints
 //! at once, their programs get SIGTERM, and they go when these have ended or their time is over. A
 //! deployment does not wait for that with the pod that takes such a one's place.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::diag::Problem;
-use crate::lab::Pod;
 use crate::lab::names::{NsName, PodId};
+use crate::lab::{Lab, Pod};
 use crate::objects::ObjectKey;
 use crate::plan::NsPlan;
 use crate::plan::diff::{Op, Step};
@@ -31,8 +32,8 @@ impl Daemon {
     /// Change the lab's objects, which takes as long as pods that go have to end.
     pub async fn edit(self: &Rc<Self>, request: &EditRequest) -> Result<Summary, Vec<Problem>> {
         // What is refused is refused before anybody is told to end.
-        let (lab, _) = self.resolve(&with(self.text(), &request.edits))?;
-        let going: Vec<Pod> = self.lab().pods.iter().filter(|p| lab.pod(&p.id).is_none()).cloned().collect();
+        let resolved = self.resolve(&with(self.text(), &request.edits)).await?;
+        let going = self.going(&resolved.lab);
         if going.is_empty() {
             return self.change_by(&request.edits).await;
         }
@@ -40,15 +41,50 @@ impl Daemon {
         if !successors.is_empty() {
             self.change_by(&successors).await?;
         }
-        self.terminate(&going, request.grace.map(|s| Duration::from_secs(s.into()))).await;
-        let changed = self.change_by(&request.edits).await;
-        for pod in &going {
+        let grace = request.grace.map(|s| Duration::from_secs(s.into()));
+        self.change_without(&going, grace, |text| with(text, &request.edits)).await
+    }
+
+    /// Make the running lab what `text` says. What is in both stays untouched. Programs of pods that go
+    /// have their pod's time to end.
+    pub async fn change(self: &Rc<Self>, text: &Text) -> Result<Summary, Vec<Problem>> {
+        let lives = |pod: &Pod| !self.workloads.is_over(&pod.ns());
+        if !self.lab().pods.iter().any(lives) {
+            return self.change_with(|_| text.clone()).await;
+        }
+        let mut going = self.going(&self.resolve(text).await?.lab);
+        going.retain(lives);
+        if going.is_empty() {
+            return self.change_with(|_| text.clone()).await;
+        }
+        // What is told of is the whole change, of which a part is made when the pods are told to end.
+        let steps = self.steps_to(text).await?;
+        let summary = self.change_without(&going, None, |_| text.clone()).await?;
+        Ok(Summary { steps: steps.len(), changes: steps.iter().map(ToString::to_string).collect(), ..summary })
+    }
+
+    /// The pods that `lab` has no more.
+    fn going(&self, lab: &Lab) -> Vec<Pod> {
+        let kept: HashSet<&PodId> = lab.pods.iter().map(|pod| &pod.id).collect();
+        self.lab().pods.iter().filter(|pod| !kept.contains(&pod.id)).cloned().collect()
+    }
+
+    /// Tell these pods to end, and make a change by which they go when they have.
+    async fn change_without(
+        self: &Rc<Self>,
+        going: &[Pod],
+        grace: Option<Duration>,
+        edited: impl FnOnce(Text) -> Text,
+    ) -> Result<Summary, Vec<Problem>> {
+        self.terminate(going, grace).await;
+        let changed = self.change_with(edited).await;
+        for pod in going {
             self.services.set_terminating(&pod.id, false);
             self.births.forget_leaving(&key(&pod.id));
         }
         let changed = match changed {
             Ok(summary) => Ok(summary),
-            Err(problems) => Err(self.stay_after_all(&going, problems).await),
+            Err(problems) => Err(self.stay_after_all(going, problems).await),
         };
         self.workloads.changed.notify_waiters();
         changed

@@ -128,7 +128,8 @@ impl Daemon {
                 Op::StartProgram(program) => {
                     let entry = self.entry_with(&step.ns, files_of(steps, &step.ns));
                     let entry = entry.map_err(|e| Undone::workload(step, e, PLACE_HELP))?;
-                    self.workloads.start(&step.ns, program, Place { netns, entry, room: None });
+                    let own = self.own(program).map_err(|e| Undone::workload(step, e, PLACE_HELP))?;
+                    self.workloads.start(&step.ns, program, Place { netns, entry, room: None }, own);
                 }
                 Op::SetFiles(files) if Entry::exists(&step.ns.path()) => {
                     let written = Entry::write(&step.ns.path(), files);
@@ -164,7 +165,11 @@ impl Daemon {
         let plan = self.plan();
         let planned = plan.get(ns).map(|n| n.files.as_slice());
         let files = files.or(planned).unwrap_or_default();
-        Entry::prepare(&ns.path(), plan::machine::hostname(files).unwrap_or(ns.hostname()), files)
+        let entry = Entry::prepare(&ns.path(), plan::machine::hostname(files).unwrap_or(ns.hostname()), files)?;
+        match ns {
+            NsName::Client(_) => self.with_authority(entry),
+            _ => Ok(entry),
+        }
     }
 }
 

@@ -1,7 +1,9 @@
-//! Kubernetes' objects under Kubernetes' own paths: `/api/v1/…`, `/apis/apps/v1/…` and
-//! `/apis/discovery.k8s.io/v1/…`, of all namespaces or of one, as lists or one by one.
+//! Kubernetes' objects under Kubernetes' own paths: `/api/v1/…`, `/apis/apps/v1/…`,
+//! `/apis/networking.k8s.io/v1/…` and `/apis/discovery.k8s.io/v1/…`, of all namespaces or of one, as lists or one by one.
 //!
 //! Reading only. What a pod or node looks like is in [`super::objects`]; the others are here.
+
+mod ingress;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -11,6 +13,7 @@ use hyper::StatusCode;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::lab::ingress::IngressLayer;
 use crate::lab::{Deployment, Lab};
 use crate::objects::slices::SERVICE_NAME;
 use crate::objects::{Endpoint, EndpointSlice, ObjectKey, Service, headless};
@@ -49,9 +52,11 @@ impl Births {
         let services = lab.services.iter().map(|s| ("Service", ObjectKey::of(&s.metadata)));
         let pods = lab.pods.iter().map(|p| ("Pod", key(p.id.namespace.as_str(), p.id.name.as_str())));
         let deployments = lab.deployments.iter().map(|d| ("Deployment", d.key.clone()));
+        let ingresses = lab.ingress.iter().flat_map(IngressLayer::all);
+        let ingresses = ingresses.map(|i| ("Ingress", ObjectKey::of(&i.metadata)));
         let nodes = lab.hosts.iter().map(|h| ("Node", key("", h.name.as_str())));
         let (mut births, now) = (self.born.borrow_mut(), now());
-        let all = namespaces.chain(services).chain(pods).chain(deployments).chain(nodes);
+        let all = namespaces.chain(services).chain(pods).chain(deployments).chain(ingresses).chain(nodes);
         *births = all.map(|who| (births.get(&who).copied().unwrap_or(now), who)).map(|(at, who)| (who, at)).collect();
     }
 
@@ -160,6 +165,10 @@ fn items(daemon: &Daemon, group: &str, kind: &str) -> Option<(&'static str, Vec<
         ("apps/v1", "deployments") => {
             ("Deployment", lab.deployments.iter().map(|d| deployment(daemon, &lab, d)).collect())
         }
+        ("v1", "secrets") => ("Secret", ingress::secrets(daemon, &lab)),
+        ("v1", "configmaps") => ("ConfigMap", ingress::config_maps(&lab)),
+        (ingress::GROUP, "ingresses") => ("Ingress", ingress::ingresses(daemon, &lab)),
+        (ingress::GROUP, "ingressclasses") => ("IngressClass", ingress::classes(&lab)),
         ("discovery.k8s.io/v1", "endpointslices") => {
             ("EndpointSlice", slices.iter().map(|s| slice(daemon, s)).collect())
         }
@@ -209,7 +218,11 @@ fn endpoints(daemon: &Daemon, service: &Service, slices: &[&EndpointSlice]) -> O
     if !has_own {
         return None;
     }
-    let subsets: Vec<Value> = slices.iter().filter_map(|s| subset(s)).collect();
+    // A port by a name that a pod does not have is left out, and with its last port the pod (the endpoints
+    // controller's `addEndpointSubset`).
+    let has_ports = spec.ports.as_ref().is_some_and(|p| !p.is_empty());
+    let is_reached = |s: &&&EndpointSlice| !has_ports || s.ports.as_ref().is_none_or(|p| !p.is_empty());
+    let subsets: Vec<Value> = slices.iter().filter(is_reached).filter_map(|s| subset(s)).collect();
     let mut labels = json!(service.metadata.labels.clone().unwrap_or_default());
     if headless(spec) {
         labels["service.kubernetes.io/headless"] = "".into();

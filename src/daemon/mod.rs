@@ -2,20 +2,22 @@
 //! state of everyone in it.
 //!
 //! [`launch`] is the caller's side of the beginning and [`main`] the other. [`state`] holds the
-//! lab and changes it, `edits` its objects alone; [`workloads`], [`flannelds`], [`programs`], [`rooms`] and [`readiness`] (with `ask`) are about who lives there;
+//! lab and changes it to what `target` says that it is to become, `edits` its objects alone; [`workloads`], [`flannelds`], [`programs`], [`rooms`] and [`readiness`] (with `ask`) are about who lives there;
 //! [`server`] answers on the socket and [`client`] asks, in the words of [`api`] and, for what
 //! Kubernetes has, of [`objects`]; what is read from the kernel for people is [`inspect`]'s.
-//! [`services`] follows the pods with rules, [`health`] serves kube-proxy's health checks, and
+//! [`services`] follows the pods with rules that `watchers` puts right, [`health`] serves kube-proxy's health checks, and
 //! [`balancers`] asks them and keeps the cloud's load balancers.
 
 pub mod api;
 mod ask;
+pub mod authority;
 pub mod balancers;
 pub mod client;
 pub mod dns;
 mod edits;
 pub mod flannelds;
 pub mod health;
+pub mod ingress;
 mod inhabit;
 pub mod inspect;
 pub mod kube;
@@ -30,4 +32,6 @@ pub mod rooms;
 pub mod server;
 pub mod services;
 pub mod state;
+mod target;
+mod watchers;
 pub mod workloads;

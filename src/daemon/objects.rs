@@ -30,7 +30,7 @@ fn status(daemon: &Daemon, ns: &NsName, container: &Container) -> Status {
         // The echo server is part of the daemon itself.
         Run::Echo => (State::Running { pid: std::process::id() }, 0),
         Run::Dns => daemon.services.dns.state(ns).unwrap_or((creating(), 0)),
-        Run::Program { .. } => daemon
+        Run::Program { .. } | Run::Ingress => daemon
             .workloads
             .program(ns, &container.name, |s| (s.state.borrow().clone(), *s.restarts.borrow()))
             .unwrap_or((creating(), 0)),
@@ -153,6 +153,7 @@ fn container(container: &Container) -> Value {
     match &container.run {
         Run::Echo => json!({ "name": container.name, "image": "labctl/echo", "ports": ports }),
         Run::Dns => json!({ "name": container.name, "image": "labctl/coredns", "ports": ports }),
+        Run::Ingress => json!({ "name": container.name, "image": "labctl/ingress-controller", "ports": ports }),
         Run::Program { command, env } => {
             json!({ "name": container.name, "command": command, "env": env, "ports": ports })
         }

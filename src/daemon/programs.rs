@@ -6,10 +6,12 @@ use std::collections::VecDeque;
 use std::io;
 use std::process::ExitStatus;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::pipe::Sender;
 use tokio::sync::watch;
 
 use crate::kernel::process::{Place, Running, exit_code};
@@ -24,7 +26,7 @@ const KEPT_OUTPUT: usize = 256 * 1024;
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
-/// How long a program has after SIGTERM where its pod is changed and not deleted.
+/// How long a program has after SIGTERM where its pod is changed and stays. One that goes has its own time.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long is waited for what was written last.
 const LAST_WORDS: Duration = Duration::from_millis(200);
@@ -117,12 +119,23 @@ pub struct Surroundings {
     pub log: Rc<Log>,
     /// Rung at each change of state.
     pub changed: Rc<tokio::sync::Notify>,
+    /// What makes it one of labctl's own, where it is.
+    pub own: Option<Own>,
 }
+
+/// How a program of labctl's own is started and what it is told. Its plan says only what it is for.
+pub struct Own {
+    pub command: Vec<String>,
+    pub feeds: Vec<Feed>,
+}
+
+/// The newest of what a program is told, a line of JSON; nothing where there is nothing to tell yet.
+pub type Feed = watch::Receiver<Option<Arc<[u8]>>>;
 
 impl Supervised {
     /// Start looking after `program`.
     pub fn start(program: Program, around: Surroundings) -> Supervised {
-        let Surroundings { key, place, rooms, log, changed } = around;
+        let Surroundings { key, place, rooms, log, changed, own } = around;
         let waiting = State::Waiting { reason: "ContainerCreating".to_owned(), message: String::new() };
         let (state, restarts) = (Rc::new(RefCell::new(waiting)), Rc::new(RefCell::new(0)));
         let (stop, stopped) = watch::channel(None);
@@ -136,6 +149,7 @@ impl Supervised {
             restarts: Rc::clone(&restarts),
             log: Rc::clone(&log),
             changed: Rc::clone(&changed),
+            own,
             stopped,
         };
         let (ended, bell) = (Rc::clone(&over), Rc::clone(&changed));
@@ -175,6 +189,7 @@ struct Keeper {
     restarts: Rc<RefCell<u32>>,
     log: Rc<Log>,
     changed: Rc<tokio::sync::Notify>,
+    own: Option<Own>,
     stopped: watch::Receiver<Option<Duration>>,
 }
 
@@ -184,13 +199,17 @@ impl Keeper {
         self.changed.notify_waiters();
     }
 
+    fn command(&self) -> &[String] {
+        self.own.as_ref().map_or(&self.program.command, |own| &own.command)
+    }
+
     async fn run(mut self) {
         let mut pause = Duration::ZERO;
         loop {
             let started = Instant::now();
             let ended = self.once().await;
             let (exit_code, reason) = ended.unwrap_or_else(|e| {
-                self.log.line(&format!("labctl: {} cannot be started: {e}", self.program.command.join(" ")));
+                self.log.line(&format!("labctl: {} cannot be started: {e}", self.command().join(" ")));
                 (128, "StartError".to_owned())
             });
             let told = self.stopped.borrow().is_some();
@@ -220,9 +239,14 @@ impl Keeper {
 
     /// Run the program once, in a room of its own. Returns its exit code and Kubernetes' reason.
     async fn once(&mut self) -> io::Result<(i32, String)> {
-        let mut launch = self.place.launch(&self.program.command)?;
+        let mut launch = self.place.launch(self.command())?;
         launch.env(self.program.env.iter().map(|e| (&e.name, &e.value)));
+        if self.own.is_some() {
+            launch.feed();
+        }
         let mut running = Running::start(launch)?;
+        let feeds = self.own.as_ref().map(|own| own.feeds.as_slice()).unwrap_or_default();
+        let feeding = running.input.take().map(|input| Feeding::start(input, feeds));
         let output = running.output.take();
         let output = output.map(|o| tokio::task::spawn_local(keep(o, Rc::clone(&self.log))));
         if running.has_started().await? {
@@ -237,6 +261,7 @@ impl Keeper {
             Some(status) => status,
             None => self.end(&mut running).await,
         };
+        drop(feeding);
         self.rooms.close(&self.key);
         // Everyone who wrote is gone with the room; what is left is in the pipe.
         if let Some(output) = output {
@@ -256,6 +281,38 @@ impl Keeper {
                 Ok(()) = self.stopped.changed() => {}
             }
         }
+    }
+}
+
+/// The telling of a program, for as long as this lives.
+struct Feeding(Vec<tokio::task::JoinHandle<()>>);
+
+impl Feeding {
+    /// Tell everything that is known now, and every change from then on. Each line is whole, in
+    /// whichever order they come.
+    fn start(input: Sender, feeds: &[Feed]) -> Feeding {
+        let input = Rc::new(tokio::sync::Mutex::new(input));
+        let tell = |feed: &Feed| {
+            let (mut feed, input) = (feed.clone(), Rc::clone(&input));
+            feed.mark_changed();
+            tokio::task::spawn_local(async move {
+                while feed.changed().await.is_ok() {
+                    let line = feed.borrow_and_update().clone();
+                    let Some(line) = line else { continue };
+                    // Who does not listen any more has ended or is about to.
+                    if input.lock().await.write_all(&line).await.is_err() {
+                        return;
+                    }
+                }
+            })
+        };
+        Feeding(feeds.iter().map(tell).collect())
+    }
+}
+
+impl Drop for Feeding {
+    fn drop(&mut self) {
+        self.0.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }
 

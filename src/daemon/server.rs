@@ -102,6 +102,8 @@ async fn route(daemon: &Rc<Daemon>, request: Request<Incoming>, visits: &Visits)
         (&Method::GET, asked) if asked.starts_with(inspect::PATH) => inspect::answer(daemon, asked, &query).await,
         (&Method::GET, "/labctl/v1/status") => ok(&status(daemon)),
         (&Method::GET, "/labctl/v1/text") => ok(&daemon.text()),
+        (&Method::GET, "/labctl/v1/config") => ok(&daemon.ingress_config(&target(daemon, &query)?)?),
+        (&Method::GET, "/labctl/v1/authority") => ok(&daemon.authority_pem()),
         (&Method::GET, "/labctl/v1/flannelds") => ok(&flannelds(daemon)),
         (&Method::GET, "/labctl/v1/drift") => ok(&texts(&daemon.drift().await?)),
         (&Method::GET, "/labctl/v1/door") => {
@@ -289,5 +291,5 @@ fn field(daemon: &Rc<Daemon>) -> probe::Field {
     let enter = move |ns: &NsName, words: &[String]| {
         places.get(ns).ok_or_else(|| std::io::Error::other("it cannot be entered"))?.launch(words)
     };
-    probe::Field { lab, namespaces, enter: Box::new(enter) }
+    probe::Field { lab, namespaces, enter: Box::new(enter), authority: daemon.trusted() }
 }

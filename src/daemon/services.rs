@@ -13,19 +13,19 @@ use std::time::Duration;
 
 use crate::kernel::iptables::Iptables;
 use crate::kernel::ns::NetNs;
+use crate::lab::Lab;
 use crate::lab::names::{HostName, NsName, PodId};
-use crate::lab::{Lab, Run};
 use crate::objects::EndpointSlice;
 use crate::plan::Plan;
-use crate::plan::services::{self, PodState, Proxies};
-use crate::workload::dns::{Objects, PodFact};
+use crate::plan::services::{self, Proxies};
 
 use super::balancers::BalancerLayer;
-use super::dns::DnsServers;
+use super::dns::{Cluster, DnsServers};
 use super::health::HealthServers;
-use super::objects;
-use super::proxies::{self, HostChange, Watchers, Written};
+use super::ingress::IngressLayer;
+use super::proxies::{self, HostChange, Written};
 use super::state::Daemon;
+use super::watchers::Watchers;
 
 /// The pause before rules that could not be written are tried again; it doubles.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -44,6 +44,7 @@ pub struct ServiceLayer {
     pub dns: DnsServers,
     pub health: HealthServers,
     pub balancers: BalancerLayer,
+    pub ingress: IngressLayer,
     watchers: Watchers,
     /// What went wrong when a host's rules were last written, for `status`.
     trouble: RefCell<BTreeMap<HostName, String>>,
@@ -92,33 +93,13 @@ impl ServiceLayer {
     }
 
     /// The hosts hold these rules now.
-    pub fn set(&self, slices: Vec<EndpointSlice>, proxies: Proxies) {
-        *self.slices.borrow_mut() = Arc::new(slices);
+    pub fn set(&self, slices: Arc<Vec<EndpointSlice>>, proxies: Proxies) {
+        *self.slices.borrow_mut() = slices;
         *self.proxies.borrow_mut() = Arc::new(proxies);
     }
 }
 
 impl Daemon {
-    /// The slices and rules that `lab` has with its pods as they are now. Pods that are still to be
-    /// started count as what they will be at once: the echo server answers before `up` returns.
-    pub fn services_of(&self, lab: &Lab) -> (Vec<EndpointSlice>, Proxies) {
-        let slices = services::slices(lab, |id| self.pod_state(lab, id));
-        let proxies = services::proxies(lab, &lab.services, &slices);
-        (slices, proxies)
-    }
-
-    fn pod_state(&self, lab: &Lab, id: &PodId) -> PodState {
-        let Some(pod) = lab.pod(id) else { return PodState::default() };
-        let terminating = self.services.is_terminating(id);
-        let there = self.lab().pod(id).is_some_and(|p| p.containers == pod.containers) && self.is_built();
-        if there {
-            let alive = !matches!(objects::pod_phase(self, pod), "Failed" | "Succeeded");
-            return PodState { alive, ready: objects::is_ready(self, pod), terminating };
-        }
-        let ready = pod.containers.iter().all(|c| c.run == Run::Echo && c.readiness.is_none());
-        PodState { alive: true, ready, terminating }
-    }
-
     /// Follow the pods' states for as long as the lab runs.
     pub async fn follow_endpoints(self: Rc<Self>) {
         let mut pause = FIRST_RETRY;
@@ -146,8 +127,13 @@ impl Daemon {
         if lab.services.is_empty() {
             return;
         }
-        let slices = services::slices(&lab, |id| self.pod_state(&lab, id));
         let unsure = self.services.unsure.borrow().clone();
+        let (states, there) = (self.pod_states(&lab), Arc::clone(&lab));
+        let slices = tokio::task::spawn_blocking(move || {
+            services::slices(&there, |id| states.get(id).copied().unwrap_or_default())
+        });
+        // A thread that panics leaves everything as it was, and the next change tries again.
+        let Ok(slices) = slices.await else { return };
         if slices == **self.services.slices.borrow() && unsure.is_empty() {
             return;
         }
@@ -163,8 +149,8 @@ impl Daemon {
         };
         // DNS needs no rules; its change is on its way while they are written.
         self.tell_dns(&lab, &work.slices);
+        self.tell_ingress(&lab, &work.slices);
         let slices = Arc::clone(&work.slices);
-        // A thread that panics leaves everything as it was, and the next change tries again.
         if let Ok((proxies, outcomes)) = tokio::task::spawn_blocking(move || work.run()).await {
             *self.services.slices.borrow_mut() = slices;
             *self.services.proxies.borrow_mut() = Arc::new(proxies);
@@ -194,21 +180,10 @@ impl Daemon {
     }
 
     /// Tell the DNS servers what there is.
-    pub fn tell_dns(&self, lab: &Lab, slices: &[EndpointSlice]) {
-        if lab.dns.is_none() {
-            return;
+    pub fn tell_dns(&self, lab: &Arc<Lab>, slices: &Arc<Vec<EndpointSlice>>) {
+        if lab.dns.is_some() {
+            self.services.dns.tell(Cluster { lab: Arc::clone(lab), slices: Arc::clone(slices) });
         }
-        let fact = |p: &crate::lab::Pod| PodFact {
-            namespace: p.id.namespace.to_string(),
-            name: p.id.name.to_string(),
-            ip: p.ip(),
-        };
-        self.services.dns.tell(Objects {
-            services: lab.services.clone(),
-            slices: slices.to_vec(),
-            pods: lab.pods.iter().map(fact).collect(),
-            namespaces: lab.namespaces.iter().cloned().collect(),
-        });
     }
 
     fn hosts(&self, lab: &Lab) -> Vec<(HostName, NetNs)> {

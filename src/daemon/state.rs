@@ -1,6 +1,6 @@
 //! The lab as it runs: what it should be, the namespaces that hold it, and who lives in it.
 //!
-//! There is one way to change it, [`Daemon::change`]: plan, compare with what is there, do the
+//! There is one way to change it, [`Daemon::change_with`]: plan, compare with what is there, do the
 //! difference. The first build is the same from nothing. Where a change fails half-way, the way
 //! back is again the difference, to the plan from before.
 
@@ -19,17 +19,18 @@ use crate::kernel::iptables::Iptables;
 use crate::kernel::ns::NetNs;
 use crate::kernel::observe;
 use crate::kernel::world::{Failed, Why, World};
+use crate::lab::Lab;
 use crate::lab::names::NsName;
-use crate::lab::{self, Lab};
 use crate::plan::diff::{Stage, Step, diff};
 use crate::plan::{self, Plan};
-use crate::spec::load::{Text, decode_text};
+use crate::spec::load::Text;
 
 use super::api::{Event, Summary};
 use super::inhabit::Undone;
 use super::kube::Births;
 use super::readiness::Readiness;
 use super::services::ServiceLayer;
+use super::target::Resolved;
 use super::workloads::Workloads;
 
 /// A lab's daemon.
@@ -141,44 +142,34 @@ impl Daemon {
     /// Build the lab from nothing.
     pub async fn build(&self, report: impl Fn(&Event)) -> Result<Summary, Vec<Problem>> {
         let lab = self.lab();
-        let (slices, proxies) = self.services_of(&lab);
-        let mut plan = Plan::clone(&self.plan());
-        plan::services::add(&mut plan, &proxies);
-        let balancers = self.balancers_of(&lab);
-        plan::balancers::add(&mut plan, &balancers);
-        let steps = diff(&Plan::default(), &plan);
-        report(&Event::Progress(format!("building {} namespaces", plan.namespaces.len())));
+        let target = self.target(&lab).await?;
+        let steps = diff(&Plan::default(), &target.plan);
+        report(&Event::Progress(format!("building {} namespaces", target.plan.namespaces.len())));
         self.run(&steps).await.map_err(|f| vec![*f.problem()])?;
+        let slices = Arc::new(target.slices);
         self.tell_dns(&lab, &slices);
-        self.services.set(slices, proxies);
-        self.services.balancers.set(balancers);
+        self.tell_ingress(&lab, &slices);
+        self.services.set(slices, target.proxies);
+        self.services.balancers.set(target.balancers);
         self.sync_balancers(&self.turn().await).await;
         self.births.note(&lab);
         self.readiness.follow(&lab, self);
         Ok(Summary { steps: steps.len(), ..Summary::default() })
     }
 
-    /// Make the running lab what `text` says. What is in both stays untouched.
-    pub async fn change(self: &Rc<Self>, text: &Text) -> Result<Summary, Vec<Problem>> {
-        self.change_with(|_| text.clone()).await
-    }
-
-    /// The same with the text that `edited` makes of the one that the lab has when its turn has come.
+    /// Make the running lab what the text says that `edited` makes of the one that it has when its turn has
+    /// come. What is in both stays untouched.
     pub(super) async fn change_with(
         self: &Rc<Self>,
         edited: impl FnOnce(Text) -> Text,
     ) -> Result<Summary, Vec<Problem>> {
         let turn = self.turn().await;
-        let text = edited(self.text());
-        let (lab, warnings) = self.resolve(&text)?;
-        let bare = plan::plan(&lab);
-        let (slices, proxies) = self.services_of(&lab);
-        let mut wanted = bare.clone();
-        plan::services::add(&mut wanted, &proxies);
-        let balancers = self.balancers_of(&lab);
-        plan::balancers::add(&mut wanted, &balancers);
+        let mut text = edited(self.text());
+        let Resolved { lab, warnings, edits } = self.resolve(&text).await?;
+        text.edits = edits;
+        let target = self.target(&lab).await?;
         let there = self.observe().await.map_err(|p| vec![*p])?;
-        let steps = diff(&there, &wanted);
+        let steps = diff(&there, &target.plan);
         if let Err(failed) = self.run(&steps).await {
             self.restore_files(&steps);
             let back = self.way_back().await;
@@ -188,41 +179,31 @@ impl Daemon {
             problem.message = format!("{}; {so}", problem.message);
             return Err(vec![problem]);
         }
-        *self.lab.borrow_mut() = Arc::new(lab);
-        *self.plan.borrow_mut() = Arc::new(bare);
+        *self.lab.borrow_mut() = Arc::clone(&lab);
+        *self.plan.borrow_mut() = Arc::new(target.bare);
         *self.text.borrow_mut() = text;
-        self.tell_dns(&self.lab(), &slices);
+        let slices = Arc::new(target.slices);
+        self.tell_dns(&lab, &slices);
+        self.tell_ingress(&lab, &slices);
         let before = self.services.proxies();
-        self.services.set(slices, proxies);
+        self.services.set(slices, target.proxies);
         self.services_changed(before).await;
-        self.forget_flows(self.services.balancers.applied(), balancers.clone()).await;
-        self.services.balancers.set(balancers);
+        self.forget_flows(self.services.balancers.applied(), target.balancers.clone()).await;
+        self.services.balancers.set(target.balancers);
         self.sync_balancers(&turn).await;
-        self.births.note(&self.lab());
-        self.readiness.follow(&self.lab(), self);
+        self.births.note(&lab);
+        self.readiness.follow(&lab, self);
         let changes = steps.iter().map(ToString::to_string).collect();
         Ok(Summary { steps: steps.len(), changes, warnings })
-    }
-
-    /// The lab that `text` would make of this one, with its warnings.
-    pub(super) fn resolve(&self, text: &Text) -> Result<(Lab, Vec<Problem>), Vec<Problem>> {
-        let mut loaded = decode_text(text);
-        let mut problems = std::mem::take(&mut loaded.problems);
-        match lab::resolve(&loaded, Some(&self.lab()), &mut problems) {
-            Some(lab) => Ok((lab, problems.into_iter().collect())),
-            None => Err(problems.into_iter().collect()),
-        }
     }
 
     /// The steps that `text` would cause.
     pub async fn steps_to(&self, text: &Text) -> Result<Vec<Step>, Vec<Problem>> {
         let _turn = self.turn().await;
-        let (lab, _) = self.resolve(text)?;
+        let resolved = self.resolve(text).await?;
+        let target = self.target(&resolved.lab).await?;
         let there = self.observe().await.map_err(|p| vec![*p])?;
-        let mut wanted = plan::plan(&lab);
-        plan::services::add(&mut wanted, &self.services_of(&lab).1);
-        plan::balancers::add(&mut wanted, &self.balancers_of(&lab));
-        Ok(diff(&there, &wanted))
+        Ok(diff(&there, &target.plan))
     }
 
     /// The steps from what is there to what should be: the drift.

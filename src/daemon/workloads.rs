@@ -21,7 +21,7 @@ use crate::spec::value::Protocol;
 use crate::workload::echo::{self, Identity};
 
 use super::flannelds::Flannelds;
-use super::programs::{Log, Supervised, Surroundings};
+use super::programs::{Log, Own, Supervised, Surroundings};
 use super::rooms::{Key, Rooms};
 
 type ListenerKey = (NsName, Protocol, u16);
@@ -87,12 +87,13 @@ impl Workloads {
         }
     }
 
-    pub fn start(&self, ns: &NsName, program: &Program, place: Place) {
+    /// Start a program; `own` where it is one of labctl's.
+    pub fn start(&self, ns: &NsName, program: &Program, place: Place, own: Option<Own>) {
         let key = (ns.clone(), program.name.clone());
         let log = Rc::clone(self.logs.borrow_mut().entry(key.clone()).or_default());
         log.begin_anew();
         let (rooms, changed) = (self.rooms.clone(), Rc::clone(&self.changed));
-        let around = Surroundings { key: key.clone(), place, rooms, log, changed };
+        let around = Surroundings { key: key.clone(), place, rooms, log, changed, own };
         let supervised = Supervised::start(program.clone(), around);
         self.programs.borrow_mut().insert(key, supervised);
     }

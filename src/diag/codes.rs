@@ -110,6 +110,15 @@ codes! {
     NODE_PORT = "node-port";
     BALANCER_ADDRESS = "balancer-address";
     SERVICE_NO_PODS = "service-no-pods";
+    // Ingress.
+    INGRESS_CLASS = "ingress-class";
+    INGRESS_SECRET = "ingress-secret";
+    INGRESS_CERTIFICATE = "ingress-certificate";
+    INGRESS_HOST = "ingress-host";
+    INGRESS_PATH = "ingress-path";
+    INGRESS_BACKEND = "ingress-backend";
+    INGRESS_ANNOTATION = "ingress-annotation";
+    INGRESS_CONFIG = "ingress-config";
     // The machine and the lab's life.
     MACHINE_NAMESPACES = "machine-namespaces";
     MACHINE_IPTABLES = "machine-iptables";

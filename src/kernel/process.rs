@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 use tokio::io::unix::AsyncFd;
-use tokio::net::unix::pipe::Receiver;
+use tokio::net::unix::pipe::{Receiver, Sender};
 
 use super::enter::Entry;
 use super::ns::NetNs;
@@ -72,12 +72,14 @@ pub struct Launch {
     started: Option<OwnedFd>,
     /// Where its standard output goes, where that is not the pipe.
     stdout: Option<OwnedFd>,
+    /// Whether it is told something on its standard input.
+    fed: bool,
 }
 
 impl From<Command> for Launch {
     /// A command as it is, in our own namespaces.
     fn from(command: Command) -> Launch {
-        Launch { command, birth: Birth::Here, started: None, stdout: None }
+        Launch { command, birth: Birth::Here, started: None, stdout: None, fed: false }
     }
 }
 
@@ -104,7 +106,7 @@ impl Place {
                 hand_over(report.as_raw_fd(), STARTED_FD)
             });
         }
-        Ok(Launch { command, birth, started: Some(started.into()), stdout: None })
+        Ok(Launch { command, birth, started: Some(started.into()), stdout: None, fed: false })
     }
 }
 
@@ -118,10 +120,15 @@ impl Launch {
         self.stdout = Some(to);
     }
 
+    /// Give the program a pipe as its standard input; see [`Running::input`].
+    pub fn feed(&mut self) {
+        self.fed = true;
+    }
+
     /// A child's PID namespace is its parent thread's choice, so a thread of its own makes it.
     fn spawn(&mut self) -> io::Result<Child> {
-        let Launch { command, birth, .. } = self;
-        command.stdin(Stdio::null()).process_group(0);
+        let Launch { command, birth, fed, .. } = self;
+        command.stdin(if *fed { Stdio::piped() } else { Stdio::null() }).process_group(0);
         if matches!(birth, Birth::Here) {
             return command.spawn();
         }
@@ -146,6 +153,8 @@ pub struct Running {
     alive: Option<Alive>,
     /// Both outputs in one pipe, so that their order stays; taken by who wants to read it.
     pub output: Option<Receiver>,
+    /// What leads to its standard input, where it is fed; taken by who feeds it.
+    pub input: Option<Sender>,
     started: Option<OwnedFd>,
 }
 
@@ -168,9 +177,12 @@ impl Running {
         launch.command.stderr(writing);
         let mut child = launch.spawn()?;
         let Launch { birth, started, .. } = launch;
+        let input = child.stdin.take().map(|pipe| Sender::from_owned_fd(pipe.into())).transpose();
         // SAFETY: the descriptor is owned, and closed only when the AsyncFd drops it.
-        match pidfd(&child).and_then(|fd| Ok(unsafe { AsyncFd::register(fd) }?)) {
-            Ok(over) => Ok(Running { alive: Some(Alive { child, over, birth }), output: Some(output), started }),
+        match input.and_then(|input| Ok((input, unsafe { AsyncFd::register(pidfd(&child)?) }?))) {
+            Ok((input, over)) => {
+                Ok(Running { alive: Some(Alive { child, over, birth }), output: Some(output), input, started })
+            }
             Err(e) => {
                 let _ = child.kill();
                 let _ = child.wait();

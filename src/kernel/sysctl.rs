@@ -10,10 +10,13 @@ fn path(key: &str) -> PathBuf {
     PathBuf::from("/proc/sys").join(key)
 }
 
-/// Write a value. One that is marked optional and not there is passed over.
+/// Write a value. One that is marked optional is passed over where the kernel does not have it, or does not
+/// know this value of it.
 pub fn write(sysctl: &Sysctl) -> io::Result<()> {
     match fs::write(path(&sysctl.key), &sysctl.value) {
-        Err(e) if sysctl.optional && e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) if sysctl.optional && matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {
+            Ok(())
+        }
         other => other,
     }
 }

@@ -10,6 +10,7 @@ mod declared;
 pub mod dns;
 mod expect;
 pub mod external;
+pub mod ingress;
 mod ipam;
 mod leases;
 mod machines;
@@ -25,5 +26,6 @@ pub mod services;
 
 pub use addressing::INTERNET_NAME;
 pub use dns::Dns;
+pub use ingress::IngressLayer;
 pub use model::*;
 pub use resolve::resolve;

@@ -13,10 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use super::dns::Dns;
 use super::external::ExternalRoute;
+use super::ingress::IngressLayer;
 use super::names::{HostName, IfName, LabName, NetworkName, NsName, PodId, path_of};
 use super::probe::Probe;
 use super::resolver::Resolver;
-use crate::objects::{EndpointSlice, ObjectKey, Service};
+use crate::objects::{ConfigMap, EndpointSlice, ObjectKey, Secret, Service};
 use crate::spec::types::{EnvVar, RestartPolicy};
 use crate::spec::value::{Labels, Protocol};
 
@@ -30,7 +31,7 @@ pub struct Lab {
     pub hosts: Vec<Host>,
     pub clients: Vec<Client>,
     pub pods: Vec<Pod>,
-    /// Deployments, that of the cluster's DNS among them. Their pods are among [`Lab::pods`].
+    /// Deployments, those of the cluster's DNS and of the ingress controller among them. Their pods are among [`Lab::pods`].
     pub deployments: Vec<Deployment>,
     /// Services with all their fields, those that every cluster has among them; empty where the lab
     /// has no service layer.
@@ -43,6 +44,13 @@ pub struct Lab {
     pub namespaces: BTreeSet<String>,
     /// The cluster's DNS; nothing where the lab has no service layer.
     pub dns: Option<Dns>,
+    /// The ingress controller and what it serves; nothing where the lab has no ingress.
+    pub ingress: Option<IngressLayer>,
+    /// Secrets with all their fields, `stringData` worked into `data`.
+    #[serde(skip)]
+    pub secrets: Vec<Secret>,
+    #[serde(skip)]
+    pub config_maps: Vec<ConfigMap>,
     #[serde(skip)]
     pub probes: Vec<Probe>,
 }
@@ -207,6 +215,8 @@ pub enum Run {
     Echo,
     /// The cluster's DNS server.
     Dns,
+    /// The ingress controller.
+    Ingress,
     Program {
         command: Vec<String>,
         env: Vec<EnvVar>,

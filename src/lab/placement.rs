@@ -19,6 +19,7 @@ use super::addressing::{Ground, INTERNET_NAME};
 use super::containers::{self, Workload};
 use super::declared;
 use super::dns::{DNS_DEPLOYMENT, DNS_NAMESPACE, Dns};
+use super::ingress::{self, Controller, INGRESS_NAME, INGRESS_NAMESPACE};
 use super::machines;
 use super::model::{Container, Deployment, Host, Lab, Pod};
 use super::names::{HostName, Namespace, PodId, PodName};
@@ -35,6 +36,8 @@ struct Wanted<'a> {
     host: Option<&'a At<String>>,
     /// Hosts it may be placed on; empty: all.
     among: Vec<HostName>,
+    /// Whether it goes where no other pod of its owner is, as long as there is such a host.
+    apart: bool,
     address: Option<&'a At<String>>,
     labels: &'a Labels,
     owner: Option<String>,
@@ -65,11 +68,45 @@ impl Scene<'_> {
     }
 }
 
-/// Every pod with its host and address; `before` is the lab as it runs now, `dns` its DNS server.
+/// A deployment that labs have without writing it.
+pub(super) struct Own {
+    namespace: &'static str,
+    name: &'static str,
+    replicas: u32,
+    labels: Labels,
+    container: Container,
+    /// Whether no two of its pods may be on one host, as with ports of the host.
+    apart: bool,
+}
+
+/// The deployments that the lab has without writing them: the DNS server's, as kubeadm makes it,
+/// and the ingress controller's.
+pub(super) fn own(dns: Option<&Dns>, controller: Option<&Controller>) -> Vec<Own> {
+    let dns = dns.map(|dns| Own {
+        namespace: DNS_NAMESPACE,
+        name: DNS_DEPLOYMENT,
+        replicas: dns.replicas,
+        labels: dns.labels.clone(),
+        container: super::dns::container(),
+        apart: false,
+    });
+    let controller = controller.map(|controller| Own {
+        namespace: INGRESS_NAMESPACE,
+        name: INGRESS_NAME,
+        replicas: controller.replicas,
+        labels: controller.labels.clone(),
+        container: ingress::container(),
+        apart: controller.host_port,
+    });
+    dns.into_iter().chain(controller).collect()
+}
+
+/// Every pod with its host and address; `before` is the lab as it runs now, `own` what it has without
+/// writing it.
 pub(super) fn place(
     file: &LabFile,
     ground: &Ground,
-    (before, dns): (Option<&Lab>, Option<&Dns>),
+    (before, own): (Option<&Lab>, &[Own]),
     problems: &mut Problems,
 ) -> Vec<Pod> {
     let mut wanted = Vec::new();
@@ -84,7 +121,7 @@ pub(super) fn place(
         }
     }
     if !ground.hosts.is_empty() {
-        wanted.extend(dns.into_iter().flat_map(|dns| dns_pods(dns, file)));
+        wanted.extend(own.iter().flat_map(|own| own_pods(own, file)));
     }
     check_names(&wanted, file, problems);
     if ground.hosts.is_empty() {
@@ -104,18 +141,18 @@ pub(super) fn place(
 }
 
 /// Every deployment, whatever number of pods it has.
-pub(super) fn deployments(file: &LabFile, dns: Option<&Dns>) -> Vec<Deployment> {
+pub(super) fn deployments(file: &LabFile, own: &[Own]) -> Vec<Deployment> {
     let written = file.deployments.iter().map(|(name, spec)| Deployment {
         key: ObjectKey::new(spec.namespace.as_ref().map_or("default", |n| n.value.as_str()), name),
         replicas: spec.replicas.as_ref().map_or(1, |r| r.value),
         labels: spec.labels.clone(),
     });
-    let dns = dns.map(|dns| Deployment {
-        key: ObjectKey::new(DNS_NAMESPACE, DNS_DEPLOYMENT),
-        replicas: dns.replicas,
-        labels: dns.labels.clone(),
+    let own = own.iter().map(|own| Deployment {
+        key: ObjectKey::new(own.namespace, own.name),
+        replicas: own.replicas,
+        labels: own.labels.clone(),
     });
-    written.chain(dns).collect()
+    written.chain(own).collect()
 }
 
 fn too_many(place: Place) -> Problem {
@@ -136,28 +173,29 @@ fn label(written: Option<&At<String>>, what: &str, problems: &mut Problems) -> O
     valid::<PodName>(written?, what, problems).map(String::from)
 }
 
-/// The pods of the DNS server, as kubeadm's deployment `coredns` makes them.
-fn dns_pods<'a>(dns: &'a Dns, file: &LabFile) -> Vec<Wanted<'a>> {
+/// The pods of a deployment that nobody wrote.
+fn own_pods<'a>(own: &'a Own, file: &LabFile) -> Vec<Wanted<'a>> {
     let id = |n: u32| {
-        let namespace = Namespace::try_from(DNS_NAMESPACE.to_owned()).ok()?;
-        Some(PodId { namespace, name: PodName::try_from(format!("{DNS_DEPLOYMENT}-{n}")).ok()? })
+        let namespace = Namespace::try_from(own.namespace.to_owned()).ok()?;
+        Some(PodId { namespace, name: PodName::try_from(format!("{}-{n}", own.name)).ok()? })
     };
     let pod = |id| Wanted {
         id,
         place: Place::default(),
         host: None,
         among: Vec::new(),
+        apart: own.apart,
         address: None,
-        labels: &dns.labels,
-        owner: Some(DNS_DEPLOYMENT.to_owned()),
+        labels: &own.labels,
+        owner: Some(own.name.to_owned()),
         restart_policy: RestartPolicy::Always,
         hostname: None,
         subdomain: None,
         resolver: Resolver::default(),
         grace: grace(None),
-        containers: vec![super::dns::container()],
+        containers: vec![own.container.clone()],
     };
-    let numbers = file.replaced.numbers(&ObjectKey::new(DNS_NAMESPACE, DNS_DEPLOYMENT), dns.replicas);
+    let numbers = file.replaced.numbers(&ObjectKey::new(own.namespace, own.name), own.replicas);
     numbers.into_iter().filter_map(id).map(pod).collect()
 }
 
@@ -178,6 +216,7 @@ fn single<'a>(damage: &Damage, name: &At<String>, spec: &'a PodSpec, problems: &
         place: name.place,
         host: spec.host.as_ref(),
         among: Vec::new(),
+        apart: false,
         address: spec.address.as_ref(),
         labels: &spec.labels,
         owner: None,
@@ -226,6 +265,7 @@ fn replicas<'a>(
             place: name.place,
             host: None,
             among: among.clone(),
+            apart: false,
             address: None,
             labels: &spec.labels,
             owner: Some(valid_name.to_string()),
@@ -312,14 +352,22 @@ fn choose_hosts(wanted: &[Wanted], scene: &Scene, problems: &mut Problems) -> Ve
         }
         chosen.push(fixed);
     }
-    for (pod, slot) in wanted.iter().zip(&mut chosen) {
-        if slot.is_none() && pod.host.is_none() {
-            let least = (0..load.len()).filter(|i| allowed(pod, *i)).min_by_key(|i| load[*i]);
+    for at in 0..wanted.len() {
+        let pod = &wanted[at];
+        if chosen[at].is_none() && pod.host.is_none() {
+            let taken = if pod.apart { hosts_of_owner(pod, wanted, &chosen) } else { Vec::new() };
+            let least = (0..load.len()).filter(|i| allowed(pod, *i)).min_by_key(|i| (taken.contains(i), load[*i]));
             if let Some(i) = least {
                 load[i] += 1;
-                *slot = Some(i);
+                chosen[at] = Some(i);
             }
         }
     }
     chosen
+}
+
+/// The hosts that other pods of a pod's owner have.
+fn hosts_of_owner(pod: &Wanted, wanted: &[Wanted], chosen: &[Option<usize>]) -> Vec<usize> {
+    let same = |other: &Wanted| other.id.namespace == pod.id.namespace && other.owner == pod.owner;
+    wanted.iter().zip(chosen).filter(|(other, _)| same(other)).filter_map(|(_, host)| *host).collect()
 }

@@ -21,6 +21,9 @@ pub struct Probe {
     pub count: u32,
     pub retries: u32,
     pub timeout: Duration,
+    /// Whether something that it names has been taken out of the running lab since.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
 }
 
 /// Whom a probe is sent to.

@@ -20,19 +20,48 @@ use super::probe::{Ask, Expect, HttpAsk, Probe, Target};
 /// The most questions one probe may ask.
 const MOST_TRIES: u32 = 100_000;
 
-pub(super) fn resolve(file: &LabFile, lab: &Lab, problems: &mut Problems) -> Vec<Probe> {
+/// The probes of `file`. Those of a lab that was changed beside its file are never a reason to refuse the
+/// change: `before` is the lab that was, where there is one, and a probe that has lost what it names stays as
+/// it was there, to fail when it is asked.
+pub(super) fn resolve(file: &LabFile, lab: &Lab, before: Option<&Lab>, problems: &mut Problems) -> Vec<Probe> {
     let names = Names::new(lab);
     let mut all: Vec<Probe> = Vec::new();
     let written = file.probes.iter().filter_map(|p| p.name.as_ref());
     let mut taken: HashMap<String, u32> = written.map(|name| (name.value.clone(), 1)).collect();
-    for spec in &file.probes {
-        let probe = Resolver { file, lab, names: &names, problems, place: head(spec.place), asker: None }.probe(spec);
-        all.extend(probe.map(|probe| match spec.name {
-            Some(_) => probe,
-            None => Probe { name: unique(probe.name, &mut taken), ..probe },
-        }));
+    for (n, spec) in file.probes.iter().enumerate() {
+        let read = |problems: &mut Problems| {
+            Resolver { file, lab, names: &names, problems, place: head(spec.place), asker: None }.probe(spec)
+        };
+        let Some(before) = before else {
+            all.extend(read(problems).map(|probe| named(probe, spec, &mut taken)));
+            continue;
+        };
+        let mut found = Problems::default();
+        let probe = read(&mut found);
+        all.extend(match found.iter().find(|p| p.is_error()) {
+            None => probe.map(|probe| named(probe, spec, &mut taken)),
+            Some(lost) => before.probes.get(n).map(|probe| kept(probe, &lost.message, problems)),
+        });
     }
     all
+}
+
+/// The probe with a name that it has alone, where it was given none.
+fn named(probe: Probe, spec: &ProbeSpec, taken: &mut HashMap<String, u32>) -> Probe {
+    match spec.name {
+        Some(_) => probe,
+        None => Probe { name: unique(probe.name, taken), ..probe },
+    }
+}
+
+/// A probe as it was, though `why` says that it can no longer be what is expected of it. That is said once:
+/// when it comes to be so.
+fn kept(probe: &Probe, why: &str, problems: &mut Problems) -> Probe {
+    if !probe.lost {
+        let message = format!("the probe `{}` stays, but now {why}", probe.name);
+        problems.push(Problem::warning(codes::PROBE_TARGET, message));
+    }
+    Probe { lost: true, ..probe.clone() }
 }
 
 /// A made-up name with a number behind it where another probe has that name already: by its name a
@@ -125,6 +154,7 @@ impl<'a> Resolver<'a> {
             count: spec.count.as_ref().map_or(1, |c| c.value.clamp(1, MOST_TRIES)),
             retries: spec.retries.unwrap_or(2),
             timeout: Duration::from_secs_f64(timeout),
+            lost: false,
         })
     }
 

@@ -1,5 +1,5 @@
 //! From the file to the lab, in the order in which things depend on each other: ranges, networks,
-//! machines, pods, probes. Each step reports what is wrong and goes on with the rest, so that one
+//! machines, pods, services, ingresses, probes. Each step reports what is wrong and goes on with the rest, so that one
 //! run finds every problem.
 
 use crate::diag::{Problem, Problems, codes};
@@ -10,7 +10,7 @@ use super::addressing::{self, Ground};
 use super::model::{Backend, Lab, dns_address};
 use super::names::{LabName, NameError};
 use super::services::{self, Services};
-use super::{dns, placement, probes};
+use super::{dns, ingress, placement, probes};
 
 /// The meaning of what was loaded, or the problems why it has none. Warnings come with either.
 ///
@@ -20,12 +20,19 @@ pub fn resolve(loaded: &Loaded, before: Option<&Lab>, problems: &mut Problems) -
     let name = lab_name(loaded, problems);
     let ground = addressing::lay(file, before, problems);
     let dns = dns::resolve(file, problems);
-    let pods = placement::place(file, &ground, (before, dns.as_ref()), problems);
+    let controller = ingress::controller(file, problems);
+    let own = placement::own(dns.as_ref(), controller.as_ref());
+    let pods = placement::place(file, &ground, (before, &own), problems);
     let Ground { cluster, networks, hosts, clients, external_routes } = ground;
     warn_host_gw(&cluster.backend, file, &hosts, &networks, problems);
     let dns_address = dns_address(cluster.service_cidr);
     let on = services::Ground { cluster: &cluster, pods: &pods, dns_address };
     let Services { services, slices, namespaces } = services::resolve(file, &on, before, problems);
+    let (secrets, config_maps) =
+        (ingress::checked_secrets(file, problems), ingress::checked_config_maps(file, problems));
+    let sound = file.damage.is_empty() && !problems.has_errors() && !loaded.problems.has_errors();
+    let scene = ingress::Scene { file, services: &services, secrets: &secrets, config_maps: &config_maps, sound };
+    let ingress = controller.map(|controller| ingress::resolve(controller, &scene, problems));
     let mut lab = Lab {
         // A lab without a name goes on, so that what is wrong with its probes is found as well.
         name: name.clone().or_else(|| LabName::try_from("lab".to_owned()).ok())?,
@@ -35,15 +42,18 @@ pub fn resolve(loaded: &Loaded, before: Option<&Lab>, problems: &mut Problems) -
         hosts,
         clients,
         pods,
-        deployments: placement::deployments(file, dns.as_ref()),
+        deployments: placement::deployments(file, &own),
         services,
         slices,
         external_routes,
         namespaces,
         dns,
+        ingress,
+        secrets,
+        config_maps,
         probes: Vec::new(),
     };
-    lab.probes = probes::resolve(file, &lab, problems);
+    lab.probes = probes::resolve(file, &lab, before.filter(|_| loaded.edited), problems);
     let named = name.is_some();
     (named && !problems.has_errors() && !loaded.problems.has_errors()).then_some(lab)
 }

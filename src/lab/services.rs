@@ -2,25 +2,27 @@
 //! the services that every cluster has.
 //!
 //! A lab has a service layer (kube-proxy on every host, and DNS) when its file has services,
-//! endpoint slices or `dns:`. One without is a plain pod network, on which names do not resolve.
+//! endpoint slices, `dns:` or an ingress. One without is a plain pod network, on which names do not resolve.
 //! What the fields of an object may be is decided in [`crate::objects`]; here every refusal gets
 //! the place where it was written.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use crate::diag::{Place, Problem, Problems, codes, did_you_mean};
+use crate::diag::{Place, Problem, Problems, codes};
 use crate::objects::allocate::{self, Ranges, Refused};
 use crate::objects::balancers::Pending;
-use crate::objects::field::FieldError;
+use crate::objects::field::{Fault, FieldError};
+use crate::objects::hints::{self, Behind};
 use crate::objects::slices::{SERVICE_NAME, is_kept_apart, is_mirrored, mirror};
 use crate::objects::{EndpointSlice, ObjectKey, Service, balancers, defaults, validate};
 use crate::spec::LabFile;
 use crate::spec::manifest::Written;
 
 use super::dns::{DNS_LABEL, DNS_NAMESPACE, DNS_SERVICE};
-use super::model::{Cluster, Lab, Pod};
+use super::ingress;
+use super::model::{Cluster, Lab, Pod, Run};
 
 /// What resolving services makes.
 #[derive(Debug, Default)]
@@ -38,11 +40,11 @@ pub struct Ground<'a> {
     pub dns_address: IpAddr,
 }
 
-/// Whether the lab has services, slices or DNS of its own.
+/// Whether the lab has services, slices, DNS or an ingress of its own.
 pub(super) fn wanted(file: &LabFile) -> bool {
     let objects = &file.objects;
     let any = !objects.services.is_empty() || !objects.slices.is_empty() || !objects.endpoints.is_empty();
-    any || file.dns.is_some()
+    any || file.dns.is_some() || ingress::wanted(file)
 }
 
 /// Every service with its addresses. `before` is the lab as it runs now, whose services keep theirs.
@@ -50,15 +52,17 @@ pub(super) fn resolve(file: &LabFile, ground: &Ground, before: Option<&Lab>, pro
     if !wanted(file) {
         return Services::default();
     }
+    let controller = ingress::service(file, problems);
     let mut all = Resolver { ground, services: Vec::new(), written: Vec::new(), keys: HashMap::new() };
     for service in built_in(ground) {
         all.add(service, None, problems);
     }
+    controller.iter().for_each(|written| all.check(written, problems));
     for written in &file.objects.services {
         all.check(written, problems);
     }
     all.allocate(before, problems);
-    all.check_selectors(file, problems);
+    all.check_reach(file, problems);
     let mut slices = slices(file, problems);
     slices.extend(mirrors(file, &all.services, problems));
     let namespaces = namespaces(file, ground.pods, &all.services);
@@ -156,76 +160,37 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// A selector without pods is a warning: pods may come later.
-    fn check_selectors(&self, file: &LabFile, problems: &mut Problems) {
+    /// A service that leads nowhere is a warning: pods may come later.
+    fn check_reach(&self, file: &LabFile, problems: &mut Problems) {
         if !file.damage.is_empty() {
             return;
         }
+        let pods: Vec<Behind> = self.ground.pods.iter().map(behind).collect();
         for (service, written) in self.services.iter().zip(&self.written) {
-            let (Some(spec), Some(written)) = (&service.spec, written) else { continue };
-            let Some(selector) = spec.selector.as_ref().filter(|s| !s.is_empty()) else { continue };
+            let Some(written) = written else { continue };
             let key = ObjectKey::of(&service.metadata);
-            let found = self.selected(&key.namespace, selector);
-            if found.is_empty() {
-                problems.push(self.no_pods(&key, selector, written));
-            } else {
-                check_target_names(&key, written, &found, problems);
+            for hint in hints::of_service(service, pods.iter()) {
+                let words = if hint.path == "spec.selector" { "matches nothing" } else { "leads nowhere" };
+                let problem = Problem::warning(codes::SERVICE_NO_PODS, format!("service {key}: {}", hint.what));
+                problems.push(problem.at(written.place(&hint.path), words).help(hint.help));
             }
         }
-    }
-
-    fn selected(&self, namespace: &str, selector: &BTreeMap<String, String>) -> Vec<&'a Pod> {
-        let has_all = |pod: &&Pod| selector.iter().all(|(k, v)| pod.labels.get(k) == Some(v));
-        self.ground.pods.iter().filter(|p| p.id.namespace.as_str() == namespace).filter(has_all).collect()
-    }
-
-    fn no_pods(&self, key: &ObjectKey, selector: &BTreeMap<String, String>, written: &Written<Service>) -> Problem {
-        let shown = |labels: &BTreeMap<String, String>| {
-            let all: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
-            all.join(",")
-        };
-        let wanted = shown(selector);
-        let others: BTreeSet<String> =
-            self.ground.pods.iter().map(|p| shown(&p.labels)).filter(|l| !l.is_empty()).collect();
-        let elsewhere = self.ground.pods.iter().find(|p| selector.iter().all(|(k, v)| p.labels.get(k) == Some(v)));
-        let help = match (elsewhere, did_you_mean(&wanted, others.iter().map(String::as_str))) {
-            (Some(pod), _) => {
-                format!("pod {} has these labels, but a service sees pods of its own namespace only", pod.id)
-            }
-            (None, Some(near)) => format!("did you mean {near}? Until a pod matches, connections are refused"),
-            (None, None) => "until a pod has these labels, connections to the service are refused".to_owned(),
-        };
-        Problem::warning(codes::SERVICE_NO_PODS, format!("service {key}: no pod has the labels {wanted}"))
-            .at(written.place("spec.selector"), "matches nothing")
-            .help(help)
     }
 }
 
-/// Whether the pods have the ports that a service names.
-fn check_target_names(key: &ObjectKey, written: &Written<Service>, pods: &[&Pod], problems: &mut Problems) {
-    use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-    let ports = written.object.spec.iter().flat_map(|s| s.ports.iter().flatten());
-    for (n, port) in ports.enumerate() {
-        let Some(IntOrString::String(name)) = &port.target_port else { continue };
-        if pods.iter().any(|p| p.ports().any(|p| p.name.as_ref() == Some(name))) {
-            continue;
-        }
-        let known: BTreeSet<&str> = pods.iter().flat_map(|p| p.ports()).filter_map(|p| p.name.as_deref()).collect();
-        let help = match did_you_mean(name, known) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => "give a port of the pods this name, or write its number".to_owned(),
-        };
-        problems.push(
-            Problem::warning(codes::SERVICE_NO_PODS, format!("service {key}: no port of its pods is called `{name}`"))
-                .at(written.place(&format!("spec.ports[{n}].targetPort")), "leads nowhere")
-                .help(help),
-        );
+/// What hints want to know of a pod.
+fn behind(pod: &Pod) -> Behind<'_> {
+    Behind {
+        namespace: pod.id.namespace.as_str(),
+        name: pod.id.name.as_str(),
+        labels: &pod.labels,
+        ports: pod.ports().map(|p| (p.name.as_deref(), p.number, p.protocol.to_string())).collect(),
+        only_these: pod.containers.iter().all(|c| c.run == Run::Echo),
     }
 }
 
 /// A field that the API server refuses, at its place.
-fn told<T>(code: codes::Code, fault: &FieldError, written: &Written<T>) -> Problem {
-    use crate::objects::field::Fault;
+pub(super) fn told<T>(code: codes::Code, fault: &FieldError, written: &Written<T>) -> Problem {
     let help = match &fault.fault {
         Fault::Required => format!("add `{}`", last_step(&fault.path)),
         Fault::Forbidden => format!("take `{}` out", last_step(&fault.path)),
@@ -245,6 +210,9 @@ fn remedy(fault: &FieldError) -> String {
     }
     let step = last_step(&fault.path).split('[').next().unwrap_or_default();
     match step {
+        "clusterIP" if matches!(&fault.fault, Fault::Invalid(value) if value.eq_ignore_ascii_case("\"none\"")) => {
+            "write `None`, with a capital N, for a service without an address".to_owned()
+        }
         "name" | "namespace" | "hostname" => "such as `tea-svc`: small letters, digits and dashes".to_owned(),
         "externalIPs" => "write an address that routers can send to a host of the lab".to_owned(),
         "addresses" | "ip" | "clusterIP" => "write an address such as 10.96.1.2".to_owned(),

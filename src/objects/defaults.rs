@@ -1,13 +1,16 @@
 //! What the API server writes into a service where nothing is written
-//! (`pkg/apis/core/v1/defaults.go`).
+//! (`pkg/apis/core/v1/defaults.go`), into a secret (`pkg/registry/core/secret`), and into an
+//! ingress (`plugin/pkg/admission/network/defaultingressclass`).
 
 use k8s_openapi::api::core::v1::{ClientIPConfig, SessionAffinityConfig};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{Service, ServiceSpec, headless};
+use super::{ByteString, Ingress, Secret, Service, ServiceSpec, headless};
 
 /// Three hours: how long a client stays with its pod under sessionAffinity ClientIP.
 const AFFINITY_SECONDS: i32 = 10_800;
+/// The annotation that named an ingress' class before there was a field for it.
+const INGRESS_CLASS: &str = "kubernetes.io/ingress.class";
 
 /// Fill in what a service leaves out.
 pub fn service(service: &mut Service) {
@@ -58,6 +61,33 @@ fn ports(spec: &mut ServiceSpec) {
             port.target_port = Some(IntOrString::Int(port.port));
         }
     }
+}
+
+/// Fill in what an ingress leaves out: its namespace, and the class that is the default one.
+pub fn ingress(ingress: &mut Ingress, default_class: Option<&str>) {
+    let namespace = ingress.metadata.namespace.get_or_insert_default();
+    if namespace.is_empty() {
+        *namespace = "default".to_owned();
+    }
+    let annotated = ingress.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(INGRESS_CLASS));
+    let class = &mut ingress.spec.get_or_insert_default().ingress_class_name;
+    if class.is_none() && !annotated {
+        *class = default_class.map(str::to_owned);
+    }
+}
+
+/// Work `stringData` into `data`, where it wins, as the API server does it, and fill in the type.
+pub fn secret(secret: &mut Secret) {
+    let namespace = secret.metadata.namespace.get_or_insert_default();
+    if namespace.is_empty() {
+        *namespace = "default".to_owned();
+    }
+    let texts = secret.string_data.take().into_iter().flatten();
+    let texts: Vec<_> = texts.map(|(key, text)| (key, ByteString(text.into_bytes()))).collect();
+    if !texts.is_empty() {
+        secret.data.get_or_insert_default().extend(texts);
+    }
+    set(&mut secret.type_, "Opaque");
 }
 
 fn set(field: &mut Option<String>, value: &str) {

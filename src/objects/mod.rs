@@ -1,5 +1,5 @@
-//! The Kubernetes objects that a lab acts on: services, endpoint slices, pods, deployments and
-//! namespaces, as the API of Kubernetes 1.36 has them.
+//! The Kubernetes objects that a lab acts on: services, endpoint slices, ingresses, secrets,
+//! pods, deployments and namespaces, as the API of Kubernetes 1.36 has them.
 //!
 //! The types are `k8s-openapi`'s, which are generated from Kubernetes' own description, so a
 //! manifest, the control socket's answers and what kube-proxy and the DNS server read are one form.
@@ -10,12 +10,18 @@ pub mod allocate;
 pub mod balancers;
 pub mod defaults;
 pub mod field;
+pub mod hints;
 pub mod ingress;
 pub mod slices;
 pub mod validate;
 
-pub use k8s_openapi::api::core::v1::{Endpoints, Namespace, Pod, Service, ServicePort, ServiceSpec};
+pub use k8s_openapi::ByteString;
+pub use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Pod, Secret, Service, ServicePort, ServiceSpec};
 pub use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+pub use k8s_openapi::api::networking::v1::{
+    HTTPIngressPath, Ingress, IngressBackend, IngressClass, IngressClassSpec, IngressRule, IngressServiceBackend,
+    IngressSpec, IngressTLS, ServiceBackendPort,
+};
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// An object's name within its namespace.

@@ -10,6 +10,12 @@
 //! each connection keeps to one; kube-proxy's rules on the host take them, and the host answers
 //! the client directly.
 //!
+//! Session affinity: one that translates remembers each client's host as kube-proxy remembers its pod, by
+//! a list of the match `recent`, for the service's time. One that routes cannot remember: the router then
+//! chooses next hops by source and destination alone ([`keeps_sources`]), which keeps a client at a host
+//! while the set of hosts stays the same, for every routed address of the lab and without regard to time.
+//! The pod is then kept by the host's own rules.
+//!
 //! An address that leads nowhere is unreachable by itself: the router has no default route.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +28,7 @@ use crate::objects::{ObjectKey, Service, balancers};
 use super::proxy::chain::hash;
 use super::proxy::service::{Protocol, ServicePort, map};
 use super::proxy::{Family, canonical};
-use super::rules::Rules;
+use super::rules::{Rules, Table};
 use super::types::{NextHop, Plan, Route};
 use super::underlay::bridge_name;
 use crate::lab::names::NsName;
@@ -31,6 +37,8 @@ use crate::lab::names::NsName;
 const SERVICES: &str = "LB-SERVICES";
 /// In the mangle table, before any translation: who may not come.
 const FIREWALL: &str = "LB-FIREWALL";
+/// In the nat table: who must send answers back to the router.
+const POSTROUTING: &str = "LB-POSTROUTING";
 /// In the filter table: what may be routed to hosts, who would send anything else back.
 const FORWARD: &str = "LB-FORWARD";
 
@@ -75,6 +83,27 @@ fn port_to_check(service: &Service) -> Option<u16> {
     spec.health_check_node_port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0)
 }
 
+/// Whether a service has its client's affinity kept by a load balancer that routes. See the module.
+pub fn keeps_sources(lab: &Lab) -> bool {
+    let routed = |service: &&Service| {
+        balancers::address(service).is_some_and(|ip| {
+            let ports = map([*service], Family::of(&ip));
+            !translates(service, &ports) && ports.iter().any(|p| p.affinity.is_some())
+        })
+    };
+    lab.services.iter().any(|s| routed(&s))
+}
+
+/// Whether packets are translated to NodePorts, and not routed.
+fn translates(service: &Service, ports: &[ServicePort]) -> bool {
+    port_to_check(service).is_none() && ports.iter().all(|p| p.node_port.is_some())
+}
+
+/// Whether a chain of the router is one of the load balancers' by its name.
+pub fn is_own(chain: &str) -> bool {
+    chain.starts_with("LB-")
+}
+
 /// One load balancer.
 struct Balancer<'l> {
     address: IpAddr,
@@ -95,13 +124,15 @@ pub fn plan(lab: &Lab, healthy: impl Fn(&ObjectKey, &HostName) -> bool) -> Balan
         let checked = port_to_check(service).is_some();
         let hosts = lab.hosts.iter().filter(|h| !checked || healthy(&key, &h.name)).collect();
         let ports = map([service], Family::of(&address));
-        let translates = !checked && ports.iter().all(|p| p.node_port.is_some());
+        let translates = translates(service, &ports);
         all.add(lab, &Balancer { address, ports, hosts, translates });
     }
     all.link(&format!("-d {pool}"));
     if all.rules.tables.iter().any(|t| t.name == "nat") {
         let translated = format!("-m conntrack --ctstate DNAT --ctorigdst {pool} -j MASQUERADE");
-        all.rules.table("nat").chain("POSTROUTING").add(translated);
+        let nat = all.rules.table("nat");
+        nat.chain("POSTROUTING").add(format!("-j {POSTROUTING}"));
+        nat.chain(POSTROUTING).add(translated);
     }
     all.rules.sort();
     all
@@ -173,13 +204,30 @@ impl Balancer<'_> {
             let protocol = port.name.protocol.name();
             let own = format!("LB-{}", hash(&[&port.name.to_string(), protocol]));
             rules.table("nat").chain(SERVICES).add(format!("{} -j {own}", self.matched(port)));
-            for (n, host) in self.hosts.iter().enumerate() {
-                let left = self.hosts.len() - n;
-                let odds = canonical::odds(left).map(|o| format!("-m statistic --mode random --probability {o} "));
-                let odds = odds.unwrap_or_default();
-                let to = SocketAddr::new(host.ip(), node_port);
-                rules.table("nat").chain(&own).add(format!("-p {protocol} {odds}-j DNAT --to-destination {to}"));
-            }
+            self.spread(rules.table("nat"), &own, (port, node_port));
+        }
+    }
+
+    /// A port's own chain: first the clients that have a host, then by chance, with even odds.
+    fn spread(&self, nat: &mut Table, own: &str, (port, node_port): (&ServicePort, u16)) {
+        let protocol = port.name.protocol.name();
+        let targets: Vec<SocketAddr> = self.hosts.iter().map(|host| SocketAddr::new(host.ip(), node_port)).collect();
+        let host_chain = |to: &SocketAddr| format!("LB-{}", hash(&[&port.name.to_string(), protocol, &to.to_string()]));
+        let canonical = |rule: String| canonical::canonical(&rule, Family::of(&self.address));
+        for (to, seconds) in targets.iter().filter_map(|to| Some((to, port.affinity?))) {
+            let host = host_chain(to);
+            let again = format!("-m recent --name {host} --rcheck --seconds {seconds} --reap -j {host}");
+            nat.chain(own).add(canonical(again));
+            let remember = format!("-p {protocol} -m recent --name {host} --set -j DNAT --to-destination {to}");
+            nat.chain(&host).add(canonical(remember));
+        }
+        for (left, to) in (1..=targets.len()).rev().zip(&targets) {
+            let odds = canonical::odds(left).map(|o| format!("-m statistic --mode random --probability {o} "));
+            let odds = odds.unwrap_or_default();
+            nat.chain(own).add(match port.affinity {
+                Some(_) => format!("{odds}-j {}", host_chain(to)),
+                None => format!("-p {protocol} {odds}-j DNAT --to-destination {to}"),
+            });
         }
     }
 
@@ -215,102 +263,21 @@ pub fn over(lab: &Lab, dst: ipnet::IpNet, hosts: &[&Host]) -> Option<Route> {
 pub fn add(plan: &mut Plan, balancers: &Balancers) {
     let Some(router) = plan.namespaces.iter_mut().find(|n| n.ns == NsName::Router) else { return };
     router.routes.extend(balancers.routes.iter().cloned());
+    router.rules = planned(&router.rules, balancers);
+}
+
+/// All rules of the router: those without load balancers, and theirs. Their jumps come to the top of the
+/// built-in chains, where they are also put back.
+pub fn planned(bare: &Rules, balancers: &Balancers) -> Rules {
+    let mut rules = bare.clone();
     for table in &balancers.rules.tables {
         for chain in &table.chains {
-            router.rules.table(&table.name).chain(&chain.name).rules.extend(chain.rules.iter().cloned());
+            rules.table(&table.name).chain(&chain.name).rules.splice(0..0, chain.rules.iter().cloned());
         }
     }
-    router.rules.sort();
+    rules.sort();
+    rules
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::lab;
-    use crate::spec::load::{Text, decode_text};
-
-    fn lab(services: &str) -> Lab {
-        let text = format!(
-            "networks: {{ rack1: {{}}, rack2: {{}} }}\nhosts: {{ node1: {{ network: rack1 }}, node2: {{ network: rack1 }}, \
-             node3: {{ network: rack2 }} }}\npods: {{ tea: {{ labels: {{ app: tea }} }} }}\nservices: {services}\n"
-        );
-        let mut loaded = decode_text(&Text { text, default_name: "lab".to_owned(), ..Text::default() });
-        let mut problems = std::mem::take(&mut loaded.problems);
-        lab::resolve(&loaded, None, &mut problems).unwrap_or_else(|| panic!("{problems:#?}"))
-    }
-
-    fn tea(more: &str) -> Lab {
-        lab(&format!("{{ tea: {{ type: LoadBalancer, selector: {{ app: tea }}, ports: [{{ port: 80 }}]{more} }} }}"))
-    }
-
-    const LOCAL: &str = ", externalTrafficPolicy: Local, healthCheckNodePort: 31000";
-
-    #[test]
-    fn under_policy_cluster_every_host_has_even_odds_and_the_routers_address_is_put_on() {
-        let made = plan(&tea(""), |_, _| false);
-        let lines = made.rules.lines();
-        let odds: Vec<&str> = lines.iter().filter_map(|l| l.split("--probability ").nth(1)).collect();
-        assert_eq!(odds.len(), 2, "{lines:#?}");
-        assert!(odds[0].starts_with("0.33333333349 ") && odds[1].starts_with("0.50000000000 "), "{odds:?}");
-        let to: Vec<&str> = lines.iter().filter_map(|l| l.split("--to-destination ").nth(1)).collect();
-        assert_eq!(to, ["192.168.1.11:30086", "192.168.1.12:30086", "192.168.2.11:30086"]);
-        assert!(lines.iter().any(|l| l.contains("POSTROUTING") && l.ends_with("-j MASQUERADE")), "{lines:#?}");
-        assert_eq!(made.routes, []);
-    }
-
-    #[test]
-    fn under_policy_local_the_healthy_hosts_are_next_hops_and_nothing_is_translated() {
-        let lab = tea(LOCAL);
-        let asked: Vec<String> = checks(&lab).iter().map(|c| c.at.to_string()).collect();
-        assert_eq!(asked, ["192.168.1.11:31000", "192.168.1.12:31000", "192.168.2.11:31000"]);
-        let made = plan(&lab, |service, host| service.name == "tea" && host.as_str() != "node2");
-        let shown: Vec<String> = made.routes.iter().map(ToString::to_string).collect();
-        let both = "198.51.100.1/32 nexthop via 192.168.1.11 dev br-rack1 nexthop via 192.168.2.11 dev br-rack2";
-        assert_eq!(shown, [both]);
-        assert!(made.rules.tables.iter().all(|t| t.name != "nat"));
-        assert_eq!(plan(&lab, |_, _| false).routes, []);
-    }
-
-    #[test]
-    fn without_node_ports_all_hosts_are_next_hops_whether_or_not_they_have_endpoints() {
-        let lab = tea(", allocateLoadBalancerNodePorts: false");
-        assert_eq!(checks(&lab), []);
-        assert_eq!(plan(&lab, |_, _| false).routes[0].devices().count(), 3);
-    }
-
-    #[test]
-    fn what_is_routed_ends_at_the_router_unless_a_service_has_the_port() {
-        let lines = plan(&tea(LOCAL), |_, _| true).rules.lines();
-        let forward: Vec<&String> = lines.iter().filter(|l| l.contains("-A LB-FORWARD")).collect();
-        assert!(forward[0].contains("-d 198.51.100.1/32 -p tcp") && forward[0].ends_with("--dport 80 -j ACCEPT"));
-        assert!(forward.last().is_some_and(|l| l.contains("-j REJECT")), "{lines:#?}");
-    }
-
-    #[test]
-    fn source_ranges_come_before_everything_else() {
-        let lines = plan(&tea(", loadBalancerSourceRanges: [10.0.0.0/8, 0.0.0.0/0]"), |_, _| true).rules.lines();
-        let wall: Vec<&String> = lines.iter().filter(|l| l.contains("-t mangle -A LB-FIREWALL")).collect();
-        assert_eq!(wall.len(), 3, "{lines:#?}");
-        assert!(wall[0].contains("-s 10.0.0.0/8 -d 198.51.100.1/32") && wall[0].ends_with("-j ACCEPT"));
-        assert!(!wall[1].contains("-s ") && wall[2].ends_with("-j DROP"));
-    }
-
-    #[test]
-    fn a_lab_without_load_balancers_has_nothing_at_the_router() {
-        let lab = lab("{ tea: { selector: { app: tea }, ports: [{ port: 80 }] } }");
-        assert_eq!(plan(&lab, |_, _| true), Balancers::default());
-    }
-
-    #[test]
-    fn a_udp_flow_is_stale_when_its_host_is_gone() {
-        let udp = |ports: &str| {
-            lab(&format!("{{ dns: {{ type: LoadBalancer, selector: {{ app: tea }}, ports: [{ports}] }} }}"))
-        };
-        let old = plan(&udp("{ port: 53, protocol: UDP, nodePort: 30053 }"), |_, _| true);
-        let new = plan(&udp("{ port: 53, protocol: UDP, nodePort: 30054 }"), |_, _| true);
-        let at = |text: &str| text.parse().expect("an address and a port");
-        let (to, by) = (at("198.51.100.1:53"), at("192.168.1.11:30053"));
-        assert!(new.is_stale(&old, to, by) && !old.is_stale(&old, to, by));
-        assert!(!new.is_stale(&old, at("192.168.1.12:53"), by), "somebody else's flow");
-    }
-}
+mod tests;

@@ -3,12 +3,14 @@
 
 use ipnet::IpNet;
 
+use crate::lab::ingress::IngressLayer;
 use crate::lab::names::{IfName, NsName};
-use crate::lab::{Dns, Host, Lab, Pod, Run};
+use crate::lab::{Container, Dns, Host, Lab, Pod, Run};
+use crate::spec::types::RestartPolicy;
 
 use super::flannel;
 use super::machine::{self, listeners, mac, pod_files};
-use super::types::{Address, DnsServer, Link, LinkKind, NsPlan, Program, Route};
+use super::types::{Address, DnsServer, Link, LinkKind, NsPlan, Program, Role, Route};
 use super::underlay::{ETH0, default_route};
 
 /// Device indices on a host: `eth0` 2, flannel's device 3, `cni0` 4, pods' veths from here on, each
@@ -71,6 +73,16 @@ fn dns_server(lab: &Lab, dns: &Dns, pod: &Pod) -> DnsServer {
     DnsServer { ip: pod.ip(), domain: lab.cluster.domain.clone(), pods: dns.pods, records: dns.records.clone() }
 }
 
+fn ingress_controller(layer: &IngressLayer, container: &Container) -> Program {
+    Program {
+        name: container.name.clone(),
+        command: Vec::new(),
+        env: Vec::new(),
+        restart_policy: RestartPolicy::Always,
+        role: Some(Role::Ingress(layer.controller.driver.clone())),
+    }
+}
+
 /// A pod's namespace.
 pub fn pod(lab: &Lab, pod: &Pod) -> NsPlan {
     let ns_name: NsName = pod.ns();
@@ -104,11 +116,14 @@ pub fn pod(lab: &Lab, pod: &Pod) -> NsPlan {
         match &container.run {
             Run::Echo => ns.listeners.extend(listeners(&container.ports, Some(host), pod.ip())),
             Run::Dns => ns.dns = lab.dns.as_ref().map(|dns| dns_server(lab, dns, pod)),
+            // The daemon starts it, as it alone knows what the controller must do.
+            Run::Ingress => ns.programs.extend(lab.ingress.as_ref().map(|layer| ingress_controller(layer, container))),
             Run::Program { command, env } => ns.programs.push(Program {
                 name: container.name.clone(),
                 command: command.clone(),
                 env: env.clone(),
                 restart_policy: pod.restart_policy,
+                role: None,
             }),
         }
     }

@@ -69,12 +69,18 @@ pub fn hostname(files: &[File]) -> Option<&str> {
 const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
 
 /// Hosts, clients and the router know each other by name, as machines with a DNS of their own do.
+/// Clients also know the names that ingresses have, as a public DNS would tell them.
 pub fn machine_files(lab: &Lab, ns: &NsName) -> Vec<File> {
     let mut hosts = LOCALHOST.to_owned();
     let known = lab.hosts.iter().map(|h| (h.ip(), h.name.as_str()));
     let known = known.chain(lab.clients.iter().map(|c| (c.ip(), c.name.as_str())));
     for (ip, name) in known {
         let _ = writeln!(hosts, "{ip}\t{name}");
+    }
+    if let (NsName::Client(_), Some(ingress)) = (ns, lab.ingress_address()) {
+        for name in lab.ingress_hosts() {
+            let _ = writeln!(hosts, "{}\t{name}", ingress.ip);
+        }
     }
     files(ns.hostname(), hosts, "# no DNS server is known here\n".to_owned())
 }

@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::diff::{Op, Step};
 use super::rules::Rules;
-use super::types::{Address, FdbEntry, Flanneld, Link, LinkKind, Listener, Neighbour, Program, Route};
+use super::types::{Address, FdbEntry, Flanneld, Link, LinkKind, Listener, Neighbour, Program, Role, Route};
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -165,6 +165,10 @@ impl fmt::Display for Listener {
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.name, self.command.join(" "))
+        match &self.role {
+            // Its command is labctl's own affair.
+            Some(Role::Ingress(driver)) => write!(f, "{}: the ingress controller ({driver})", self.name),
+            None => write!(f, "{}: {}", self.name, self.command.join(" ")),
+        }
     }
 }

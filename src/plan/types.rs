@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::Serialize;
 
+use crate::lab::ingress::Driver;
 use crate::lab::names::{HostName, IfName, NsName};
 use crate::spec::types::{EnvVar, RestartPolicy};
 use crate::spec::value::Protocol;
@@ -164,8 +165,8 @@ pub struct Route {
     pub dev: IfName,
     /// Take `via` for a neighbour although no address of ours says so.
     pub onlink: bool,
-    /// Further next hops; each connection takes one of all, by the hash of its addresses and ports
-    /// (`fib_multipath_hash_policy`).
+    /// Further next hops; each connection takes one of all, by the hash of its addresses and ports, or
+    /// of its addresses alone (`fib_multipath_hash_policy`).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<NextHop>,
 }
@@ -265,4 +266,15 @@ pub struct Program {
     pub command: Vec<String>,
     pub env: Vec<EnvVar>,
     pub restart_policy: RestartPolicy,
+    /// What the program is, where it is one of labctl's own; then it has no command here.
+    pub role: Option<Role>,
+}
+
+/// What a program of labctl's own is for. What it needs to know changes more often than a plan and
+/// is told while it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Role {
+    /// The ingress controller.
+    Ingress(Driver),
 }

@@ -23,7 +23,7 @@ pub fn router(lab: &Lab) -> NsPlan {
     let mut ns = NsPlan::new(NsName::Router);
     ns.sysctls = machine::sysctls(true);
     ns.sysctls.push(bridge_netfilter(false));
-    ns.sysctls.extend(routing());
+    ns.sysctls.extend(routing(lab));
     for network in &lab.networks {
         let bridge = bridge_name(network);
         ns.addresses.push(Address { dev: bridge.clone(), net: network.gateway, broadcast: true, connected: true });
@@ -54,13 +54,24 @@ pub fn router(lab: &Lab) -> NsPlan {
     ns
 }
 
+/// Addresses, protocol and ports, as bits of `fib_multipath_hash_fields`.
+const FLOW: &str = "55";
+
 /// Which of several next hops a packet takes is decided by addresses and ports, so that connections are
-/// spread. And the router tells nobody of a shorter way: who had once learnt that a load balancer's
+/// spread, or by addresses alone where a service wants its clients kept. The kernel's policy 1 would take the
+/// hash that the sender's socket has put on the packet, as this router is on the sender's own machine: that
+/// is another one for each socket, and after a retransmission (`sk_rethink_txhash`), so a connection would
+/// change its host in the middle. Policy 3 looks at the packet itself.
+///
+/// And the router tells nobody of a shorter way: who had once learnt that a load balancer's
 /// address is behind one host would go on sending there when its pods are elsewhere.
-fn routing() -> Vec<Sysctl> {
+fn routing(lab: &Lab) -> Vec<Sysctl> {
     let set = |key: &str, value: &str| Sysctl { key: key.to_owned(), value: value.to_owned(), optional: false };
+    let by = if balancers::keeps_sources(lab) { "0" } else { "3" };
     vec![
-        Sysctl { optional: true, ..set("net/ipv4/fib_multipath_hash_policy", "1") },
+        // Kernels before 5.14 choose by addresses alone.
+        Sysctl { optional: true, ..set("net/ipv4/fib_multipath_hash_fields", FLOW) },
+        Sysctl { optional: true, ..set("net/ipv4/fib_multipath_hash_policy", by) },
         set("net/ipv4/conf/all/send_redirects", "0"),
         set("net/ipv4/conf/default/send_redirects", "0"),
     ]

@@ -99,7 +99,9 @@ impl<'a> Tally<'a> {
     /// The address that was tried and the details of the deciding try.
     pub fn into_seen(self) -> (Option<String>, Details) {
         let distribution = if self.tries > 1 { self.by } else { BTreeMap::new() };
-        (self.seen.tried, Details { distribution, ..self.seen.details })
+        let expected_shares = self.expect.distribution.clone().unwrap_or_default();
+        let tolerance = (!expected_shares.is_empty()).then_some(self.expect.tolerance);
+        (self.seen.tried, Details { distribution, expected_shares, tolerance, ..self.seen.details })
     }
 }
 

@@ -29,18 +29,23 @@ pub async fn resolve(asking: &Asking<'_>, target: &Target) -> Result<IpAddr, Fai
             let known = asking.field.lab.service(key).and_then(|s| by_books(s, from_outside));
             known.ok_or_else(|| Failure::new(FailureName::Name, format!("the service {key} has no address")))
         }
-        Target::Name(name) => match machine(&asking.field.lab, name) {
+        Target::Name(name) => match by_hosts_file(&asking.field.lab, asking.from, name) {
             Some(ip) => Ok(ip),
             None => by_dns(asking, name).await,
         },
     }
 }
 
-/// Hosts and clients are in every machine's /etc/hosts.
-fn machine(lab: &Lab, name: &str) -> Option<IpAddr> {
+/// Hosts and clients are in every machine's /etc/hosts, the hosts of ingresses in that of clients.
+fn by_hosts_file(lab: &Lab, from: &NsName, name: &str) -> Option<IpAddr> {
     let name = name.trim_end_matches('.');
     let host = lab.hosts.iter().find(|h| h.name.as_str() == name).map(|h| h.ip());
-    host.or_else(|| lab.clients.iter().find(|c| c.name.as_str() == name).map(|c| c.ip()))
+    let client = || lab.clients.iter().find(|c| c.name.as_str() == name).map(|c| c.ip());
+    let ingress = || match from {
+        NsName::Client(_) if lab.ingress_hosts().contains(name) => lab.ingress_address().map(|at| at.ip),
+        _ => None,
+    };
+    host.or_else(client).or_else(ingress)
 }
 
 /// A service's address for a machine without DNS: outside the cluster its load balancer's, where it
@@ -115,7 +120,7 @@ mod tests {
     fn a_host_is_known_without_dns() {
         let lab = lab();
         let host = lab.find("node1").expect("the host");
-        assert_eq!(machine(&lab, "node1."), lab.address_of(&host));
-        assert_eq!(machine(&lab, "node2"), None);
+        assert_eq!(by_hosts_file(&lab, &host, "node1."), lab.address_of(&host));
+        assert_eq!(by_hosts_file(&lab, &host, "node2"), None);
     }
 }

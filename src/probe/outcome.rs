@@ -129,6 +129,12 @@ pub struct Details {
     /// How many answers each one gave, where several were asked for.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub distribution: BTreeMap<String, u64>,
+    /// The share of them that was expected of each name or pattern, 0 to 1.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub expected_shares: BTreeMap<String, f64>,
+    /// How far off each of these shares may be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tolerance: Option<f64>,
 }
 
 /// Why a try did not succeed.

@@ -2,9 +2,11 @@
 //! answered. Plain SVG that needs nothing beside it, so that it can stand in a book, a report or a
 //! pull request. Where it is written to is the caller's business.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::outcome::Outcome;
+use crate::lab::names::named;
 
 const WIDTH: u64 = 720;
 /// Where the bars begin, and the length of the longest.
@@ -23,37 +25,104 @@ const WIDEST_NAME: usize = 16;
 /// The picture of `outcome`, or nothing where it was asked only once or nobody answered.
 ///
 /// Each bar bears the name of one who answered, how often, and the share of all answers in per cent.
-/// Bars stand in the order of their names, and the most frequent one has the full length.
+/// Bars stand in the order of their names, and the most frequent one has the full length. Where the probe
+/// expects a share of one, a line marks it, in a shade as wide as its tolerance; one of whom a share is
+/// expected by name has a bar also where it never answered.
 pub fn bars(outcome: &Outcome) -> Option<String> {
-    let counts = &outcome.details.distribution;
-    let most = *counts.values().max()?;
-    let all: u64 = counts.values().sum();
-    let height = TOP + STEP * counts.len() as u64;
+    outcome.details.distribution.values().max().filter(|most| **most > 0)?;
+    let rows = rows(outcome);
+    let expects = rows.iter().any(|row| row.expected.is_some());
+    let ends = |row: &Row| row.share.max(row.expected.map_or(0.0, |[.., to]| to));
+    let scale = Scale(rows.iter().map(ends).fold(0.0, f64::max));
+    let height = TOP + STEP * rows.len() as u64 + if expects { STEP / 2 } else { 0 };
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" \
          viewBox=\"0 0 {WIDTH} {height}\"\n     font-family=\"sans-serif\" font-size=\"14\" fill=\"#222\">\n\
          <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#fff\"/>\n"
     );
     let title = text(&outcome.name, WIDEST_LINE);
+    let all: u64 = rows.iter().map(|row| row.count).sum();
     let asked = format!("{all} answers to {} {}, asked from {}", outcome.kind, outcome.target, outcome.from);
     let asked = text(&asked, WIDEST_LINE);
     // Writing into a string cannot fail.
     let _ = writeln!(svg, "<text x=\"20\" y=\"26\" font-weight=\"bold\">{title}</text>");
     let _ = writeln!(svg, "<text x=\"20\" y=\"48\">{asked}</text>");
-    for (n, (name, count)) in counts.iter().enumerate() {
-        let top = TOP + STEP * n as u64;
-        let line = top + 19;
-        let length = (count * LONGEST / most.max(1)).max(1);
-        let (end, name) = (LEFT - 10, text(name, WIDEST_NAME));
-        let share = *count as f64 * 100.0 / all.max(1) as f64;
-        let _ = writeln!(svg, "<text x=\"{end}\" y=\"{line}\" text-anchor=\"end\">{name}</text>");
-        let _ =
-            writeln!(svg, "<rect x=\"{LEFT}\" y=\"{top}\" width=\"{length}\" height=\"{HEIGHT}\" fill=\"#4a7ebb\"/>");
-        let behind = LEFT + length + 8;
-        let _ = writeln!(svg, "<text x=\"{behind}\" y=\"{line}\">{count} ({share:.1} %)</text>");
+    for (n, row) in rows.iter().enumerate() {
+        row.draw(&mut svg, TOP + STEP * n as u64, &scale);
+    }
+    if expects {
+        let line = height - 12;
+        let what = "The line marks the share that is expected, the shade around it what passes.";
+        let _ = writeln!(svg, "<text x=\"20\" y=\"{line}\">{what}</text>");
     }
     svg.push_str("</svg>\n");
     Some(svg)
+}
+
+/// One who answered, or of whom answers were expected.
+struct Row<'o> {
+    name: &'o str,
+    count: u64,
+    share: f64,
+    /// The share that is expected, and the smallest and the largest that pass.
+    expected: Option<[f64; 3]>,
+}
+
+/// The largest share that is drawn, which has the full length.
+struct Scale(f64);
+
+impl Scale {
+    /// A share's length in pixels.
+    fn length(&self, share: f64) -> u64 {
+        (share * LONGEST as f64 / self.0).round() as u64
+    }
+}
+
+fn rows(outcome: &Outcome) -> Vec<Row<'_>> {
+    let details = &outcome.details;
+    let counts = &details.distribution;
+    let all = counts.values().sum::<u64>().max(1) as f64;
+    let tolerance = details.tolerance.unwrap_or_default();
+    // A share of several together says nothing of each.
+    let is_alone = |pattern: &str| counts.keys().filter(|name| named(pattern, name)).count() == 1;
+    let expected = |name: &str| {
+        let of = details
+            .expected_shares
+            .iter()
+            .find(|(pattern, _)| pattern.as_str() == name || (named(pattern, name) && is_alone(pattern)));
+        of.map(|(_, share)| [*share, (share - tolerance).max(0.0), (share + tolerance).min(1.0)])
+    };
+    let by_name = details.expected_shares.keys().filter(|pattern| !pattern.contains('*'));
+    let names: BTreeSet<&String> = counts.keys().chain(by_name).collect();
+    let row = |name: &'_ String| counts.get(name).copied().unwrap_or_default();
+    names
+        .into_iter()
+        .map(|name| Row { name, count: row(name), share: row(name) as f64 / all, expected: expected(name) })
+        .collect()
+}
+
+impl Row<'_> {
+    fn draw(&self, svg: &mut String, top: u64, scale: &Scale) {
+        let (line, end) = (top + 19, LEFT - 10);
+        let length = scale.length(self.share).max(1);
+        let name = text(self.name, WIDEST_NAME);
+        let _ = writeln!(svg, "<text x=\"{end}\" y=\"{line}\" text-anchor=\"end\">{name}</text>");
+        let _ =
+            writeln!(svg, "<rect x=\"{LEFT}\" y=\"{top}\" width=\"{length}\" height=\"{HEIGHT}\" fill=\"#4a7ebb\"/>");
+        let mut behind = LEFT + length + 8;
+        if let Some(shares) = self.expected {
+            let [share, from, to] = shares.map(|share| scale.length(share));
+            let (x, y, width, height) = (LEFT + from, top - 4, to - from, HEIGHT + 8);
+            let shade = "fill=\"#c4501b\" fill-opacity=\"0.2\"";
+            let _ = writeln!(svg, "<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" {shade}/>");
+            let (at, bottom) = (LEFT + share, y + height);
+            let stroke = "stroke=\"#c4501b\" stroke-width=\"2\"";
+            let _ = writeln!(svg, "<line x1=\"{at}\" y1=\"{y}\" x2=\"{at}\" y2=\"{bottom}\" {stroke}/>");
+            behind = behind.max(x + width + 8);
+        }
+        let (count, share) = (self.count, self.share * 100.0);
+        let _ = writeln!(svg, "<text x=\"{behind}\" y=\"{line}\">{count} ({share:.1} %)</text>");
+    }
 }
 
 /// Text of at most `most` letters as XML takes it. XML has no control characters at all.
@@ -121,6 +190,27 @@ mod tests {
             svg.contains("50 (33.3 %)") && svg.contains("150 answers to tcp tea-svc:80, asked from shell"),
             "{svg}"
         );
+    }
+
+    #[test]
+    fn an_expected_share_is_marked_with_its_tolerance() {
+        let mut spread = outcome("spread", &[("tea-1", 50), ("tea-2", 150)]);
+        let shares = [("tea-1", 0.5), ("tea-2", 0.5), ("tea-3", 0.0), ("coffee-*", 0.0)];
+        spread.details.expected_shares = shares.map(|(name, share)| (name.to_owned(), share)).into();
+        spread.details.tolerance = Some(0.1);
+        let svg = bars(&spread).expect("a picture");
+        let of = |what: &str, nth: usize| -> Vec<&str> {
+            svg.lines().filter(|l| l.contains(what)).filter_map(|l| l.split('"').nth(nth)).collect()
+        };
+        // Three quarters have 400 pixels.
+        assert_eq!(of("#4a7ebb", 5), ["133", "400", "1"], "{svg}");
+        assert_eq!(of("<line", 1), ["417", "417", "150"], "{svg}");
+        assert_eq!(
+            (of("fill-opacity", 1), of("fill-opacity", 5)),
+            (vec!["363", "363", "150"], vec!["107", "107", "53"])
+        );
+        assert!(svg.contains(">0 (0.0 %)</text>") && svg.contains("The line marks"), "{svg}");
+        assert!(!svg.contains("coffee"), "a pattern that nobody fits has no name to be drawn");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! TLS for HTTPS probes. A certificate is checked unless the probe is `insecure`; no authority
-//! is trusted here, so a checked one must fail, as it does for a client that was not given the
+//! TLS for HTTPS probes. A certificate is checked unless the probe is `insecure`. The lab's clients
+//! trust the lab's own authority and nobody else; other machines trust nobody, as a client that was not given the
 //! cluster's authority.
 
 use std::net::SocketAddr;
@@ -26,7 +26,8 @@ pub(super) async fn agree(
     (host, insecure): (&str, bool),
 ) -> Result<TlsStream<TcpStream>, Failure> {
     let tls = |why: &dyn std::fmt::Display| Failure::new(FailureName::Tls, format!("no TLS with {to}: {why}"));
-    let config = config(insecure).map_err(|e| Failure::unasked(format!("TLS: {e}")))?;
+    let trusted = (!insecure).then(|| asking.field.trusted_by(asking.from));
+    let config = config(trusted).map_err(|e| Failure::unasked(format!("TLS: {e}")))?;
     let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let name = ServerName::try_from(bare).map_err(|e| tls(&e))?;
     let handshake = TlsConnector::from(Arc::new(config)).connect(name, stream);
@@ -41,14 +42,16 @@ pub(super) async fn agree(
     })
 }
 
-/// The settings of a client that trusts nobody, or with `insecure` everybody.
-pub fn config(insecure: bool) -> Result<ClientConfig, rustls::Error> {
+/// The settings of a client that trusts these authorities, or where none are given everybody.
+pub fn config(trusted: Option<Arc<RootCertStore>>) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
-    Ok(if insecure {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))).with_no_client_auth()
-    } else {
-        builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
+    Ok(match trusted {
+        Some(roots) => builder.with_root_certificates(roots).with_no_client_auth(),
+        None => {
+            let any = Arc::new(AnyCertificate(provider));
+            builder.dangerous().with_custom_certificate_verifier(any).with_no_client_auth()
+        }
     })
 }
 

@@ -67,7 +67,8 @@ fn what(input: &Input) -> Result<What, Box<Problem>> {
         if !is_manifest(&text.text) {
             return read(input).map(What::Lab);
         }
-        return Ok(What::Manifests(vec![Manifest { asked: None, name: text.name, text: Ok(text.text) }]));
+        let manifest = Manifest { asked: None, name: text.name, text: Ok(text.text), namespace: None };
+        return Ok(What::Manifests(vec![manifest]));
     }
     // Standard input can be read only once; a manifest there comes back as a bare lab with it.
     let mut text = read(input)?;

@@ -4,6 +4,9 @@
 //! a lab is always decoded from its text alone, and there stays one way to change it. Replaying an
 //! edit must not fail: one that finds nothing to change does nothing, and whether there was something
 //! is asked before, of the running lab.
+//!
+//! A lab may be changed every minute of its life, so its edits must not grow with every change: [`push`]
+//! leaves out what a new edit makes superfluous, and replaying tells which ones did something at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,8 +21,14 @@ use super::types::{DeploymentSpec, PodSpec};
 use crate::diag::Problems;
 use crate::objects::{ObjectKey, ObjectMeta};
 
+mod replay;
+
+pub(super) use self::replay::make_all;
+
 /// The DNS server's deployment, which every lab with services has without writing it.
 const DNS: (&str, &str) = ("kube-system", "coredns");
+/// That of the ingress controller, which every lab with an ingress has.
+const INGRESS: (&str, &str) = ("ingress", "ingress-controller");
 
 /// One change to a lab's objects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +43,12 @@ pub enum Edit {
     },
     /// A deployment's pod that has been told to end, and no longer counts as one of its replicas.
     Replace(ObjectKey),
+    /// Numbers of a deployment's pods that were deleted, first and last of each row: what the deletions
+    /// of its pods come to, however many they were.
+    Gone {
+        deployment: ObjectKey,
+        numbers: Vec<(u32, u32)>,
+    },
 }
 
 /// A kind of object that can be applied and deleted.
@@ -45,6 +60,10 @@ pub enum ObjectKind {
     Service,
     EndpointSlice,
     Endpoints,
+    Ingress,
+    IngressClass,
+    Secret,
+    ConfigMap,
     Namespace,
 }
 
@@ -57,9 +76,20 @@ impl ObjectKind {
             "service" | "services" | "svc" => ObjectKind::Service,
             "endpointslice" | "endpointslices" | "endpointslice.discovery.k8s.io" => ObjectKind::EndpointSlice,
             "endpoints" | "endpoint" | "ep" => ObjectKind::Endpoints,
+            "ingress" | "ingresses" | "ing" | "ingress.networking.k8s.io" | "ingresses.networking.k8s.io" => {
+                ObjectKind::Ingress
+            }
+            "ingressclass" | "ingressclasses" | "ingressclass.networking.k8s.io" => ObjectKind::IngressClass,
+            "secret" | "secrets" => ObjectKind::Secret,
+            "configmap" | "configmaps" | "cm" => ObjectKind::ConfigMap,
             "namespace" | "namespaces" | "ns" => ObjectKind::Namespace,
             _ => return None,
         })
+    }
+
+    /// Whether its objects belong to a namespace.
+    pub fn is_namespaced(self) -> bool {
+        !matches!(self, ObjectKind::Namespace | ObjectKind::IngressClass)
     }
 }
 
@@ -72,12 +102,17 @@ impl fmt::Display for ObjectKind {
             ObjectKind::Service => "service",
             ObjectKind::EndpointSlice => "endpointslice.discovery.k8s.io",
             ObjectKind::Endpoints => "endpoints",
+            ObjectKind::Ingress => "ingress.networking.k8s.io",
+            ObjectKind::IngressClass => "ingressclass.networking.k8s.io",
+            ObjectKind::Secret => "secret",
+            ObjectKind::ConfigMap => "configmap",
             ObjectKind::Namespace => "namespace",
         })
     }
 }
 
-/// One object of a lab. A namespace's own key has the namespace `default`.
+/// One object of a lab. The key of what belongs to no namespace, as a namespace itself, has the
+/// namespace `default`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ObjectRef {
     pub kind: ObjectKind,
@@ -108,16 +143,32 @@ impl Replaced {
     }
 
     fn note(&mut self, pod: &ObjectKey, there: bool) {
-        if let Some((owner, number)) = pod.name.rsplit_once('-')
-            && let Ok(number) = number.parse()
-        {
-            self.0.entry(ObjectKey::new(&pod.namespace, owner)).or_default().insert(number, there);
+        if let Some((owner, number)) = owner(pod) {
+            self.0.entry(owner).or_default().insert(number, there);
         }
+    }
+
+    /// The numbers of a deployment's pods that are gone for good, first and last of each row.
+    fn rows(&self, deployment: &ObjectKey) -> Vec<(u32, u32)> {
+        let mut rows: Vec<(u32, u32)> = Vec::new();
+        let out = self.0.get(deployment).into_iter().flatten();
+        for number in out.filter(|(_, there)| !**there).map(|(number, _)| *number) {
+            match rows.last_mut() {
+                Some((_, last)) if last.checked_add(1) == Some(number) => *last = number,
+                _ => rows.push((number, number)),
+            }
+        }
+        rows
     }
 }
 
-/// Add an edit to those of a text. What it makes superfluous goes, so that a lab that is changed
-/// every minute does not grow for ever.
+/// The deployment that a pod is of, by its name, and its number there.
+fn owner(pod: &ObjectKey) -> Option<(ObjectKey, u32)> {
+    let (owner, number) = pod.name.rsplit_once('-')?;
+    Some((ObjectKey::new(&pod.namespace, owner), number.parse().ok()?))
+}
+
+/// Add an edit to those of a text. What it makes superfluous goes.
 pub fn push(edits: &mut Vec<Edit>, edit: Edit) {
     edits.retain(|old| match (old, &edit) {
         (Edit::Scale { deployment: old, .. }, Edit::Scale { deployment, .. }) => old != deployment,
@@ -152,7 +203,7 @@ fn drop_hidden(edits: &mut Vec<Edit>) {
                 }
                 later.insert(object.clone());
             }
-            Edit::Scale { .. } | Edit::Replace(_) => {}
+            Edit::Scale { .. } | Edit::Replace(_) | Edit::Gone { .. } => {}
         }
         kept.push(edit);
     }
@@ -162,56 +213,11 @@ fn drop_hidden(edits: &mut Vec<Edit>) {
 
 /// Whether an object is among these, or in a namespace that is deleted.
 fn is_hidden(object: &ObjectRef, later: &BTreeSet<ObjectRef>, gone: &BTreeSet<String>) -> bool {
-    later.contains(object) || (object.kind != ObjectKind::Namespace && gone.contains(&object.key.namespace))
+    later.contains(object) || (object.kind.is_namespaced() && gone.contains(&object.key.namespace))
 }
 
-/// Work an edit into what was loaded.
-pub(super) fn make(edit: &Edit, loaded: &mut Loaded) {
-    match edit {
-        Edit::Apply(manifest) => {
-            let objects = read(manifest, loaded);
-            put_all(&mut loaded.file, objects);
-        }
-        Edit::Delete(object) => delete(&mut loaded.file, object),
-        Edit::Scale { deployment, replicas } => scale(&mut loaded.file, deployment, *replicas),
-        Edit::Replace(pod) => loaded.file.replaced.note(pod, true),
-    }
-}
-
-/// The objects of one manifest. Its text becomes a source, also where it has none, so that sources
-/// have the same numbers wherever the text is decoded.
-fn read(manifest: &Manifest, loaded: &mut Loaded) -> Objects {
-    let mut objects = Objects::default();
-    let text = manifest.text.as_deref().unwrap_or_default();
-    let source = loaded.sources.add(&manifest.name, text);
-    manifest::read(text, source, &mut objects, &mut loaded.problems);
-    if let Err(problem) = &manifest.text {
-        loaded.problems.push(problem.clone());
-    }
-    objects
-}
-
-fn put_all(file: &mut LabFile, new: Objects) {
-    put(&mut file.objects.services, new.services, |s| ObjectKey::of(&s.object.metadata));
-    put(&mut file.objects.slices, new.slices, |s| ObjectKey::of(&s.object.metadata));
-    put(&mut file.objects.endpoints, new.endpoints, |s| ObjectKey::of(&s.object.metadata));
-    put(&mut file.objects.namespaces, new.namespaces, |s| namespace_key(&s.object.metadata));
-    put(&mut file.pods.0, new.pods, pod_key);
-    put(&mut file.deployments.0, new.deployments, deployment_key);
-}
-
-/// Each of `new` in the place of its former self, or behind all others.
-fn put<T>(all: &mut Vec<T>, new: Vec<T>, key: impl Fn(&T) -> ObjectKey) {
-    for object in new {
-        let wanted = key(&object);
-        match all.iter().position(|old| key(old) == wanted) {
-            Some(at) => all[at] = object,
-            None => all.push(object),
-        }
-    }
-}
-
-fn namespace_key(meta: &ObjectMeta) -> ObjectKey {
+/// The key of an object that belongs to no namespace.
+fn bare_key(meta: &ObjectMeta) -> ObjectKey {
     ObjectKey::new("default", meta.name.as_deref().unwrap_or_default())
 }
 
@@ -225,49 +231,6 @@ fn pod_key((name, spec): &(At<String>, PodSpec)) -> ObjectKey {
 
 fn deployment_key((name, spec): &(At<String>, DeploymentSpec)) -> ObjectKey {
     key_of(name, spec.namespace.as_ref())
-}
-
-fn delete(file: &mut LabFile, object: &ObjectRef) {
-    let key = &object.key;
-    let other = |meta: &ObjectMeta| ObjectKey::of(meta) != *key;
-    match object.kind {
-        ObjectKind::Service => file.objects.services.retain(|s| other(&s.object.metadata)),
-        ObjectKind::EndpointSlice => file.objects.slices.retain(|s| other(&s.object.metadata)),
-        ObjectKind::Endpoints => file.objects.endpoints.retain(|s| other(&s.object.metadata)),
-        ObjectKind::Namespace => delete_namespace(file, &key.name),
-        ObjectKind::Deployment => {
-            file.deployments.0.retain(|d| deployment_key(d) != *key);
-            file.replaced.0.remove(key);
-        }
-        ObjectKind::Pod => {
-            let before = file.pods.len();
-            file.pods.0.retain(|p| pod_key(p) != *key);
-            if file.pods.len() == before {
-                file.replaced.note(key, false);
-            }
-        }
-    }
-}
-
-/// A namespace goes with all that is in it.
-fn delete_namespace(file: &mut LabFile, name: &str) {
-    let other = |meta: &ObjectMeta| ObjectKey::of(meta).namespace != name;
-    file.objects.namespaces.retain(|n| n.object.metadata.name.as_deref() != Some(name));
-    file.objects.services.retain(|s| other(&s.object.metadata));
-    file.objects.slices.retain(|s| other(&s.object.metadata));
-    file.objects.endpoints.retain(|s| other(&s.object.metadata));
-    file.pods.0.retain(|p| pod_key(p).namespace != name);
-    file.deployments.0.retain(|d| deployment_key(d).namespace != name);
-    file.replaced.0.retain(|deployment, _| deployment.namespace != name);
-}
-
-fn scale(file: &mut LabFile, deployment: &ObjectKey, replicas: u32) {
-    let replicas = Some(At::new(replicas, Default::default()));
-    if let Some((_, spec)) = file.deployments.0.iter_mut().find(|d| deployment_key(d) == *deployment) {
-        spec.replicas = replicas;
-    } else if (deployment.namespace.as_str(), deployment.name.as_str()) == DNS {
-        file.dns.get_or_insert_default().replicas = replicas;
-    }
 }
 
 /// What applying an object did.
@@ -293,7 +256,7 @@ pub fn applied(file: &LabFile, manifest: &Manifest) -> Vec<(ObjectRef, Applied)>
     let new = objects(manifest);
     let mut all = Vec::new();
     compare(&mut all, ObjectKind::Namespace, (&file.objects.namespaces, &new.namespaces), |n| {
-        (namespace_key(&n.object.metadata), &n.object)
+        (bare_key(&n.object.metadata), &n.object)
     });
     compare(&mut all, ObjectKind::Service, (&file.objects.services, &new.services), |s| {
         (ObjectKey::of(&s.object.metadata), &s.object)
@@ -302,6 +265,18 @@ pub fn applied(file: &LabFile, manifest: &Manifest) -> Vec<(ObjectRef, Applied)>
         (ObjectKey::of(&s.object.metadata), &s.object)
     });
     compare(&mut all, ObjectKind::Endpoints, (&file.objects.endpoints, &new.endpoints), |s| {
+        (ObjectKey::of(&s.object.metadata), &s.object)
+    });
+    compare(&mut all, ObjectKind::ConfigMap, (&file.objects.config_maps, &new.config_maps), |s| {
+        (ObjectKey::of(&s.object.metadata), &s.object)
+    });
+    compare(&mut all, ObjectKind::Secret, (&file.objects.secrets, &new.secrets), |s| {
+        (ObjectKey::of(&s.object.metadata), &s.object)
+    });
+    compare(&mut all, ObjectKind::IngressClass, (&file.objects.ingress_classes, &new.ingress_classes), |s| {
+        (bare_key(&s.object.metadata), &s.object)
+    });
+    compare(&mut all, ObjectKind::Ingress, (&file.objects.ingresses, &new.ingresses), |s| {
         (ObjectKey::of(&s.object.metadata), &s.object)
     });
     compare(&mut all, ObjectKind::Pod, (&file.pods.0, &new.pods), |p| (pod_key(p), &p.1));
@@ -314,6 +289,9 @@ fn objects(manifest: &Manifest) -> Objects {
     let mut found = Objects::default();
     let text = manifest.text.as_deref().unwrap_or_default();
     manifest::read(text, 0, &mut found, &mut Problems::default());
+    if let Some(namespace) = &manifest.namespace {
+        found.put_into(namespace, &mut Problems::default());
+    }
     found
 }
 

@@ -39,12 +39,15 @@ pub struct Text {
     /// The files that its `manifests` name, and those given beside it.
     #[serde(default)]
     pub manifests: Vec<Manifest>,
+    /// The file that `cluster.ingress.controller.template` names.
+    #[serde(default)]
+    pub template: Option<Manifest>,
     /// What was done to the running lab since, by `apply`, `delete` and `scale`.
     #[serde(default)]
     pub edits: Vec<Edit>,
 }
 
-/// A text with Kubernetes manifests.
+/// A text with Kubernetes manifests, or another one that a lab file names.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Manifest {
     /// The words of `manifests` that led to it; nothing where it was given beside the lab file.
@@ -53,6 +56,10 @@ pub struct Manifest {
     pub name: String,
     /// The text, or why it cannot be read.
     pub text: Result<String, Problem>,
+    /// The namespace of objects that name none; `default` where this is left out. Those that do must
+    /// name this one.
+    #[serde(default)]
+    pub namespace: Option<String>,
 }
 
 /// A lab file that was read and decoded as far as it could be.
@@ -63,6 +70,10 @@ pub struct Loaded {
     pub problems: Problems,
     /// The lab's name where the file gives none.
     pub default_name: String,
+    /// Whether objects were changed beside the file, by `apply`, `delete` or `scale`.
+    pub edited: bool,
+    /// What is left of the text's edits without those that did nothing.
+    pub edits: Vec<Edit>,
 }
 
 /// Read `input` and decode it. Problems are in the result, with what could be read beside them.
@@ -79,7 +90,8 @@ pub fn load(input: &Input) -> Loaded {
 
 /// Decode a text that was read before.
 pub fn decode_text(text: &Text) -> Loaded {
-    let mut loaded = Loaded { default_name: text.default_name.clone(), ..Loaded::default() };
+    let edited = !text.edits.is_empty();
+    let mut loaded = Loaded { default_name: text.default_name.clone(), edited, ..Loaded::default() };
     let source = loaded.sources.add(&text.name, text.text.as_str());
     let mut documents = yaml::read(&text.text, source, &mut loaded.problems);
     if documents.len() > 1 {
@@ -99,16 +111,14 @@ pub fn decode_text(text: &Text) -> Loaded {
         return loaded;
     }
     let document = documents.swap_remove(0);
-    let mut objects = Objects::default();
-    if let Some(services) = document.get("services") {
-        objects.services = manifest::service::of_section(services.clone(), &mut loaded.problems);
-    }
+    let mut objects = Objects::of_sections(&document, &mut loaded.problems);
     let (mut file, damage) = decode::<LabFile>(document, &mut loaded.problems);
     read_manifests(&text.manifests, &file, &mut objects, &mut loaded);
     file.pods.0.append(&mut objects.pods);
     file.deployments.0.append(&mut objects.deployments);
-    loaded.file = LabFile { damage, objects, ..file };
-    text.edits.iter().for_each(|edit| edit::make(edit, &mut loaded));
+    let template = text.template.as_ref().map(|template| template.text.clone());
+    loaded.file = LabFile { damage, objects, template, ..file };
+    loaded.edits = edit::make_all(&text.edits, &mut loaded);
     loaded
 }
 
@@ -144,7 +154,7 @@ const BARE_LAB: &str = "hosts: { node1: {}, node2: {} }\nclients: { laptop: {} }
 pub fn read(input: &Input) -> Result<Text, Box<Problem>> {
     let mut text = read_text(input)?;
     if is_manifest(&text.text) {
-        let manifest = Manifest { asked: None, name: text.name, text: Ok(text.text) };
+        let manifest = Manifest { asked: None, name: text.name, text: Ok(text.text), namespace: None };
         return Ok(bare_lab(text.default_name, vec![manifest]));
     }
     let folder = match input {
@@ -154,7 +164,27 @@ pub fn read(input: &Input) -> Result<Text, Box<Problem>> {
     for pattern in named_manifests(&text.text) {
         text.manifests.extend(manifests(&folder, &pattern));
     }
+    text.template = named_template(&text.text).map(|name| template(&folder, &name));
     Ok(text)
+}
+
+/// The word of a text's `cluster.ingress.controller.template`.
+fn named_template(text: &str) -> Option<String> {
+    if !text.contains("template") {
+        return None;
+    }
+    let documents = yaml::read(text, 0, &mut Problems::default());
+    let path = ["cluster", "ingress", "controller", "template"];
+    let node = path.iter().try_fold(documents.first()?, |node, key| node.get(key))?;
+    node.text().map(str::to_owned)
+}
+
+fn template(folder: &Path, name: &str) -> Manifest {
+    let asked = Some(name.to_owned());
+    match one_manifest(None, &Input::Path(folder.join(name))) {
+        Ok(template) => Manifest { asked, ..template },
+        Err(problem) => Manifest { asked, name: name.to_owned(), text: Err(*problem), namespace: None },
+    }
 }
 
 /// The lab of hosts alone that manifests without one are put into.
@@ -185,7 +215,7 @@ pub fn read_manifest(input: &Input) -> Result<Vec<Manifest>, Box<Problem>> {
 
 fn one_manifest(asked: Option<&str>, input: &Input) -> Result<Manifest, Box<Problem>> {
     let text = read_text(input)?;
-    Ok(Manifest { asked: asked.map(str::to_owned), name: text.name, text: Ok(text.text) })
+    Ok(Manifest { asked: asked.map(str::to_owned), name: text.name, text: Ok(text.text), namespace: None })
 }
 
 /// Whether a text holds Kubernetes objects: those have `apiVersion` and `kind`, and a lab has neither.
@@ -210,7 +240,8 @@ fn named_manifests(text: &str) -> Vec<String> {
 /// The files that `pattern` means, in the order of their names.
 fn manifests(folder: &Path, pattern: &str) -> Vec<Manifest> {
     let refused = |problem: Problem| {
-        vec![Manifest { asked: Some(pattern.to_owned()), name: pattern.to_owned(), text: Err(problem) }]
+        let (asked, name) = (Some(pattern.to_owned()), pattern.to_owned());
+        vec![Manifest { asked, name, text: Err(problem), namespace: None }]
     };
     // Asked of the pattern alone, so that the place that is told is a place in what was written.
     if let Err(e) = glob::Pattern::new(pattern) {

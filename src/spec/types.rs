@@ -15,12 +15,18 @@ use super::named::Named;
 use super::probe::ProbeSpec;
 use super::resolver::{DnsConfig, DnsPolicy};
 use super::value::{Labels, OneOrMore, Port, PortSpec};
+use crate::diag::Problem;
 
 mod container;
+mod ingress;
 
 pub use self::container::{
     ContainerSpec, EnvVar, ExecAction, GrpcAction, HttpGet, HttpHeader, ReadinessSpec, RestartPolicy, TcpSocket,
     UriScheme,
+};
+pub use self::ingress::{
+    ControllerCommand, ControllerName, ControllerServiceSpec, ControllerServiceType, ControllerSpec, IngressSettings,
+    TrafficPolicy,
 };
 pub use super::value::PortRef;
 
@@ -49,6 +55,18 @@ pub struct LabFile {
     /// Services, each with the fields of a Kubernetes Service's `spec`, and `namespace`, `labels` and
     /// `annotations` beside them.
     pub services: ServicesSpec,
+    /// Ingresses, each with the fields of a Kubernetes Ingress' `spec`, and `namespace`, `labels` and
+    /// `annotations` beside them.
+    pub ingresses: IngressesSpec,
+    /// Ingress classes, each with the fields of a Kubernetes IngressClass' `spec`, and `labels` and
+    /// `annotations` beside them.
+    pub ingress_classes: IngressClassesSpec,
+    /// Secrets, each with `type`, `data` and `stringData` as Kubernetes has them, and `namespace`, `labels`
+    /// and `annotations`; or with `generate: true`, and the lab makes a certificate.
+    pub secrets: SecretsSpec,
+    /// ConfigMaps, each with `data` and `binaryData` as Kubernetes has them, and `namespace`, `labels` and
+    /// `annotations`.
+    pub config_maps: ConfigMapsSpec,
     /// Files with ordinary Kubernetes manifests, relative to this one; `*` stands for any letters.
     pub manifests: Vec<At<String>>,
     /// The cluster's DNS. It is there when this is written, even as `{}`, or when the lab has services.
@@ -58,6 +76,10 @@ pub struct LabFile {
     /// Services and what the manifests hold.
     #[serde(skip)]
     pub objects: Objects,
+    /// The text that `cluster.ingress.controller.template` names, or why it cannot be read; nothing
+    /// where no template is named.
+    #[serde(skip)]
+    pub template: Option<Result<String, Problem>>,
     /// What could not be read and is missing in the other fields.
     #[serde(skip)]
     pub damage: Damage,
@@ -90,6 +112,9 @@ pub struct ClusterSpec {
     /// Addresses, or ranges of them, that the router sends to hosts, each with the host or hosts. A
     /// service's externalIPs are reachable from outside only where somebody routes them.
     pub external_routes: Named<OneOrMore>,
+    /// The ingress controller. It is there when this is written, even as `{}`, or when the lab has an
+    /// ingress.
+    pub ingress: Option<At<IngressSettings>>,
 }
 
 /// kube-proxy's configuration, as far as it changes rules.
@@ -154,26 +179,44 @@ pub enum PodRecords {
     Verified,
 }
 
-/// The section `services`. Its fields are read as those of a manifest; see [`super::manifest`].
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct ServicesSpec;
+/// Sections whose entries are read as manifests are; see [`super::manifest`].
+macro_rules! read_as_manifests {
+    ($($(#[$doc:meta])* $name:ident = $schema_name:literal, $schema:path;)*) => { $(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Default, PartialEq)]
+        pub struct $name;
 
-impl<'de> Deserialize<'de> for ServicesSpec {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        serde::de::IgnoredAny::deserialize(deserializer).map(|_| ServicesSpec)
-    }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                serde::de::IgnoredAny::deserialize(deserializer).map(|_| $name)
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                $schema_name.into()
+            }
+            fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                $schema(generator)
+            }
+        }
+    )* };
 }
 
-impl JsonSchema for ServicesSpec {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Services".into()
-    }
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        super::manifest::service::schema(generator)
-    }
+read_as_manifests! {
+    /// The section `services`.
+    ServicesSpec = "Services", super::manifest::service::schema;
+    /// The section `ingresses`.
+    IngressesSpec = "Ingresses", super::manifest::ingress::schema;
+    /// The section `ingressClasses`.
+    IngressClassesSpec = "IngressClasses", super::manifest::ingress::class_schema;
+    /// The section `secrets`.
+    SecretsSpec = "Secrets", super::manifest::secret::schema;
+    /// The section `configMaps`.
+    ConfigMapsSpec = "ConfigMaps", super::manifest::secret::config_map_schema;
 }
 
 /// Flannel's net-conf.json, with the fields of all its back ends side by side.

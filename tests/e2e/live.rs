@@ -6,6 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::connection::Connection;
 use crate::harness::process::{Tree, signal};
 use crate::harness::{Background, Bench, until};
 use crate::sample::{FOUR_PODS, two_networks};
@@ -50,41 +51,9 @@ fn change(bench: &Bench, text: &str) -> Value {
     done
 }
 
-/// A TCP connection to `pod` that is asked again and again.
-struct Connection {
-    shell: Background,
-    answers: BufReader<std::process::ChildStdout>,
-}
-
-impl Connection {
-    fn open(bench: &Bench, from: &str, to: &str) -> Connection {
-        let talk = format!(
-            "exec 3<>/dev/tcp/{}/8080; while read -r line; do echo \"$line\" >&3; \
-             while read -r answer <&3; do echo \"$answer\"; [ \"$answer\" = \"$line\" ] && break; done; done",
-            bench.ip(to)
-        );
-        let mut shell = Background::start(bench.labctl(&["exec", from, "--", "bash", "-c", &talk]));
-        let answers = BufReader::new(shell.0.stdout.take().expect("a pipe"));
-        Connection { shell, answers }
-    }
-
-    /// Send a word; it must come back on the same connection.
-    #[track_caller]
-    fn ask(&mut self, word: &str) {
-        self.shell.tell(word);
-        loop {
-            let mut line = String::new();
-            assert!(self.answers.read_line(&mut line).expect("text") > 0, "the connection was cut before {word:?}");
-            if line.trim() == word {
-                return;
-            }
-        }
-    }
-}
-
 fn a_connection_between_untouched_pods_survives_changes(bench: &Bench) {
     change_first(bench, FOUR_PODS);
-    let mut held = Connection::open(bench, "a1", "b1");
+    let mut held = Connection::open(bench, "a1", &bench.ip("b1"), 8080);
     held.ask("before");
     change(bench, &FOUR_PODS.replace("  b2: { host: node2 }\n", "").replace("from: b2", "from: b1"));
     held.ask("a-pod-went");

@@ -10,6 +10,8 @@ as_root_and_ordinary_user![
     what_is_not_ready_in_time_is_named_with_its_reason,
     a_pod_can_become_unready_and_ready_again,
     a_pod_that_moved_to_another_host_is_asked_there,
+    an_https_answer_decides_whatever_the_certificate,
+    a_grpc_answer_decides,
 ];
 
 fn pod(probe: &str, rest: &str) -> String {
@@ -83,4 +85,59 @@ fn a_pod_that_moved_to_another_host_is_asked_there(bench: &Bench) {
     until("it is asked where it is", || bench.row("tea").contains("0/1"));
     bench.sh("node2", "ip link set cni0 down");
     until("and from its new host", || bench.row("coffee").contains("0/1"));
+}
+
+/// A server with a certificate that nobody has signed, which comes when it is told to.
+fn an_https_answer_decides_whatever_the_certificate(bench: &Bench) {
+    let serve = "cd /run; until [ -e go ]; do sleep 0.05; done; \
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=tea -keyout k -out c && \
+        exec openssl s_server -accept 8443 -key k -cert c -www";
+    let command = serde_json::to_string(serve).expect("text");
+    let probe = "httpGet: { path: /, port: 8443, scheme: HTTPS }, failureThreshold: 1";
+    let file = bench.write(&pod(probe, &format!("command: [sh, -c, {command}]")));
+    bench.run(&["up", &file, "--timeout", "1"]).ends_with(1).says("GET https://").says("refused");
+    bench.sh("tea", "touch /run/go");
+    until("it is ready", || bench.row("tea").contains("1/1"));
+    // Who speaks TLS does not speak HTTP on the same port.
+    let plain = bench.write(&pod(&probe.replace(", scheme: HTTPS", ""), &format!("command: [sh, -c, {command}]")));
+    bench.run(&["up", &plain, "--timeout", "1"]).ends_with(1).says("GET http://");
+    assert!(bench.row("tea").contains("0/1"));
+}
+
+/// HTTP/2 by hand (RFC 9113): frames of length, type, flags, stream and payload. The answer to each request
+/// is a HealthCheckResponse, with SERVING where there is a file /run/serving.
+const HEALTH: &str = r#"
+sub frame { my ($type, $flags, $stream, $payload) = @_; substr(pack('N', length $payload), 1) . pack('CCN', $type, $flags, $stream) . $payload }
+my $l = IO::Socket::INET->new(LocalPort => 9090, Listen => 5, ReuseAddr => 1) or die;
+while (my $s = $l->accept) {
+    my $whole = sub { my $n = shift; my $all = ''; while (length $all < $n) { $s->read($all, $n - length $all, length $all) or return } $all };
+    $whole->(24) or next;
+    $s->print(frame(4, 0, 0, '')); $s->flush;
+    while (defined(my $head = $whole->(9))) {
+        my ($high, $low, $type, $flags, $stream) = unpack 'CnCCN', $head;
+        my $length = $high << 16 | $low;
+        $whole->($length) if $length;
+        if ($type == 4 and not $flags & 1) { $s->print(frame(4, 1, 0, '')); $s->flush }
+        next unless ($type == 0 or $type == 1) and $flags & 1;
+        my $status = -e '/run/serving' ? 1 : 2;
+        $s->print(frame(1, 4, $stream, "\x88\x0f\x10\x10application/grpc"));
+        $s->print(frame(0, 0, $stream, pack('CNCC', 0, 2, 8, $status)));
+        $s->print(frame(1, 5, $stream, "\x00\x0bgrpc-status\x010"));
+        $s->flush;
+    }
+}
+"#;
+
+fn a_grpc_answer_decides(bench: &Bench) {
+    let script = serde_json::to_string(HEALTH).expect("text");
+    let file = bench.write(&pod(
+        "grpc: { port: 9090 }, failureThreshold: 1",
+        &format!("command: [perl, -MIO::Socket::INET, -e, {script}]"),
+    ));
+    bench.run(&["up", &file, "--timeout", "2"]).ends_with(1).says("NOT_SERVING");
+    assert!(bench.row("tea").contains("0/1"));
+    bench.sh("tea", "touch /run/serving");
+    until("it is ready", || bench.row("tea").contains("1/1"));
+    bench.sh("tea", "rm /run/serving");
+    until("it is no longer ready", || bench.row("tea").contains("0/1"));
 }

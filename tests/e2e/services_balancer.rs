@@ -213,6 +213,14 @@ fn without_node_ports_packets_are_routed_to_the_hosts(bench: &Bench) {
         assert_eq!(sources, ["10.244.1.1", "10.244.2.0", "10.244.3.0"], "{client}");
         assert_eq!(hosts, ["node1"]);
     }
+    // With NodePorts it is translated, at the same address; and back again.
+    bench.up(&bench.write(&lab(&tea("tea", "node1"), &balanced("tea-svc", ""))));
+    bench.is_as_planned();
+    assert!(router(bench).contains("DNAT") && !router(bench).contains("nexthop"), "{}", router(bench));
+    assert_eq!(answer(bench, "laptop", FIRST)["pod"], "tea");
+    bench.up(&bench.write(&lab(&tea("tea", "node1"), &service)));
+    bench.is_as_planned();
+    assert_eq!(answer(bench, "desk", FIRST)["pod"], "tea");
 }
 
 fn source_ranges_keep_others_out(bench: &Bench) {

@@ -11,6 +11,7 @@ as_root_and_ordinary_user![
     a_pods_hosts_file_has_its_own_name,
     an_external_name_is_an_alias_that_changes,
     a_pods_resolver_is_set_by_its_dns_policy_and_dns_config,
+    a_record_may_stand_for_all_names_below_another,
 ];
 as_root![a_service_name_may_begin_with_a_digit, every_cluster_has_the_service_kubernetes];
 
@@ -181,4 +182,27 @@ fn a_pods_resolver_is_set_by_its_dns_policy_and_dns_config(bench: &Bench) {
     assert_eq!(bench.sh("alone", "cat /etc/resolv.conf"), "", "its host knows no server");
     let wrong = bench.write(&lab.replace("nameservers: [10.96.0.10], ", ""));
     bench.run(&["up", &wrong]).ends_with(2).says("object-invalid").says("dnsConfig.nameservers");
+}
+
+/// As in a zone file (RFC 4592): names that are there themselves are not covered, nor are those below them.
+fn a_record_may_stand_for_all_names_below_another(bench: &Bench) {
+    let mut lab = "hosts: { node1: {} }\npods: { ask: {} }\n\
+        clients: { shop: { address: 192.168.1.200, ports: [80] } }\ndns:\n  records:\n    \
+        '*.apps.example.com': 192.168.1.200\n    own.apps.example.com: 192.0.2.8\n    \
+        '*.alias.example.com': own.apps.example.com\nprobes:\n"
+        .to_owned();
+    for tcp in [false, true] {
+        lab += &record("any.apps.example.com", "A", tcp, "answers: [192.168.1.200]");
+        lab += &record("two.steps.apps.example.com", "A", tcp, "answers: [192.168.1.200]");
+        lab += &record("own.apps.example.com", "A", tcp, "answers: [192.0.2.8]");
+        lab += &record("any.apps.example.com", "AAAA", tcp, "rcode: NOERROR, answers: []");
+        lab += &record("below.own.apps.example.com", "A", tcp, "rcode: NXDOMAIN");
+        lab += &record("apps.example.com", "A", tcp, "rcode: NOERROR, answers: []");
+        lab += &record("example.com", "A", tcp, "rcode: NOERROR, answers: []");
+        lab += &record("elsewhere.example.com", "A", tcp, "rcode: NXDOMAIN");
+    }
+    bench.ok(&["up", &bench.write(&lab)]);
+    assert_eq!(resolve(bench, "ask", "any.apps.example.com"), ["192.168.1.200"]);
+    assert_eq!(resolve(bench, "ask", "x.alias.example.com"), ["192.0.2.8"], "the alias of a name that exists");
+    assert_eq!(who(bench, "ask", "http://any.apps.example.com"), "shop");
 }

@@ -144,22 +144,33 @@ fn a_pod_whose_deletion_fails_stays_and_its_program_begins_anew(bench: &Bench) {
     let go = bench.path("go");
     let on_term = format!("while [ ! -e {} ]; do sleep 0.05; done; echo over; exit 0", go.display());
     let before = with_program(bench, &on_term);
-    let mut delete = bench.labctl(&["delete", "pod", "p"]);
-    let delete = delete.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("labctl delete");
+    bench.up(&bench.write(&before.replace("pods: { p:", "deployments: { p:")));
+    until("the program listens for its end", || bench.ok(&["logs", "p-1"]).contains("begun"));
+    // A change that takes the pod out, and takes an address besides.
+    let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: { name: p }\n\
+        spec: { replicas: 0, selector: { matchLabels: { app: p } }, template: { metadata: { labels: { app: p } }, \
+        spec: { containers: [{ name: p }] } } }\n---\n";
+    let service = "apiVersion: v1\nkind: Service\nmetadata: { name: late }\n\
+        spec: { clusterIP: 10.96.77.77, ports: [{ port: 80 }] }\n";
+    let both = file(bench, "both.yaml", &format!("{deployment}{service}"));
+    let mut change = bench.labctl(&["apply", "-f", &both]);
+    let change = change.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("labctl apply");
     until("the pod counts as terminating", || endpoint(bench, "svc")["conditions"]["terminating"] == true);
-    // Somebody needs the pod meanwhile.
-    let needed = bench.write(&format!("{before}probes: [{{ name: needed, from: p, ping: node1 }}]\n"));
-    bench.ok(&["up", &needed, "--no-probes"]);
+    // Somebody takes the address meanwhile.
+    let taken = before
+        .replace("pods: { p:", "deployments: { p:")
+        .replace("services: { ", "services: { early: { clusterIP: 10.96.77.77, ports: [{ port: 80 }] }, ");
+    bench.ok(&["up", &bench.write(&taken), "--no-probes"]);
     std::fs::write(&go, "").expect("a file");
-    let said = Ran::from_output(&delete.wait_with_output().expect("its end"), "labctl delete pod p");
+    let said = Ran::from_output(&change.wait_with_output().expect("its end"), "labctl apply");
     assert_ne!(said.code, 0, "{said}");
-    assert!(said.stderr.contains("(p)") && said.stderr.contains("started anew"), "{said}");
+    assert!(said.stderr.contains("(p-1)") && said.stderr.contains("started anew"), "{said}");
     until("the program runs again", || {
-        let written = bench.ok(&["logs", "p"]);
+        let written = bench.ok(&["logs", "p-1"]);
         written.contains("begun") && !written.contains("over")
     });
     until("it is an endpoint again", || endpoint(bench, "svc")["conditions"]["ready"] == true);
-    assert_eq!(bench.pod("p")["metadata"]["deletionTimestamp"], Value::Null);
+    assert_eq!(bench.pod("p-1")["metadata"]["deletionTimestamp"], Value::Null);
     bench.is_as_planned();
 }
 

@@ -71,7 +71,10 @@ fn a_program_serves_from_its_file(ground: &Ground) {
     assert_eq!(first["paths"]["/it's \"quoted\""], "default-there-80", "{first}");
     assert_eq!(first["pods"]["default-there-80"][0], servers[0].address.to_string());
     assert_eq!(first["keys"], serde_json::json!(["endpoints", "routing"]));
-    assert_eq!((&first["mode"], &first["directory"]), (&"0o600".into(), &config.directory.display().to_string().into()));
+    assert_eq!(
+        (&first["mode"], &first["directory"]),
+        (&"0o600".into(), &config.directory.display().to_string().into())
+    );
     controller.endpoints(&[("default-there-80", &[servers[1].address])]);
     until("it reads of the new endpoint", || told()["pods"]["default-there-80"][0] == servers[1].address.to_string());
     controller.routing(&rules.prefix("h.com", "/new", "there").0);

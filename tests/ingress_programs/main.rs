@@ -24,8 +24,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 pub type Test = (&'static str, fn(&Ground));
 
 /// What holds for both real programs.
-const COMMON: &[&[Test]] =
-    &[routing::TESTS, options::TESTS, wire::TESTS, changes::TESTS, load::TESTS, hostile::TESTS];
+const COMMON: &[&[Test]] = &[routing::TESTS, options::TESTS, wire::TESTS, changes::TESTS, load::TESTS, hostile::TESTS];
 
 /// Set where the program runs inside the namespaces.
 const INSIDE: &str = "LABCTL_TEST_INSIDE";
@@ -54,7 +53,9 @@ impl Who {
     fn unshare(self) -> &'static [&'static str] {
         match self {
             Who::Root => &["--net", "--pid", "--fork", "--mount-proc", "--kill-child"],
-            Who::UserNamespace => &["--user", "--map-root-user", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"],
+            Who::UserNamespace => {
+                &["--user", "--map-root-user", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]
+            }
         }
     }
 }

@@ -90,9 +90,12 @@ fn only_named_sources_may_come(ground: &Ground) {
         o.allow = (0..200).map(|n| format!("10.{n}.0.0/16").parse().unwrap()).collect();
     };
     let ours = |o: &mut Options| o.allow = vec!["10.0.0.0/8".parse().unwrap(), "127.0.0.0/8".parse().unwrap()];
-    let rules = Rules::new()
-        .path("h.com", PathPattern::Prefix("/many".to_owned()), "there", many)
-        .path("h.com", PathPattern::Prefix("/ours".to_owned()), "there", ours);
+    let rules = Rules::new().path("h.com", PathPattern::Prefix("/many".to_owned()), "there", many).path(
+        "h.com",
+        PathPattern::Prefix("/ours".to_owned()),
+        "there",
+        ours,
+    );
     let _controller = ground.serving(&rules.0, &[("default-there-80", &[server.address])]);
     assert_eq!((get("h.com", "/many").code, get("h.com", "/ours").code), (403, 200));
 }

@@ -108,7 +108,8 @@ fn the_recorded_hosts_hold(ground: &Ground) {
 
 fn a_host_does_not_fall_through_to_another(ground: &Ground) {
     let servers = [Server::start("name", 11), Server::start("wild", 12), Server::start("any", 13)];
-    let rules = Rules::new().prefix("a.foo.com", "/tea", "name").prefix("*.foo.com", "/", "wild").prefix("", "/", "any");
+    let rules =
+        Rules::new().prefix("a.foo.com", "/tea", "name").prefix("*.foo.com", "/", "wild").prefix("", "/", "any");
     let endpoints = ["name", "wild", "any"].map(|n| format!("default-{n}-80"));
     let endpoints: Vec<_> = endpoints.iter().zip(&servers).map(|(n, s)| (n.as_str(), vec![s.address])).collect();
     let endpoints: Vec<_> = endpoints.iter().map(|(n, a)| (*n, a.as_slice())).collect();
@@ -146,7 +147,8 @@ fn leads(path: &str, to: &str) {
 fn letters_are_compared_as_they_are(ground: &Ground) {
     let (_controller, _servers) =
         paths(ground, &[PathPattern::Exact("/Exact".to_owned()), PathPattern::Prefix("/Tea".to_owned())]);
-    for (path, to) in [("/Tea/x", "s1"), ("/tea", "404"), ("/Exact", "s0"), ("/EXACT", "404"), ("/Exact?a=/tea", "s0")] {
+    for (path, to) in [("/Tea/x", "s1"), ("/tea", "404"), ("/Exact", "s0"), ("/EXACT", "404"), ("/Exact?a=/tea", "s0")]
+    {
         leads(path, to);
     }
 }

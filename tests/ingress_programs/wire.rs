@@ -103,13 +103,9 @@ fn tls_shows_each_name_its_certificate(ground: &Ground) {
     let fake = self_signed("fake.example.com");
     rules.0.default_certificate = Some(fake.clone());
     let _controller = ground.serving(&rules.0, &[("default-there-80", &[server.address])]);
-    for (name, expected) in [
-        ("h.com", &own),
-        ("a.wild.com", &own),
-        ("b.a.wild.com", &fake),
-        ("x.h.com", &fake),
-        ("else.com", &fake),
-    ] {
+    for (name, expected) in
+        [("h.com", &own), ("a.wild.com", &own), ("b.a.wild.com", &fake), ("x.h.com", &fake), ("else.com", &fake)]
+    {
         assert_eq!(shown(name), der(expected), "{name}");
     }
     let answer = Connection::over(tls("h.com")).get("h.com", "/x");
@@ -196,8 +192,7 @@ fn another_endpoint_is_tried_where_one_is_dead(ground: &Ground) {
     let server = Server::start("there", 11);
     let rules = Rules::new().prefix("h.com", "/dead", "dead").prefix("h.com", "/", "there");
     let dead = SocketAddr::from(DEAD);
-    let all: [(&str, &[SocketAddr]); 2] =
-        [("default-there-80", &[dead, server.address]), ("default-dead-80", &[dead])];
+    let all: [(&str, &[SocketAddr]); 2] = [("default-there-80", &[dead, server.address]), ("default-dead-80", &[dead])];
     let _controller = ground.serving(&rules.0, &all);
     assert_eq!(count("h.com", "/", 20), [("there".to_owned(), 20)].into());
     let code = get("h.com", "/dead").code;
@@ -237,7 +232,8 @@ fn requests_that_could_be_two_are_refused(ground: &Ground) {
         assert!([0, 400, 501].contains(&code), "{code}: {rest}");
     }
     // Of both lengths the chunks count, and the endpoint never sees two requests (RFC 9112, 6.1).
-    let both = "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: h.com\r\n\r\n";
+    let both =
+        "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: h.com\r\n\r\n";
     let mut connection = Connection::plain();
     connection.write(format!("POST / HTTP/1.1\r\nHost: h.com\r\n{both}").as_bytes()).unwrap();
     let answer = connection.read().unwrap();

@@ -113,7 +113,8 @@ impl World {
             unsafe { command.pre_exec(move || ns.enter()) };
             Ok(command.into())
         });
-        Field { lab: Arc::new(lab), namespaces, enter }
+        let authority = Arc::new(rustls::RootCertStore::empty());
+        Field { lab: Arc::new(lab), namespaces, enter, authority }
     }
 
     /// Answer TCP connections to the server's `port` with `serve`, one after the other, until the

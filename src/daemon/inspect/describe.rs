@@ -78,6 +78,7 @@ fn container(daemon: &Daemon, pod: &Pod, container: &Container) -> Value {
         "runs": match &container.run {
             Run::Echo => "the built-in echo server".to_owned(),
             Run::Dns => "the cluster's DNS server".to_owned(),
+            Run::Ingress => "the ingress controller".to_owned(),
             Run::Program { command, .. } => command.join(" "),
         },
         "process": process,

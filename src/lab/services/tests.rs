@@ -6,7 +6,7 @@ use crate::spec::load::{Manifest, Text, decode_text};
 
 /// A lab of one host with these services and a manifest, and what is told of it.
 fn lab(services: &str, manifest: &str) -> (Lab, Vec<String>) {
-    let manifest = Manifest { asked: None, name: "m.yaml".to_owned(), text: Ok(manifest.to_owned()) };
+    let manifest = Manifest { asked: None, name: "m.yaml".to_owned(), text: Ok(manifest.to_owned()), namespace: None };
     let text = Text {
         name: "lab".to_owned(),
         text: format!("hosts: {{ node1: {{}} }}\nservices: {services}\n"),

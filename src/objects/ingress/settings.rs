@@ -104,12 +104,15 @@ pub const HAPROXY: &[&str] = &[
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// How long a connection may be idle between requests (`keep-alive`).
+    #[serde(with = "seconds")]
     pub keep_alive: Duration,
     /// How many requests a connection may bring (`keep-alive-requests`).
     pub keep_alive_requests: u32,
     /// How long a request's head (`client-header-timeout`) may take.
+    #[serde(with = "seconds")]
     pub header_timeout: Duration,
     /// How long may pass between two reads of a body (`client-body-timeout`).
+    #[serde(with = "seconds")]
     pub body_timeout: Duration,
     /// Whether X-Forwarded-* of a request are believed (`use-forwarded-headers`).
     pub use_forwarded_headers: bool,
@@ -119,6 +122,25 @@ pub struct Settings {
     pub tries: u32,
     /// All fields of the ConfigMap as written, for controllers that merge them into their files.
     pub fields: BTreeMap<String, String>,
+}
+
+/// Times as whole seconds, which is all that annotations and ConfigMaps can say.
+pub mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        time.as_secs().serialize(serializer)
+    }
+
+    /// # Errors
+    /// What is no whole number.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_secs)
+    }
 }
 
 impl Default for Settings {

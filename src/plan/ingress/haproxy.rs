@@ -16,7 +16,9 @@ mod slots;
 
 use std::collections::BTreeSet;
 
-use super::rendered::{DEFAULT_CERTIFICATE, File, Lines, Place, Rendered, certificate_file, certificate_files, is_section};
+use super::rendered::{
+    DEFAULT_CERTIFICATE, File, Lines, Place, Rendered, certificate_file, certificate_files, is_section,
+};
 use super::types::{BackendName, Endpoints, HostPattern, Location, Options, PathPattern, Routing, Server};
 use fields::{Context, Fields};
 
@@ -200,7 +202,9 @@ impl Page<'_> {
         put!(self, "timeout server 60s");
         self.fields.write(Context::Defaults, &mut self.lines);
         if settings.keep_alive_requests != super::Settings::default().keep_alive_requests {
-            self.told.refused.push("HAProxy does not count a connection's requests: keep-alive-requests is passed over".into());
+            self.told
+                .refused
+                .push("HAProxy does not count a connection's requests: keep-alive-requests is passed over".into());
         }
     }
 

@@ -16,7 +16,7 @@ use super::rendered::{File, Lines, Place, Rendered, certificate_files, is_sectio
 use super::types::{Backend, Endpoints, Routing};
 use fields::{Context, Fields};
 
-pub use fields::{Field, FIELDS};
+pub use fields::{FIELDS, Field};
 
 /// Where Debian's packages put nginx' modules.
 pub const MODULES: &str = "/usr/lib/nginx/modules";
@@ -131,7 +131,12 @@ impl Page<'_> {
         put!(self, "client_header_timeout {}ms;", settings.header_timeout.as_millis());
         put!(self, "client_body_timeout {}ms;", settings.body_timeout.as_millis());
         self.fields.write(Context::Http, &mut self.lines);
-        put!(self, "proxy_buffers {} {};", self.fields.get("proxy-buffers-number"), self.fields.get("proxy-buffer-size"));
+        put!(
+            self,
+            "proxy_buffers {} {};",
+            self.fields.get("proxy-buffers-number"),
+            self.fields.get("proxy-buffer-size")
+        );
         put!(self, "tcp_nopush on;");
         put!(self, "tcp_nodelay on;");
         put!(self, "default_type text/plain;");
@@ -151,7 +156,9 @@ impl Page<'_> {
             if is_token(header) {
                 self.lines.line(format_args!("proxy_hide_header {header};"));
             } else {
-                self.told.refused.push(format!("the ConfigMap's hide-headers has {header:?}, which is no header's name"));
+                self.told
+                    .refused
+                    .push(format!("the ConfigMap's hide-headers has {header:?}, which is no header's name"));
             }
         }
     }
@@ -266,4 +273,3 @@ impl Page<'_> {
         self.fields.write(Context::Upstream, &mut self.lines);
     }
 }
-

@@ -26,9 +26,38 @@ use super::rendered::{DEFAULT_CERTIFICATE, File, Place, Rendered, certificate_fi
 use super::types::{Endpoints, HostPattern, Location, PathPattern, Routing, Server};
 
 const NAMES: &[&str] = &[
-    "address", "anyHost", "backend", "backends", "begin", "certificate", "defaultBackend", "directory", "endpointPort",
-    "endpoints", "exact", "host", "hosts", "http", "httpPort", "https", "httpsPort", "ip", "name", "path", "paths", "port",
-    "prefix", "protocol", "regex", "rewrite", "routing", "service", "source", "sslRedirect", "tls", "wildcard",
+    "address",
+    "anyHost",
+    "backend",
+    "backends",
+    "begin",
+    "certificate",
+    "defaultBackend",
+    "directory",
+    "endpointPort",
+    "endpoints",
+    "exact",
+    "host",
+    "hosts",
+    "http",
+    "httpPort",
+    "https",
+    "httpsPort",
+    "ip",
+    "name",
+    "path",
+    "paths",
+    "port",
+    "prefix",
+    "protocol",
+    "regex",
+    "rewrite",
+    "routing",
+    "service",
+    "source",
+    "sslRedirect",
+    "tls",
+    "wildcard",
 ];
 
 /// The file with everything that a controller is told, `{"routing": …, "endpoints": …}`, in the
@@ -112,7 +141,9 @@ impl<'a> Reader<'a> {
                 '!' => {}
                 '/' if open.is_some_and(|(open, _)| open == name) => return Ok(nodes),
                 '/' => return self.fault(start, format!("`{{{{/{name}}}}}` ends a section that is not open")),
-                _ if !known => return self.fault(start, format!("there is no `{name}`; there are {}", NAMES.join(", "))),
+                _ if !known => {
+                    return self.fault(start, format!("there is no `{name}`; there are {}", NAMES.join(", ")));
+                }
                 '#' | '^' => {
                     let inside = self.nodes(Some((name, start)))?;
                     nodes.push(Node::Section { name: name.to_owned(), inverted: place.kind == '^', inside });
@@ -259,11 +290,22 @@ mod tests {
 
     #[test]
     fn places_are_filled_in() {
-        assert_eq!(filled("{{httpPort}} {{http}} {{{http}}} {{! no }}{{ routing }}"), "80 \"0.0.0.0:80\" 0.0.0.0:80 \"/run/ingress/routing.json\"");
-        assert_eq!(filled("{{#hosts}}{{{host}}}:{{#paths}} {{path}}>{{backend}}{{/paths}};{{/hosts}}"), "*.h.com: \"/a\\\"b\">\"b\";");
+        assert_eq!(
+            filled("{{httpPort}} {{http}} {{{http}}} {{! no }}{{ routing }}"),
+            "80 \"0.0.0.0:80\" 0.0.0.0:80 \"/run/ingress/routing.json\""
+        );
+        assert_eq!(
+            filled("{{#hosts}}{{{host}}}:{{#paths}} {{path}}>{{backend}}{{/paths}};{{/hosts}}"),
+            "*.h.com: \"/a\\\"b\">\"b\";"
+        );
         let backends = "{{#backends}}{{{name}}}={{#endpoints}}{{{ip}}}:{{endpointPort}},{{/endpoints}}{{^endpoints}}none{{/endpoints}} {{/backends}}";
         assert_eq!(filled(backends), "b=10.0.0.1:8080,10.0.0.2:8080, c=none ");
-        assert_eq!(filled("{{#hosts}}{{#tls}}yes{{/tls}}{{^tls}}no{{/tls}}{{#wildcard}} of {{wildcard}}{{/wildcard}}{{/hosts}}"), "no of \"h.com\"");
+        assert_eq!(
+            filled(
+                "{{#hosts}}{{#tls}}yes{{/tls}}{{^tls}}no{{/tls}}{{#wildcard}} of {{wildcard}}{{/wildcard}}{{/hosts}}"
+            ),
+            "no of \"h.com\""
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::objects::ObjectKey;
 pub use crate::objects::ingress::annotations::{Affinity, BackendProtocol};
 pub use crate::objects::ingress::settings::Settings;
+use crate::objects::ingress::settings::seconds;
 
 /// Everything that a controller must do, but for endpoints.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -108,10 +109,13 @@ pub struct Options {
     pub allow: Vec<IpNet>,
     /// The largest body in bytes, beyond which the answer is 413; 0: any.
     pub body_size: u64,
+    #[serde(with = "seconds")]
     pub connect_timeout: Duration,
     /// How long an endpoint may be silent.
+    #[serde(with = "seconds")]
     pub read_timeout: Duration,
     /// How long an endpoint may take nothing.
+    #[serde(with = "seconds")]
     pub send_timeout: Duration,
 }
 

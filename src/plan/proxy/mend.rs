@@ -1,48 +1,48 @@
 //! What kube-proxy puts right when somebody has changed rules by hand: its own chains and the jumps
-//! to them. Rules of others, also in the built-in chains, are not its business and stay.
+//! to them. Rules of others, also in the built-in chains, are not its business and stay. The cloud's
+//! load balancers at the router are put right in the same way.
 
 use std::collections::HashSet;
 
-use crate::plan::rules::{Chain, Rules, Table};
+use crate::plan::rules::{Chain, Rules};
+
+/// Whether a chain is its owner's, by its name.
+pub type IsOwn = fn(&str) -> bool;
 
 /// Whether a chain is kube-proxy's by its name.
-fn is_own(chain: &str) -> bool {
+pub fn is_kube_proxys(chain: &str) -> bool {
     chain.starts_with("KUBE-")
 }
 
-/// Whether a rule of another chain leads to one of kube-proxy's.
-fn is_jump(rule: &str) -> bool {
+/// Whether a rule of another chain leads to one of the owner's.
+fn is_jump(rule: &str, is_own: IsOwn) -> bool {
     rule.split_once("-j ").is_some_and(|(_, target)| is_own(target))
 }
 
-/// The rules `there` with kube-proxy's part as it is in `planned`. Jumps that are missing come to the
+/// The rules `there` with one owner's part as it is in `planned`. Jumps that are missing come to the
 /// top of their chain, where kube-proxy puts them.
-pub fn mended(there: &Rules, planned: &Rules) -> Rules {
+pub fn mended(there: &Rules, planned: &Rules, is_own: IsOwn) -> Rules {
     let mut rules = there.clone();
     for wanted in &planned.tables {
         let table = rules.table(&wanted.name);
-        own_chains(table, wanted);
+        table.chains.retain(|c| !is_own(&c.name));
+        table.chains.extend(wanted.chains.iter().filter(|c| is_own(&c.name)).cloned());
         for chain in wanted.chains.iter().filter(|c| !is_own(&c.name)) {
-            jumps(table.chain(&chain.name), chain);
+            jumps(table.chain(&chain.name), chain, is_own);
         }
     }
     rules.sort();
     rules
 }
 
-fn own_chains(table: &mut Table, wanted: &Table) {
-    table.chains.retain(|c| !is_own(&c.name));
-    table.chains.extend(wanted.chains.iter().filter(|c| is_own(&c.name)).cloned());
-}
-
-fn jumps(chain: &mut Chain, wanted: &Chain) {
-    let planned: Vec<&String> = wanted.rules.iter().filter(|r| is_jump(r)).collect();
-    let there: HashSet<&String> = chain.rules.iter().filter(|r| is_jump(r)).collect();
+fn jumps(chain: &mut Chain, wanted: &Chain, is_own: IsOwn) {
+    let planned: Vec<&String> = wanted.rules.iter().filter(|r| is_jump(r, is_own)).collect();
+    let there: HashSet<&String> = chain.rules.iter().filter(|r| is_jump(r, is_own)).collect();
     if planned.iter().all(|jump| there.contains(*jump)) && there.len() == planned.len() {
         return;
     }
     let mut rules: Vec<String> = planned.into_iter().cloned().collect();
-    rules.extend(chain.rules.drain(..).filter(|r| !is_jump(r)));
+    rules.extend(chain.rules.drain(..).filter(|r| !is_jump(r, is_own)));
     chain.rules = rules;
 }
 
@@ -64,7 +64,7 @@ mod tests {
     fn what_is_right_stays_as_it_is() {
         let mut there = planned();
         there.table("nat").chain("PREROUTING").rules.insert(0, "-j ACCEPT".to_owned());
-        assert_eq!(mended(&there, &planned()), there);
+        assert_eq!(mended(&there, &planned(), is_kube_proxys), there);
     }
 
     #[test]
@@ -75,7 +75,7 @@ mod tests {
         nat.chain("MINE").add("-j RETURN");
         nat.chains.retain(|c| c.name != "KUBE-SVC-A");
         nat.chain("KUBE-SVC-OLD").add("-j DROP");
-        let mended = mended(&there, &planned());
+        let mended = mended(&there, &planned(), is_kube_proxys);
         let nat = &mended.tables[0];
         let rules = |name: &str| nat.chains.iter().find(|c| c.name == name).map(|c| c.rules.clone());
         let jump = "-m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES";

@@ -9,7 +9,7 @@ services: { tea-svc: { selector: { app: tea }, ports: [{ port: 80 }] } }
 ";
 
 fn manifest(text: &str) -> Manifest {
-    Manifest { asked: None, name: "m.yaml".to_owned(), text: Ok(text.to_owned()) }
+    Manifest { asked: None, name: "m.yaml".to_owned(), text: Ok(text.to_owned()), namespace: None }
 }
 
 fn service(port: u16) -> Manifest {
@@ -135,4 +135,52 @@ fn a_manifest_with_a_fault_is_told_at_its_place() {
     let found = loaded(&[Edit::Apply(manifest("apiVersion: v1\nkind: Service\nmetadata: { name: x }\nspce: {}\n"))]);
     let problem = found.problems.iter().find(|p| p.is_error()).expect("an error");
     assert_eq!(problem.labels.first().map(|(place, _)| place.source), Some(1), "{problem:?}");
+}
+
+#[test]
+fn deletions_of_what_was_applied_before_leave_nothing() {
+    let pod = |n: u32| {
+        let text =
+            format!("apiVersion: v1\nkind: Pod\nmetadata: {{ name: p{n} }}\nspec: {{ containers: [{{ name: c }}] }}\n");
+        (Edit::Apply(manifest(&text)), Edit::Delete(object(ObjectKind::Pod, "default", &format!("p{n}"))))
+    };
+    let mut text = Text { name: "lab".into(), text: LAB.into(), default_name: "lab".into(), ..Text::default() };
+    for n in 0..50 {
+        let (apply, delete) = pod(n);
+        push(&mut text.edits, apply);
+        text.edits = decode_text(&text).edits;
+        assert_eq!(text.edits.len(), 1);
+        push(&mut text.edits, delete);
+        text.edits = decode_text(&text).edits;
+        assert_eq!(text.edits, []);
+    }
+    // What the file itself has must be deleted again each time.
+    let delete = Edit::Delete(object(ObjectKind::Service, "default", "tea-svc"));
+    assert_eq!(loaded(std::slice::from_ref(&delete)).edits, [delete]);
+}
+
+#[test]
+fn deletions_of_a_deployments_pods_are_remembered_as_rows_of_numbers() {
+    let key = ObjectKey::new("default", "tea");
+    let mut text = Text { name: "lab".into(), text: LAB.into(), default_name: "lab".into(), ..Text::default() };
+    let mut delete = |n: u32| {
+        let pod = ObjectKey::new("default", &format!("tea-{n}"));
+        push(&mut text.edits, Edit::Replace(pod.clone()));
+        push(&mut text.edits, Edit::Delete(ObjectRef { kind: ObjectKind::Pod, key: pod }));
+        let found = decode_text(&text);
+        text.edits = found.edits;
+        (text.edits.clone(), found.file.replaced.numbers(&key, 3))
+    };
+    for n in (1..=40).filter(|n| *n != 7) {
+        delete(n);
+    }
+    let (edits, numbers) = delete(42);
+    let numbers_gone = vec![(1, 6), (8, 40), (42, 42)];
+    assert_eq!(edits, [Edit::Gone { deployment: key.clone(), numbers: numbers_gone }]);
+    assert_eq!(numbers, [7, 41, 43]);
+    let mut edits = edits;
+    push(&mut edits, Edit::Delete(object(ObjectKind::Deployment, "default", "tea")));
+    let found = loaded(&edits);
+    assert_eq!(found.edits.len(), 1, "{:?}", found.edits);
+    assert_eq!(found.file.replaced.numbers(&key, 3), [1, 2, 3], "one that comes anew begins anew");
 }

@@ -10,6 +10,10 @@ pub enum Kind {
     EndpointSlice,
     Endpoints,
     Namespace,
+    Ingress,
+    IngressClass,
+    Secret,
+    ConfigMap,
     Pod,
     Deployment,
     /// `List`, or `ServiceList` and the like.
@@ -24,6 +28,10 @@ const ACTED_ON: &[(&str, Kind, &[&str])] = &[
     ("EndpointSlice", Kind::EndpointSlice, &["discovery.k8s.io/v1"]),
     ("Endpoints", Kind::Endpoints, &["v1"]),
     ("Namespace", Kind::Namespace, &["v1"]),
+    ("Ingress", Kind::Ingress, &["networking.k8s.io/v1", "networking.k8s.io/v1beta1", "extensions/v1beta1"]),
+    ("IngressClass", Kind::IngressClass, &["networking.k8s.io/v1", "networking.k8s.io/v1beta1"]),
+    ("Secret", Kind::Secret, &["v1"]),
+    ("ConfigMap", Kind::ConfigMap, &["v1"]),
     ("Pod", Kind::Pod, &["v1"]),
     ("Deployment", Kind::Deployment, &["apps/v1", "apps/v1beta2", "apps/v1beta1", "extensions/v1beta1"]),
 ];
@@ -38,15 +46,12 @@ const MISSED: &[(&str, &str)] = &[
     ("CronJob", "it makes pods, and labctl does not act on it; write a Pod"),
     ("HorizontalPodAutoscaler", "it changes a deployment's size, and labctl does not act on it"),
     ("NetworkPolicy", "it forbids traffic, and labctl does not act on it"),
-    ("Ingress", "it routes requests, and labctl does not act on it"),
-    ("IngressClass", "it chooses an ingress controller, and labctl does not act on it"),
 ];
 
 /// Kinds that have no part in a lab's network.
 const HARMLESS: &[&str] = &[
     "ClusterRole",
     "ClusterRoleBinding",
-    "ConfigMap",
     "CustomResourceDefinition",
     "Event",
     "Lease",
@@ -59,7 +64,6 @@ const HARMLESS: &[&str] = &[
     "ResourceQuota",
     "Role",
     "RoleBinding",
-    "Secret",
     "ServiceAccount",
     "StorageClass",
 ];
@@ -86,7 +90,7 @@ pub fn of(document: &Node, problems: &mut Problems) -> Option<Kind> {
                 .help(remedy),
         );
     } else if !HARMLESS.contains(&kind) {
-        problems.push(unknown(kind, place));
+        problems.push(unknown(kind, version, document));
     }
     Some(Kind::PassedOver)
 }
@@ -101,6 +105,8 @@ fn known(
     let newest = versions.first().copied().unwrap_or_default();
     match versions.iter().position(|v| *v == version) {
         Some(0) => Some(kind),
+        // What has replaced its fields is told with them.
+        Some(_) if kind == Kind::Ingress => Some(kind),
         Some(_) => {
             problems.push(
                 Problem::warning(codes::OBJECT_VERSION, format!("{name} is no longer served as {version}"))
@@ -120,14 +126,25 @@ fn known(
     }
 }
 
-fn unknown(kind: &str, place: Place) -> Problem {
+/// A kind that nobody knows is somebody's own and passed over, or a misspelt one of Kubernetes', which
+/// no cluster would take.
+fn unknown(kind: &str, version: &str, document: &Node) -> Problem {
+    let place = document.place_of("kind");
     let names = ACTED_ON.iter().map(|(name, ..)| *name).chain(MISSED.iter().map(|(name, _)| *name));
-    let near = did_you_mean(kind, names.chain(HARMLESS.iter().copied()));
-    let problem = Problem::warning(codes::OBJECT_PASSED_OVER, format!("labctl does not know the kind `{kind}`"));
-    problem.at(place, "passed over").help(match near {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => "it has no effect on the lab".to_owned(),
-    })
+    match did_you_mean(kind, names.chain(HARMLESS.iter().copied())).filter(|_| is_kubernetes_own(version)) {
+        Some(near) => Problem::error(codes::OBJECT_VERSION, format!("no matches for kind {kind} in version {version}"))
+            .at(place, "no such kind")
+            .help(format!("did you mean `{near}`?")),
+        None => Problem::warning(codes::OBJECT_PASSED_OVER, format!("labctl does not know the kind `{kind}`"))
+            .at(place, "passed over")
+            .help("it has no effect on the lab"),
+    }
+}
+
+/// Whether a version is of one of the groups that Kubernetes keeps for itself: those without a dot, and
+/// those of `k8s.io`.
+fn is_kubernetes_own(version: &str) -> bool {
+    version.split_once('/').is_none_or(|(group, _)| !group.contains('.') || group.ends_with(".k8s.io"))
 }
 
 fn without_kind(document: &Node) -> Problem {

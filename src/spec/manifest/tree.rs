@@ -31,6 +31,10 @@ impl Maker {
         Node { id: self.id(), place, value: Value::Text(text.to_owned()) }
     }
 
+    pub fn number(&mut self, number: i64, place: Place) -> Node {
+        Node { id: self.id(), place, value: Value::Int(number) }
+    }
+
     pub fn map(&mut self, entries: Vec<Entry>, place: Place) -> Node {
         Node { id: self.id(), place, value: Value::Map(entries) }
     }

@@ -13,7 +13,7 @@ use super::tree::{Maker, entries, only};
 use crate::diag::{Place, Problem, Problems, codes};
 use crate::spec::at::At;
 use crate::spec::de::decode;
-use crate::spec::node::{Node, Value};
+use crate::spec::node::{Entry, Node, Value};
 use crate::spec::types::{DeploymentSpec, PodSpec};
 
 /// Fields of a pod's spec that a lab's pod has under the same name.
@@ -21,6 +21,8 @@ const POD_FIELDS: &[&str] =
     &["hostname", "subdomain", "restartPolicy", "terminationGracePeriodSeconds", "dnsPolicy", "dnsConfig"];
 /// Fields of a container that a lab's container has, too.
 const CONTAINER_FIELDS: &[&str] = &["name", "ports", "readinessProbe"];
+/// What `get -o yaml` calls the servers that labctl has built in.
+const OWN_IMAGES: &str = "labctl/";
 const PORT_FIELDS: &[&str] = &["name", "containerPort", "protocol"];
 
 /// Fields that change what a pod does in its network, and are not acted on.
@@ -90,12 +92,12 @@ fn check_selector(deployment: &Deployment, node: &Node, problems: &mut Problems)
     }
 }
 
-fn metadata_fields(metadata: Option<&Node>, keys: &[&str]) -> Vec<crate::spec::node::Entry> {
+fn metadata_fields(metadata: Option<&Node>, keys: &[&str]) -> Vec<Entry> {
     metadata.map(|m| entries(only(m.clone(), keys))).unwrap_or_default()
 }
 
 /// The fields of a pod's spec, as a lab file has them.
-fn spec_fields(make: &mut Maker, spec: &Node, problems: &mut Problems) -> Vec<crate::spec::node::Entry> {
+fn spec_fields(make: &mut Maker, spec: &Node, problems: &mut Problems) -> Vec<Entry> {
     for (field, so) in MISSED {
         if let Some(entry) = spec.entry(field).filter(|e| changes_something(&e.value)) {
             problems.push(no_effect(field, so, entry.key.place));
@@ -123,6 +125,9 @@ fn container(make: &mut Maker, container: Node, problems: &mut Problems) -> Node
             problems.push(no_effect(field, so, entry.key.place));
         }
     }
+    if let Some(image) = container.entry("image") {
+        note_image(image, problems);
+    }
     let place = container.place;
     let mut fields = entries(only(container, CONTAINER_FIELDS));
     for entry in fields.iter_mut().filter(|e| e.key.text == "ports") {
@@ -133,6 +138,22 @@ fn container(make: &mut Maker, container: Node, problems: &mut Problems) -> Node
         entry.value.value = Value::List(ports);
     }
     make.map(fields, place)
+}
+
+/// Whoever expects a web page gets the echo server's answer. Every manifest has images, so it is said once
+/// of each text.
+fn note_image(image: &Entry, problems: &mut Problems) {
+    let place = image.value.place;
+    let told = |p: &Problem| p.code == codes::IMAGE_NOT_RUN && p.labels.iter().any(|(at, _)| at.source == place.source);
+    let Some(name) = image.value.text().filter(|name| !name.starts_with(OWN_IMAGES)) else { return };
+    if problems.iter().any(told) {
+        return;
+    }
+    problems.push(
+        Problem::warning(codes::IMAGE_NOT_RUN, format!("the image `{name}` is not run, nor any other of this file"))
+            .at(place, "the echo server answers on the container's ports")
+            .help("a pod of the lab file can run a program of this machine: `command: [nginx, -g, daemon off;]`"),
+    );
 }
 
 fn no_effect(field: &str, so: &str, place: Place) -> Problem {

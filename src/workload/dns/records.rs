@@ -28,7 +28,7 @@ pub enum Update {
 }
 
 /// Kubernetes' objects, as far as DNS knows them.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Objects {
     pub services: Vec<Service>,
@@ -38,12 +38,45 @@ pub struct Objects {
     pub namespaces: Vec<String>,
 }
 
+impl Update {
+    /// The update that makes `now` of `before`, or all of `now` where nothing was before; nothing where
+    /// both are the same. Of objects with one name the last one counts, as it does for a server.
+    pub fn between(before: Option<&Objects>, now: Objects) -> Option<Update> {
+        let Some(before) = before else { return Some(Update::Set(now)) };
+        let service = |s: &Service| ObjectKey::of(&s.metadata).to_string();
+        let slice = |s: &EndpointSlice| ObjectKey::of(&s.metadata).to_string();
+        let (mut gone, mut put) = (Gone::default(), Objects::default());
+        (gone.services, put.services) = difference(&before.services, now.services, service);
+        (gone.slices, put.slices) = difference(&before.slices, now.slices, slice);
+        (gone.pods, put.pods) = difference(&before.pods, now.pods, PodFact::id);
+        (gone.namespaces, put.namespaces) = difference(&before.namespaces, now.namespaces, String::clone);
+        let same = gone == Gone::default() && put == Objects::default();
+        (!same).then_some(Update::Change { gone, put })
+    }
+}
+
+/// The names of those that are no more, and those that are new or other than before.
+fn difference<T: PartialEq>(before: &[T], now: Vec<T>, name: impl Fn(&T) -> String) -> (Vec<String>, Vec<T>) {
+    let mut old: HashMap<String, &T> = before.iter().map(|object| (name(object), object)).collect();
+    let put = now.into_iter().filter(|object| old.remove(&name(object)).is_none_or(|old| old != object)).collect();
+    let mut gone: Vec<String> = old.into_keys().collect();
+    gone.sort_unstable();
+    (gone, put)
+}
+
 /// A pod, for `pods: verified`; not needed otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodFact {
     pub namespace: String,
     pub name: String,
     pub ip: IpAddr,
+}
+
+impl PodFact {
+    /// `namespace/name`.
+    fn id(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
 }
 
 /// Objects that are no more, by `namespace/name`; namespaces by name.
@@ -243,7 +276,7 @@ impl Records {
     }
 
     fn put_pod(&mut self, pod: &PodFact) {
-        let text = format!("{}/{}", pod.namespace, pod.name);
+        let text = pod.id();
         self.take_pod(&text);
         let place = (pod.ip, folded(&pod.namespace));
         *self.pod_ips.entry(place.clone()).or_default() += 1;
@@ -275,4 +308,35 @@ impl Records {
 
 fn folded(text: &str) -> Vec<u8> {
     text.to_ascii_lowercase().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn objects(value: serde_json::Value) -> Objects {
+        serde_json::from_value(value).expect("objects")
+    }
+
+    fn service(name: &str, ip: &str) -> serde_json::Value {
+        serde_json::json!({ "metadata": { "name": name, "namespace": "shop" }, "spec": { "clusterIP": ip } })
+    }
+
+    #[test]
+    fn an_update_has_what_differs_and_nothing_else() {
+        let services = [service("a", "10.96.0.1"), service("b", "10.96.0.2"), service("c", "10.96.0.3")];
+        let before = objects(serde_json::json!({ "services": services, "namespaces": ["shop", "default"] }));
+        let services = [service("c", "10.96.0.3"), service("b", "10.96.0.9"), service("d", "10.96.0.4")];
+        let now = objects(serde_json::json!({ "services": services, "namespaces": ["shop"] }));
+        let update = Update::between(Some(&before), now.clone()).expect("a difference");
+        let Update::Change { gone, put } = &update else { panic!("{update:?}") };
+        assert_eq!(
+            (&gone.services[..], &gone.namespaces[..]),
+            (&["shop/a".to_owned()][..], &["default".to_owned()][..])
+        );
+        assert_eq!(put.services, now.services[1..]);
+        assert_eq!((gone.slices.len(), gone.pods.len(), put.namespaces.len()), (0, 0, 0));
+        assert!(Update::between(Some(&now), now.clone()).is_none());
+        assert!(matches!(Update::between(None, now.clone()), Some(Update::Set(all)) if all == now));
+    }
 }

@@ -16,8 +16,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+pub use crate::lab::ingress::Driver;
 use crate::plan::ingress::{Endpoints, Routing};
 
+pub mod built_in;
 mod command;
 mod control;
 mod haproxy;
@@ -65,24 +67,6 @@ impl Config {
     }
 }
 
-/// Who serves.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Driver {
-    #[default]
-    BuiltIn,
-    Nginx,
-    Haproxy,
-    /// A program that the user brings.
-    Command {
-        /// It and its arguments, in which `{config}`, `{routing}` and `{directory}` stand for the paths of
-        /// the files that are written and of their directory.
-        command: Vec<String>,
-        /// Text with places that are filled in; see [`crate::plan::ingress::template`].
-        template: String,
-    },
-}
-
 /// What the process was told last. A receiver marks each value as seen, so every reader has a clone.
 #[derive(Clone)]
 pub struct Told {
@@ -116,28 +100,27 @@ pub fn run(config: &Config, control: impl Read + Send + 'static) -> io::Result<(
 async fn drive(config: &Config, told: Told) -> io::Result<()> {
     match &config.driver {
         // Drivers are listed here.
+        Driver::BuiltIn => built_in::serve(config, told).await,
         Driver::Nginx => nginx::serve(config, told).await,
         Driver::Haproxy => haproxy::serve(config, told).await,
         Driver::Command { command, template } => command::serve(config, (command, template), told).await,
-        other => {
-            let _ = told;
-            Err(io::Error::other(format!("there is no driver {other:?} yet")))
-        }
     }
 }
 
 /// Say `ready` when it is so for the first time. Ends only where that cannot be said.
 async fn say_ready(mut healthy: watch::Receiver<bool>) -> io::Result<()> {
     healthy.wait_for(|is| *is).await.map_err(io::Error::other)?;
-    let say = || {
-        let mut out = io::stdout().lock();
-        writeln!(out, "ready")?;
-        out.flush()
-    };
-    match say() {
+    match say(format_args!("ready")) {
         Ok(()) => std::future::pending().await,
         Err(e) => Err(e),
     }
+}
+
+/// A line on standard output, at once.
+pub(crate) fn say(what: std::fmt::Arguments<'_>) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{what}")?;
+    out.flush()
 }
 
 /// Standard error may be closed, and that is no reason to stop serving.

@@ -38,7 +38,13 @@ pub struct Field {
     default: &'static str,
 }
 
-const fn field(name: &'static str, context: Context, directive: &'static str, kind: Kind, default: &'static str) -> Field {
+const fn field(
+    name: &'static str,
+    context: Context,
+    directive: &'static str,
+    kind: Kind,
+    default: &'static str,
+) -> Field {
     Field { name, context, directive, kind, default }
 }
 

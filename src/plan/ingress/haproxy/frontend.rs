@@ -38,7 +38,9 @@ impl Page<'_> {
         if self.routing.settings.use_forwarded_headers {
             self.lines.comment(format_args!("ConfigMap, use-forwarded-headers"));
             put!(self, "http-request set-src req.hdr_ip(X-Forwarded-For,1) if {forwarded}");
-            for (var, header) in [("proto", "X-Forwarded-Proto"), ("port", "X-Forwarded-Port"), ("name", "X-Forwarded-Host")] {
+            for (var, header) in
+                [("proto", "X-Forwarded-Proto"), ("port", "X-Forwarded-Port"), ("name", "X-Forwarded-Host")]
+            {
                 put!(self, "http-request set-var(txn.{var}) req.hdr({header}) if {{ req.hdr({header}) -m found }}");
             }
         }
@@ -156,8 +158,14 @@ fn conditions(path: &PathPattern) -> Option<Vec<String>> {
         PathPattern::Prefix(path) => {
             let elements = path.trim_end_matches('/');
             let below = format!("-m beg -- {}", quote::quote(&format!("{elements}/"))?);
-            if elements.is_empty() { vec![below] } else { vec![format!("-m str -- {}", quote::quote(elements)?), below] }
+            if elements.is_empty() {
+                vec![below]
+            } else {
+                vec![format!("-m str -- {}", quote::quote(elements)?), below]
+            }
         }
-        PathPattern::Regex(regex) => vec![format!("-m reg -i -- {}", quote::quote(&super::super::rendered::anchored(regex))?)],
+        PathPattern::Regex(regex) => {
+            vec![format!("-m reg -i -- {}", quote::quote(&super::super::rendered::anchored(regex))?)]
+        }
     })
 }

@@ -107,12 +107,10 @@ mod tests {
     #[test]
     fn where_none_is_free_one_that_goes_is_given_away() {
         let mut slots = slots(&[1, 2]);
-        assert_eq!(told(&slots.change(&endpoints(&[3, 4, 5, 6]))), [
-            (3, Some(3)),
-            (4, Some(4)),
-            (1, Some(5)),
-            (2, Some(6))
-        ]);
+        assert_eq!(
+            told(&slots.change(&endpoints(&[3, 4, 5, 6]))),
+            [(3, Some(3)), (4, Some(4)), (1, Some(5)), (2, Some(6))]
+        );
     }
 
     #[test]

@@ -55,7 +55,13 @@ pub struct Field {
     pub default: Option<&'static str>,
 }
 
-const fn field(name: &'static str, context: Context, directive: &'static str, kind: Kind, default: &'static str) -> Field {
+const fn field(
+    name: &'static str,
+    context: Context,
+    directive: &'static str,
+    kind: Kind,
+    default: &'static str,
+) -> Field {
     Field { name, context, directive, kind, default: if default.is_empty() { None } else { Some(default) } }
 }
 
@@ -65,8 +71,18 @@ use Kind::{Number, NumberOrAuto, Plain, Ranges, Size, Sizes, Text, Time, Truth, 
 const LEVELS: &[&str] = &["debug", "info", "notice", "warn", "error", "crit", "alert", "emerg"];
 const PROTOCOLS: &[&str] = &["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"];
 const FAULTS: &[&str] = &[
-    "error", "timeout", "invalid_header", "http_500", "http_502", "http_503", "http_504", "http_403", "http_404",
-    "http_429", "non_idempotent", "off",
+    "error",
+    "timeout",
+    "invalid_header",
+    "http_500",
+    "http_502",
+    "http_503",
+    "http_504",
+    "http_403",
+    "http_404",
+    "http_429",
+    "non_idempotent",
+    "off",
 ];
 const CODES: &[&str] = &["301", "302", "307", "308"];
 const LOG: &str = "$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent \
@@ -217,7 +233,9 @@ fn argument(kind: Kind, value: &str) -> Option<String> {
         Ranges => {
             let each = value.split(',').map(str::trim);
             let range = |r: &str| {
-                r.parse::<ipnet::IpNet>().map(|n| n.to_string()).or_else(|_| r.parse::<std::net::IpAddr>().map(|a| a.to_string()))
+                r.parse::<ipnet::IpNet>()
+                    .map(|n| n.to_string())
+                    .or_else(|_| r.parse::<std::net::IpAddr>().map(|a| a.to_string()))
             };
             each.map(|r| range(r).ok()).collect::<Option<Vec<_>>>().map(|all| all.join(" "))
         }

@@ -115,3 +115,80 @@ fn regex(path: &PathPattern) -> Matcher {
         PathPattern::Regex(regex) => Matcher::Regex(anchored(regex), false),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::objects::ObjectKey;
+    use crate::plan::ingress::{Options, Source};
+
+    fn location(path: PathPattern, n: usize) -> Location {
+        let source = Source { ingress: ObjectKey::new("default", "a"), field: n.to_string() };
+        Location { path, backend: n.to_string(), options: Options::default(), source }
+    }
+
+    /// What nginx does with locations that are no regular expressions.
+    fn nginx<'a>(ways: &[Way<'a>], path: &str) -> Option<&'a Location> {
+        let exact = ways.iter().find(|(m, _)| *m == Matcher::Exact(path.to_owned()));
+        let begins = |way: &&Way<'_>| match &way.0 {
+            Matcher::Begin(begin) => path.starts_with(begin.as_str()),
+            matcher => *matcher == Matcher::Rest,
+        };
+        let length = |way: &&Way<'_>| if let Matcher::Begin(begin) = &way.0 { begin.len() } else { 0 };
+        exact.or_else(|| ways.iter().filter(begins).max_by_key(length)).and_then(|way| way.1)
+    }
+
+    fn fits(pattern: &PathPattern, path: &str) -> bool {
+        match pattern {
+            PathPattern::Exact(p) => p == path,
+            PathPattern::Begin(p) => path.starts_with(p.as_str()),
+            PathPattern::Prefix(p) => {
+                let p = p.trim_end_matches('/');
+                path.strip_prefix(p).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }
+            PathPattern::Regex(_) => false,
+        }
+    }
+
+    fn path() -> impl Strategy<Value = String> {
+        "/([ab]/?){0,3}"
+    }
+
+    fn pattern() -> impl Strategy<Value = PathPattern> {
+        (path(), 0..3u8).prop_map(|(path, kind)| match kind {
+            0 => PathPattern::Exact(path),
+            1 => PathPattern::Prefix(path),
+            _ => PathPattern::Begin(path),
+        })
+    }
+
+    proptest! {
+        /// In whatever order locations stand.
+        #[test]
+        fn nginx_chooses_the_first_that_fits(patterns in prop::collection::vec(pattern(), 0..6), asked in path()) {
+            let all: Vec<Location> = patterns.into_iter().enumerate().map(|(n, p)| location(p, n)).collect();
+            let ways = ways(&all);
+            let expected = all.iter().find(|l| fits(&l.path, &asked));
+            prop_assert_eq!(nginx(&ways, &asked), expected, "{:?}", ways);
+            for (n, (matcher, _)) in ways.iter().enumerate() {
+                prop_assert!(!ways[..n].iter().any(|(m, _)| m == matcher), "nginx refuses one that is there twice");
+            }
+        }
+    }
+
+    #[test]
+    fn one_regular_expression_makes_all_of_them_so() {
+        let regex = |text: &str| Matcher::Regex(text.to_owned(), true);
+        let patterns = [
+            PathPattern::Regex("/a|/b".to_owned()),
+            PathPattern::Exact("/a.b".to_owned()),
+            PathPattern::Prefix("/c/".to_owned()),
+        ];
+        let all: Vec<Location> = patterns.into_iter().enumerate().map(|(n, p)| location(p, n)).collect();
+        let matchers: Vec<Matcher> = ways(&all).into_iter().map(|way| way.0).collect();
+        let first = Matcher::Regex("^(?:/a|/b)".to_owned(), false);
+        assert_eq!(matchers, [first, regex("^/a\\.b$"), regex("^/c(?:/|$)"), Matcher::Rest]);
+    }
+}

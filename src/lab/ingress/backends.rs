@@ -1,0 +1,133 @@
+//! The services that ingresses lead to: whether they are there and have the ports. A mistake is a
+//! warning, because the service may come later; until then the controller answers 503.
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::diag::{Problem, Problems, codes, did_you_mean};
+use crate::objects::{IngressBackend, ObjectKey, Service, ServicePort, service_type};
+use crate::spec::at::At;
+
+use super::resolve::{Checked, Scene};
+
+/// Tell of backends that lead nowhere.
+pub(super) fn check(ingress: &Checked, scene: &Scene, problems: &mut Problems) {
+    let Some(spec) = &ingress.object.spec else { return };
+    if let Some(default) = &spec.default_backend {
+        Check { ingress, scene, path: "spec.defaultBackend".to_owned() }.backend(default, problems);
+    }
+    for (r, rule) in spec.rules.iter().flatten().enumerate() {
+        for (p, path) in rule.http.iter().flat_map(|http| &http.paths).enumerate() {
+            let at = format!("spec.rules[{r}].http.paths[{p}].backend");
+            Check { ingress, scene, path: at }.backend(&path.backend, problems);
+        }
+    }
+}
+
+/// Tell of a default backend for the whole controller that is not there. The lab file says who it is,
+/// so this is an error, as are its other references to nothing.
+pub(super) fn check_default(key: &ObjectKey, written: &At<String>, scene: &Scene, problems: &mut Problems) {
+    match find(scene.services, key) {
+        None => problems.push(
+            Problem::error(codes::INGRESS_BACKEND, format!("there is no service {key} to be the default backend"))
+                .at(written.place, "not declared")
+                .help(other_service(scene.services, key)),
+        ),
+        Some(service) if is_alias(service) => problems.push(
+            Problem::error(codes::INGRESS_BACKEND, format!("service {key} is an alias and has no pods"))
+                .at(written.place, "cannot be the default backend")
+                .help("name a service with pods"),
+        ),
+        Some(_) => {}
+    }
+}
+
+struct Check<'a> {
+    ingress: &'a Checked<'a>,
+    scene: &'a Scene<'a>,
+    /// Where the backend is.
+    path: String,
+}
+
+impl Check<'_> {
+    fn warn(&self, field: &str, message: &str, words: &str) -> Problem {
+        let place = self.ingress.written.place(&format!("{}.{field}", self.path));
+        Problem::warning(codes::INGRESS_BACKEND, format!("ingress {}: {message}", self.ingress.key())).at(place, words)
+    }
+
+    fn backend(&self, backend: &IngressBackend, problems: &mut Problems) {
+        if let Some(resource) = &backend.resource {
+            let message = format!("labctl does not act on the backend {} `{}`", resource.kind, resource.name);
+            let problem = self.warn("resource", &message, "answered with 503");
+            problems.push(problem.help("name a service: `service: { name: …, port: { number: 80 } }`"));
+        }
+        let Some(named) = &backend.service else { return };
+        let key = ObjectKey::new(&self.ingress.key().namespace, &named.name);
+        let Some(service) = find(self.scene.services, &key) else {
+            let problem = self.warn("service.name", &format!("there is no service {key}"), "answered with 503");
+            return problems.push(problem.help(other_service(self.scene.services, &key)));
+        };
+        if is_alias(service) {
+            let message = format!("service {key} is an alias (ExternalName) and has no pods");
+            let problem = self.warn("service.name", &message, "answered with 503");
+            return problems.push(problem.help("name a service with pods, or one without selector and its endpoints"));
+        }
+        let port = named.port.as_ref();
+        let name = port.and_then(|p| p.name.as_deref()).filter(|n| !n.is_empty());
+        let number = port.and_then(|p| p.number);
+        let ports = ports(service);
+        let has = |port: &ServicePort| match name {
+            Some(name) => port.name.as_deref() == Some(name),
+            None => number == Some(port.port),
+        };
+        if !ports.iter().any(has) {
+            let (field, word) = match name {
+                Some(name) => ("service.port.name", format!("`{name}`")),
+                None => ("service.port.number", number.unwrap_or_default().to_string()),
+            };
+            let problem = self.warn(field, &format!("service {key} has no port {word}"), "answered with 503");
+            problems.push(problem.help(other_port(ports, name, number)));
+        }
+    }
+}
+
+fn find<'a>(services: &'a [Service], key: &ObjectKey) -> Option<&'a Service> {
+    services.iter().find(|s| ObjectKey::of(&s.metadata) == *key)
+}
+
+fn is_alias(service: &Service) -> bool {
+    service.spec.as_ref().is_some_and(|spec| service_type(spec) == "ExternalName")
+}
+
+fn ports(service: &Service) -> &[ServicePort] {
+    service.spec.as_ref().and_then(|s| s.ports.as_deref()).unwrap_or_default()
+}
+
+fn other_service(services: &[Service], key: &ObjectKey) -> String {
+    let keys: Vec<ObjectKey> = services.iter().map(|s| ObjectKey::of(&s.metadata)).collect();
+    let beside = keys.iter().filter(|k| k.namespace == key.namespace).map(|k| k.name.as_str());
+    let elsewhere = keys.iter().find(|k| k.name == key.name);
+    match (did_you_mean(&key.name, beside), elsewhere) {
+        (Some(near), _) => format!("did you mean `{near}`?"),
+        (None, Some(other)) => format!("there is {other}, but an ingress leads to services of its own namespace only"),
+        (None, None) => format!("declare it: `services: {{ {}: {{ ports: [{{ port: 80 }}] }} }}`", key.name),
+    }
+}
+
+fn other_port(ports: &[ServicePort], name: Option<&str>, number: Option<i32>) -> String {
+    let shown = |port: &ServicePort| match port.name.as_deref().filter(|n| !n.is_empty()) {
+        Some(name) => format!("{} (`{name}`)", port.port),
+        None => port.port.to_string(),
+    };
+    let all: Vec<String> = ports.iter().map(shown).collect();
+    let names = ports.iter().filter_map(|p| p.name.as_deref());
+    let targeted = ports.iter().find(|p| match &p.target_port {
+        Some(IntOrString::Int(target)) => number == Some(*target),
+        _ => false,
+    });
+    match (name.and_then(|name| did_you_mean(name, names)), targeted) {
+        (Some(near), _) => format!("did you mean `{near}`? It has {}", all.join(", ")),
+        (None, Some(port)) => format!("that is its pods' port; an ingress names the service's: {}", shown(port)),
+        (None, None) if all.is_empty() => "it has none; give it `ports: [{ port: 80 }]`".to_owned(),
+        (None, None) => format!("it has {}", all.join(", ")),
+    }
+}

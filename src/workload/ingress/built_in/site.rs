@@ -1,0 +1,106 @@
+//! What is served now. Updates replace it at once and whole; a request in flight goes on with what it began
+//! with, and connections live on.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustls::sign::CertifiedKey;
+use tokio_rustls::TlsAcceptor;
+
+use super::super::log;
+use super::balance::{self, Balancers};
+use super::certificates;
+use super::log::Log;
+use super::pool::Pool;
+use crate::plan::ingress::{Endpoints, Router, Routing, Settings};
+
+/// Everything that connections share.
+pub struct Site {
+    now: RefCell<Rc<State>>,
+    pub pool: Rc<Pool>,
+    pub log: Rc<Log>,
+    fake: Arc<CertifiedKey>,
+    random: Cell<u64>,
+}
+
+/// What was told last, made ready.
+#[derive(Clone)]
+pub struct State {
+    pub router: Rc<Router>,
+    pub balancers: Rc<Balancers>,
+    pub tls: TlsAcceptor,
+}
+
+impl State {
+    pub fn settings(&self) -> &Settings {
+        &self.router.routing().settings
+    }
+}
+
+impl Site {
+    /// # Errors
+    /// TLS that cannot be done.
+    pub fn new(routing: Arc<Routing>, endpoints: &Endpoints) -> io::Result<Site> {
+        let fake = certificates::fake().map_err(io::Error::other)?;
+        let pool = Rc::new(Pool::new().map_err(io::Error::other)?);
+        let (tls, router) = ready(routing, &fake)?;
+        let balancers = Rc::new(balance::renew(endpoints, &Balancers::new()));
+        pool.keep_only(addresses(endpoints));
+        let state = State { router, balancers, tls };
+        let random = Cell::new(RandomState::new().hash_one(std::process::id()) | 1);
+        Ok(Site { now: RefCell::new(Rc::new(state)), pool, log: Rc::default(), fake, random })
+    }
+
+    pub fn state(&self) -> Rc<State> {
+        Rc::clone(&self.now.borrow())
+    }
+
+    /// # Errors
+    /// TLS that cannot be done; nothing is changed then.
+    pub fn set_routing(&self, routing: Arc<Routing>) -> io::Result<()> {
+        let (tls, router) = ready(routing, &self.fake)?;
+        let state = State { router, tls, ..(*self.state()).clone() };
+        *self.now.borrow_mut() = Rc::new(state);
+        Ok(())
+    }
+
+    pub fn set_endpoints(&self, endpoints: &Endpoints) {
+        let before = self.state();
+        let balancers = Rc::new(balance::renew(endpoints, &before.balancers));
+        *self.now.borrow_mut() = Rc::new(State { balancers, ..(*before).clone() });
+        self.pool.keep_only(addresses(endpoints));
+    }
+
+    /// Names a request in logs: 32 hexadecimal digits, as nginx' `$request_id`. No secret.
+    pub fn request_id(&self) -> String {
+        format!("{:016x}{:016x}", self.number(), self.number())
+    }
+
+    /// xorshift64*.
+    fn number(&self) -> u64 {
+        let mut x = self.random.get();
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        self.random.set(x);
+        x.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+}
+
+fn ready(routing: Arc<Routing>, fake: &Arc<CertifiedKey>) -> io::Result<(TlsAcceptor, Rc<Router>)> {
+    let config = certificates::config(&routing, fake).map_err(io::Error::other)?;
+    let (router, bad) = Router::new(routing);
+    for pattern in bad {
+        let source = &pattern.location.source;
+        log(format_args!("{} {} of {} is left out: {}", source.ingress, source.field, pattern.server, pattern.why));
+    }
+    Ok((TlsAcceptor::from(Arc::new(config)), Rc::new(router)))
+}
+
+fn addresses(endpoints: &Endpoints) -> HashSet<std::net::SocketAddr> {
+    endpoints.values().flatten().map(|endpoint| endpoint.address).collect()
+}
