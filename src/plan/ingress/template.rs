@@ -170,7 +170,7 @@ struct Placeholder<'a> {
     name: &'a str,
 }
 
-fn fill<'a>(nodes: &[Node], scopes: &mut Vec<&'a Value>, text: &mut String) {
+fn fill(nodes: &[Node], scopes: &mut Vec<&Value>, text: &mut String) {
     for node in nodes {
         match node {
             Node::Text(words) => text.push_str(words),
