@@ -12,6 +12,7 @@ mod drift_filters;
 mod ending;
 mod enter;
 mod kubernetes;
+mod ingress_labs;
 mod live;
 mod programs;
 mod readiness;
