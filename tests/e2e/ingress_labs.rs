@@ -18,6 +18,9 @@ tests![
     every_probe_of_the_classic_cafe_can_fail,
     every_probe_of_the_default_backend_can_fail,
     every_probe_of_the_layers_can_fail,
+    every_probe_of_nginx_can_fail,
+    every_probe_of_haproxy_can_fail,
+    every_probe_of_the_own_controller_can_fail,
 ];
 
 /// One change, in the one file of the lab that has the text.
@@ -50,8 +53,17 @@ const CAFE: &[Break] = &[
         "cluster: { ingress: { service: { type: NodePort } } }\nhosts:\n  node1",
         &["33: the internet enters as well"],
     ),
-    broken("path: /tea, pathType: Prefix", "path: /tea, pathType: ImplementationSpecific", &["33: whole words of a path"]),
-    broken("path: /cake, pathType", "path: /, pathType", &["33: a path without a rule", "33: a service without endpoints"]),
+    broken(
+        "path: /tea, pathType: Prefix",
+        "path: /tea, pathType: ImplementationSpecific",
+        &["33: whole words of a path"],
+    ),
+    broken("path: /cake, pathType", "path: /, pathType", &["33: a path without a rule"]),
+    broken(
+        "10.96.0.103, ports: [{ port: 80 }]",
+        "10.96.0.103, selector: { app: tea }, ports: [{ port: 80, targetPort: 8080 }]",
+        &["33: a service without endpoints"],
+    ),
     broken("- host: kiosk.example.com\n        http:", "- http:", &["33: a host without a rule"]),
     broken("10.244.2.23, labels: { app: tea }", "10.244.2.23, labels: { app: tee }", &["33: all pods of a service"]),
     broken(
@@ -65,7 +77,11 @@ const CAFE: &[Break] = &[
         &["34: without tls no redirect"],
     ),
     broken("secretName: cafe-secret", "secretName: bakery-secret", &["36: the cafe's", "33: by path to tea"]),
-    broken("secretName: bakery-secret", "secretName: another-secret", &["36: the bakery's own", "36: which nobody trusts"]),
+    broken(
+        "secretName: bakery-secret",
+        "secretName: another-secret",
+        &["36: the bakery's own", "36: which nobody trusts"],
+    ),
     broken(
         "hosts:\n  node1",
         "cluster: { ingress: { defaultSSLCertificate: default/bakery-secret } }\nhosts:\n  node1",
@@ -74,9 +90,17 @@ const CAFE: &[Break] = &[
 ];
 
 const CLASSIC: &[Break] = &[
-    broken("path: /tea", "path: /tee", &["34: tea over https", "34: what the pod is asked for", "34: letter by letter"]),
+    broken(
+        "path: /tea",
+        "path: /tee",
+        &["34: tea over https", "34: what the pod is asked for", "34: letter by letter"],
+    ),
     broken("servicePort: http", "servicePort: web", &["34: coffee by the port's name"]),
-    broken("  tls:\n  - hosts:\n    - cafe.example.com\n    secretName: cafe-secret\n", "", &["34: plain http is sent to https"]),
+    broken(
+        "  tls:\n  - hosts:\n    - cafe.example.com\n    secretName: cafe-secret\n",
+        "",
+        &["34: plain http is sent to https"],
+    ),
     broken("    nginx.ingress.kubernetes.io/rewrite-target: /\n", "", &["34: what the pod is asked for"]),
     broken("path: /coffee", "path: /", &["34: another path"]),
     broken("  name: cafe-secret\ntype", "  name: coffee-secret\ntype", &["36: it is the secret's"]),
@@ -107,7 +131,11 @@ const LAYERS: &[Break] = &[
     broken(
         "selector: { app: vault }, ports: [{ port: 443, targetPort: 8443",
         "selector: { app: tea }, ports: [{ port: 443, targetPort: 8080",
-        &["42: TLS goes through a service untouched", "42: nothing is added on the way", "42: which tells the pod who asked"],
+        &[
+            "42: TLS goes through a service untouched",
+            "42: nothing is added on the way",
+            "42: which tells the pod who asked",
+        ],
     ),
     broken(", nodePort: 30900", "", &["42: any protocol goes through"]),
     broken(
@@ -135,6 +163,61 @@ const LAYERS: &[Break] = &[
     broken("- host: greeter.example.com", "- host: greeter.example.org", &["42: neither in nor out"]),
 ];
 
+const NGINX: &[Break] = &[
+    broken("path: /tea", "path: /tee", &["37: tea"]),
+    broken("path: /coffee", "path: /koffee", &["37: coffee"]),
+    broken("ingressClassName: haproxy", "ingressClassName: nginx", &["37: another controller's ingress is nobody's"]),
+    broken("host: cafe.example.com\n", "host: cafe.example.org\n", &["38: the host is in the file"]),
+    broken(
+        "controller: nginx",
+        "controller: built-in",
+        &[
+            "37: it is nginx that answers",
+            "38: the host is in the file",
+            "38: and what it comes from",
+            "38: nginx runs with it",
+            "39: pods change and workers stay",
+        ],
+    ),
+    // A pod that is never unready is never taken out.
+    broken(
+        "    readinessProbe: { httpGet: { path: /healthz, port: 8080 }, periodSeconds: 1, failureThreshold: 1 }\n",
+        "",
+        &["39: pods change and workers stay"],
+    ),
+    broken("proxy-body-size: 2m", "proxy-body-size: 1m", &["40: a body of 1.5 MB may pass"]),
+    broken("proxy-body-size: 2m", "proxy-body-size: 3m", &["40: one of 2.5 MB may not"]),
+    broken(
+        ", hsts: \"true\", http-redirect-code: \"301\"",
+        "",
+        &["40: the redirect is a 301", "40: browsers are told to stay with https"],
+    ),
+];
+
+const HAPROXY: &[Break] = &[
+    broken("path: /tea, pathType: Prefix", "path: /tee, pathType: Prefix", &["37: tea", "37: all pods of a service"]),
+    broken("path: /coffee", "path: /koffee", &["37: coffee"]),
+    broken(
+        "path: /tea, pathType: Prefix",
+        "path: /tea, pathType: ImplementationSpecific",
+        &["37: whole words of a path"],
+    ),
+    broken(
+        "    tls: [{ hosts: [cafe.example.com], secretName: cafe-secret }]\n",
+        "",
+        &["37: plain http is sent to https"],
+    ),
+    broken("controller: haproxy", "controller: built-in", &["37: it is HAProxy that runs"]),
+];
+
+const OWN: &[Break] = &[
+    broken("path: /tea", "path: /tee", &["37: tea"]),
+    broken("{{#endpoints}}pod {{{name}}}", "{{#endpoints}}pot {{{name}}}", &["37: tea", "37: coffee"]),
+    broken("fits = lambda path: (", "fits = lambda path: self.path.startswith(path) or (", &["37: no rule"]),
+    broken("if not pods:", "if len(pods) > 5:", &["37: no endpoint"]),
+    broken("X-Forwarded-For", "X-Forwarded-From", &["37: the pod learns who asked"]),
+];
+
 fn every_probe_of_the_cafe_can_fail() {
     every_probe_can_fail("cafe.yaml", CAFE);
 }
@@ -149,6 +232,18 @@ fn every_probe_of_the_default_backend_can_fail() {
 
 fn every_probe_of_the_layers_can_fail() {
     every_probe_can_fail("layers.yaml", LAYERS);
+}
+
+fn every_probe_of_nginx_can_fail() {
+    every_probe_can_fail("ingress-nginx.yaml", NGINX);
+}
+
+fn every_probe_of_haproxy_can_fail() {
+    every_probe_can_fail("ingress-haproxy.yaml", HAPROXY);
+}
+
+fn every_probe_of_the_own_controller_can_fail() {
+    every_probe_can_fail("own-controller", OWN);
 }
 
 /// Make each break in a copy of the lab, a file or a folder of `labs/`.
@@ -167,7 +262,12 @@ fn every_probe_can_fail(lab: &str, breaks: &[Break]) {
         let name = |probe: &serde_json::Value| probe["name"].as_str().unwrap_or_default().to_owned();
         let differed: BTreeSet<String> = probes.iter().filter(|p| p["verdict"] == "differed").map(name).collect();
         for probe in one.noticed {
-            assert!(differed.contains(*probe), "{:?} instead of {:?} is not noticed by {probe:?}: {ran}", one.to, one.from);
+            assert!(
+                differed.contains(*probe),
+                "{:?} instead of {:?} is not noticed by {probe:?}: {ran}",
+                one.to,
+                one.from
+            );
         }
         all.extend(probes.iter().map(name));
         noticed.extend(one.noticed.iter().map(|probe| (*probe).to_owned()));
