@@ -70,6 +70,8 @@ pub struct Launch {
     birth: Birth,
     /// Ends when the program runs.
     started: Option<OwnedFd>,
+    /// Where its standard output goes, where that is not the pipe.
+    stdout: Option<OwnedFd>,
     /// Whether it is told something on its standard input.
     fed: bool,
 }
@@ -77,7 +79,7 @@ pub struct Launch {
 impl From<Command> for Launch {
     /// A command as it is, in our own namespaces.
     fn from(command: Command) -> Launch {
-        Launch { command, birth: Birth::Here, started: None, fed: false }
+        Launch { command, birth: Birth::Here, started: None, stdout: None, fed: false }
     }
 }
 
@@ -104,13 +106,18 @@ impl Place {
                 hand_over(report.as_raw_fd(), STARTED_FD)
             });
         }
-        Ok(Launch { command, birth, started: Some(started.into()), fed: false })
+        Ok(Launch { command, birth, started: Some(started.into()), stdout: None, fed: false })
     }
 }
 
 impl Launch {
     pub fn env<'a>(&mut self, variables: impl IntoIterator<Item = (&'a String, &'a String)>) {
         self.command.envs(variables);
+    }
+
+    /// Let the program write its standard output there, so that nobody need carry it.
+    pub fn stdout(&mut self, to: OwnedFd) {
+        self.stdout = Some(to);
     }
 
     /// Give the program a pipe as its standard input; see [`Running::input`].
@@ -163,7 +170,11 @@ impl Running {
         let mut launch = launch.into();
         let (reading, writing) = io::pipe()?;
         let output = Receiver::from_owned_fd(reading.into())?;
-        launch.command.stdout(writing.try_clone()?).stderr(writing);
+        match launch.stdout.take() {
+            Some(stdout) => launch.command.stdout(stdout),
+            None => launch.command.stdout(writing.try_clone()?),
+        };
+        launch.command.stderr(writing);
         let mut child = launch.spawn()?;
         let Launch { birth, started, .. } = launch;
         let input = child.stdin.take().map(|pipe| Sender::from_owned_fd(pipe.into())).transpose();
@@ -198,6 +209,12 @@ impl Running {
             Some(Alive { over, birth: Birth::First, .. }) => Room::of(over.get_ref().as_fd()),
             _ => Err(io::Error::other("the program has no room of its own")),
         }
+    }
+
+    /// Send a signal to the program alone.
+    pub fn signal(&self, what: Signal) -> io::Result<()> {
+        let ended = || io::Error::other("the program has ended");
+        signal(self.alive.as_ref().ok_or_else(ended)?.over.get_ref().as_fd(), what)
     }
 
     /// Ask the program's group to end.

@@ -30,10 +30,75 @@ pub const COMMON: &[&str] = &[
 ];
 
 /// Those that are merged into nginx.conf besides.
-pub const NGINX: &[&str] = &[];
+pub const NGINX: &[&str] = &[
+    "allow-backend-server-header",
+    "client-body-buffer-size",
+    "client-header-buffer-size",
+    "compute-full-forwarded-for",
+    "disable-access-log",
+    "enable-multi-accept",
+    "enable-underscores-in-headers",
+    "error-log-level",
+    "gzip-level",
+    "gzip-min-length",
+    "gzip-types",
+    "hide-headers",
+    "hsts",
+    "hsts-include-subdomains",
+    "hsts-max-age",
+    "hsts-preload",
+    "http-redirect-code",
+    "http2-max-concurrent-streams",
+    "ignore-invalid-headers",
+    "large-client-header-buffers",
+    "limit-rate",
+    "limit-rate-after",
+    "log-format-upstream",
+    "max-worker-connections",
+    "proxy-buffer-size",
+    "proxy-buffering",
+    "proxy-buffers-number",
+    "proxy-max-temp-file-size",
+    "proxy-next-upstream",
+    "proxy-next-upstream-timeout",
+    "proxy-real-ip-cidr",
+    "proxy-request-buffering",
+    "server-tokens",
+    "ssl-buffer-size",
+    "ssl-ciphers",
+    "ssl-ecdh-curve",
+    "ssl-protocols",
+    "ssl-session-cache-size",
+    "ssl-session-tickets",
+    "ssl-session-timeout",
+    "upstream-keepalive-connections",
+    "upstream-keepalive-requests",
+    "upstream-keepalive-timeout",
+    "use-gzip",
+    "worker-processes",
+    "worker-shutdown-timeout",
+];
 
 /// Those that are merged into haproxy.cfg besides.
-pub const HAPROXY: &[&str] = &[];
+pub const HAPROXY: &[&str] = &[
+    "close-spread-time",
+    "disable-access-log",
+    "dontlognull",
+    "hard-stop-after",
+    "http-connection-mode",
+    "load-balance",
+    "log-format",
+    "logasap",
+    "maxconn",
+    "nbthread",
+    "scale-server-slots",
+    "ssl-min-version",
+    "timeout-client",
+    "timeout-http-keep-alive",
+    "timeout-http-request",
+    "timeout-queue",
+    "timeout-tunnel",
+];
 
 /// What holds for the whole controller.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -10,15 +10,20 @@
 
 mod choice;
 mod endpoints;
+pub mod haproxy;
 mod lab;
+pub mod nginx;
+mod rendered;
 mod request;
 mod routing;
+pub mod template;
 mod text;
 mod types;
 
 pub use choice::{BadPattern, Choice, Rewritten, Router};
 pub use endpoints::{endpoints, port};
 pub use lab::{brought, of_lab};
+pub use rendered::{File, Place, Rendered};
 pub use request::{Refusal, host_of, normalise};
 pub use routing::{Objects, routing};
 pub use text::text;

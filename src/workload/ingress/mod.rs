@@ -20,8 +20,12 @@ pub use crate::lab::ingress::Driver;
 use crate::plan::ingress::{Endpoints, Routing};
 
 pub mod built_in;
+mod command;
 mod control;
+mod haproxy;
 mod health;
+mod nginx;
+mod program;
 
 /// The hidden verb that is this process: `labctl lab-ingress CONFIG`, a [`Config`] in JSON, with the
 /// control channel as standard input.
@@ -53,6 +57,13 @@ impl Default for Config {
             health: any(HEALTH_PORT),
             directory: PathBuf::from("/run/ingress"),
         }
+    }
+}
+
+impl Config {
+    /// Where a real program serves.
+    pub fn place(&self) -> crate::plan::ingress::Place<'_> {
+        crate::plan::ingress::Place { http: self.http, https: self.https, directory: &self.directory }
     }
 }
 
@@ -90,10 +101,9 @@ async fn drive(config: &Config, told: Told) -> io::Result<()> {
     match &config.driver {
         // Drivers are listed here.
         Driver::BuiltIn => built_in::serve(config, told).await,
-        other => {
-            let _ = told;
-            Err(io::Error::other(format!("there is no driver {other:?} yet")))
-        }
+        Driver::Nginx => nginx::serve(config, told).await,
+        Driver::Haproxy => haproxy::serve(config, told).await,
+        Driver::Command { command, template } => command::serve(config, (command, template), told).await,
     }
 }
 
