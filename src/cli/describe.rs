@@ -267,7 +267,7 @@ fn pod(all: &Value) -> String {
         out.line("Controlled by", format!("{}/{}", text(owner, "/kind"), text(owner, "/name")));
     }
     out.line("Restart policy", text(object, "/spec/restartPolicy"));
-    let ports: Vec<String> = items(all, "hostPorts").iter().map(|p| get::host_port(p, object)).collect();
+    let ports: Vec<String> = items(all, "hostPorts").iter().map(|p| tables::host_port(p, object)).collect();
     if !ports.is_empty() {
         out.list("Host ports", ports.iter().map(String::as_str));
     }

@@ -272,7 +272,29 @@ fn headline(lab: &Lab, raised: &Raised) -> String {
     let clients = (clients > 0).then(|| output::count(clients, "client"));
     let (hosts, pods) = (output::count(lab.hosts.len(), "host"), output::count(lab.pods.len(), "pod"));
     let parts: Vec<String> = [Some(hosts), clients, Some(pods)].into_iter().flatten().collect();
-    format!("lab {} is up: {}, flannel {} ({took} ms)\n", lab.name, parts.join(", "), lab.cluster.backend.name())
+    let up =
+        format!("lab {} is up: {}, flannel {} ({took} ms)\n", lab.name, parts.join(", "), lab.cluster.backend.name());
+    up + &ingress_words(lab)
+}
+
+/// Where the lab's ingress is, and which certificates it made for it.
+fn ingress_words(lab: &Lab) -> String {
+    let Some((layer, at)) = lab.ingress.as_ref().zip(lab.ingress_address()) else { return String::new() };
+    let hosts: Vec<&str> = lab.ingress_hosts().into_iter().collect();
+    let ports = if (at.http, at.https) == (80, 443) {
+        String::new()
+    } else {
+        format!(" on ports {} and {}", at.http, at.https)
+    };
+    let mut text = format!("  ingress ({}): {}{ports}", layer.controller.driver, at.ip);
+    if !hosts.is_empty() {
+        text.push_str(&format!(" for {}", hosts.join(", ")));
+    }
+    text.push('\n');
+    for secret in layer.generated.keys() {
+        text.push_str(&format!("  secret {secret}: signed by the lab's authority (`labctl ca`)\n"));
+    }
+    text
 }
 
 fn next_steps(lab: &Lab, outcomes: &[Outcome]) -> String {

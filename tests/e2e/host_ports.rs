@@ -205,7 +205,7 @@ fn what_is_broken_by_hand_is_seen_and_put_right(bench: &Bench) {
         ("ip link delete cni0", "sysctl net.ipv4.conf.cni0.route_localnet=1"),
         // Another one goes with whatever settings it has.
         (
-            "ip link delete cni0; ip link add cni0 type bridge; echo 1 >/proc/sys/net/ipv4/conf/cni0/route_localnet",
+            "ip link delete cni0; ip link add cni0 index 999 type bridge; echo 1 >/proc/sys/net/ipv4/conf/cni0/route_localnet",
             "sysctl net.ipv4.conf.cni0.route_localnet=1",
         ),
     ] {
