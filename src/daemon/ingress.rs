@@ -142,7 +142,9 @@ impl Daemon {
             let help = "`labctl get pods -n ingress` shows those, where the lab has an ingress";
             return Err(Box::new(problem.help(help)));
         };
-        Ok(plan::text(driver, &self.routing_of(&lab)))
+        let routing = self.routing_of(&lab);
+        let endpoints = plan::endpoints(&routing, &lab.services, &self.services.slices());
+        Ok(plan::text(driver, (&routing, &endpoints), Config::default().place()))
     }
 
     /// Tell the ingress controllers what there is.

@@ -14,6 +14,7 @@ mod enter;
 mod host_ports;
 mod ingress;
 mod kubernetes;
+mod ingress_labs;
 mod live;
 mod programs;
 mod readiness;
