@@ -5,9 +5,12 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use labctl::diag::{Problems, render};
 use labctl::lab;
-use labctl::spec::load::{Loaded, Text, decode_text};
+use labctl::lab::ingress::{SecretData, certificate};
+use labctl::spec::load::{Loaded, Manifest, Text, decode_text};
 use labctl::spec::{Input, load};
 use proptest::prelude::*;
 
@@ -158,6 +161,41 @@ fn very_many_replicas() {
 }
 
 #[test]
+fn ten_thousand_ingresses_that_lead_to_ten_thousand_services_that_are_not_there() {
+    let services: String = (0..10_000).map(|n| format!("  tea-{n}: {{ ports: [{{ port: 80 }}] }}\n")).collect();
+    let rule = |n| {
+        let backend = format!("{{ service: {{ name: te-{n}, port: {{ number: 80 }} }} }}");
+        format!(
+            "{{ host: h{n}.example.com, http: {{ paths: [{{ path: /, pathType: Prefix, backend: {backend} }}] }} }}"
+        )
+    };
+    let ingresses: String = (0..10_000).map(|n| format!("  i{n}: {{ rules: [{}] }}\n", rule(n))).collect();
+    ends_with(format!("hosts: {{ a: }}\nservices:\n{services}ingresses:\n{ingresses}"), "ingress-backend");
+}
+
+#[test]
+fn ten_thousand_hosts_under_tls_that_no_rule_has() {
+    let hosts: String = (0..10_000).map(|n| format!("h{n}.example.com, ")).collect();
+    let rules: String = (0..10_000).map(|n| format!("{{ host: h{n}.example.org }}, ")).collect();
+    let ingress = format!("cafe: {{ tls: [{{ hosts: [{hosts}], secretName: s }}], rules: [{rules}] }}");
+    ends_with(format!("hosts: {{ a: }}\ningresses: {{ {ingress} }}\n"), "ingress-host");
+}
+
+#[test]
+fn ten_thousand_ingresses_of_ten_thousand_classes_that_nobody_serves() {
+    let classes: String = (0..10_000).map(|n| format!("  c{n}: {{ controller: example.com/c }}\n")).collect();
+    let ingresses: String =
+        (0..10_000).map(|n| format!("  i{n}: {{ ingressClassName: c{n}, rules: [{{}}] }}\n")).collect();
+    ends_with(format!("hosts: {{ a: }}\ningressClasses:\n{classes}ingresses:\n{ingresses}"), "ingress-class");
+}
+
+#[test]
+fn a_secret_of_three_megabytes() {
+    let data = "QUFB".repeat(1 << 20);
+    ends_with(format!("hosts: {{ a: }}\nsecrets: {{ s: {{ data: {{ a: {data} }} }} }}\n"), "object-invalid");
+}
+
+#[test]
 fn a_tab_is_named_as_one() {
     ends_with("hosts:\n\tnode1: {}\n", "yaml-tab");
     ends_with("hosts:\n  node1:\n\t  network: lan\n", "yaml-tab");
@@ -227,9 +265,23 @@ fn labs() -> Vec<String> {
     files.iter().map(|p| std::fs::read_to_string(p).expect("a lab")).collect()
 }
 
+/// Manifests of what an ingress consists of, to be spoiled.
+fn ingress_manifests() -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).expect("a manifest");
+    let config = "apiVersion: v1\nkind: Secret\nmetadata: { name: s }\ndata: { tls.crt: YWJj, tls.key: YQ== }\nstringData: { a: b }\n---\n\
+                  apiVersion: v1\nkind: ConfigMap\nmetadata: { name: c }\ndata: { keep-alive: '1' }\nbinaryData: { a: YQ== }\n---\n\
+                  apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: { name: x }\nspec: { controller: a.b/c }\n";
+    vec![read("manifests/old-ingress.yaml"), read("manifests/no-secret.yaml"), config.to_owned()]
+}
+
 /// Whatever the text is: no panic, and no refusal without a reason.
 fn survives(input: &str) {
-    let loaded = decode_text(&text(input));
+    survives_as(&text(input));
+}
+
+fn survives_as(input: &Text) {
+    let loaded = decode_text(input);
     let mut problems = loaded.problems.clone();
     let lab = lab::resolve(&loaded, None, &mut problems);
     if let Some(lab) = &lab {
@@ -267,5 +319,53 @@ proptest! {
             letters.push('\n');
         }
         survives(&letters.into_iter().collect::<String>());
+    }
+    #[test]
+    fn no_spoiled_ingress_makes_it_panic(
+        which in any::<prop::sample::Index>(),
+        cuts in prop::collection::vec((any::<prop::sample::Index>(), 0usize..12, "[-a:{}\\[\\],0-9/.*% \\n\"é&]{0,4}"), 1..4),
+    ) {
+        let manifests = ingress_manifests();
+        let mut letters: Vec<char> = manifests[which.index(manifests.len())].chars().collect();
+        for (at, length, with) in cuts {
+            let start = at.index(letters.len());
+            let end = (start + length).min(letters.len());
+            letters.splice(start..end, with.chars());
+            letters.push('\n');
+        }
+        let manifest = Manifest {
+            name: "m.yaml".to_owned(),
+            text: Ok(letters.into_iter().collect()),
+            asked: None,
+            namespace: None,
+        };
+        survives_as(&Text { manifests: vec![manifest], ..text("hosts: { a: }\ncluster: { ingress: {} }\n") });
+    }
+
+    /// Certificates come from anywhere.
+    #[test]
+    fn no_spoiled_certificate_makes_it_panic(
+        spoiled in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        length in any::<prop::sample::Index>(),
+        of_key in any::<bool>(),
+    ) {
+        let made = rcgen::generate_simple_self_signed(["cafe.example.com".to_owned()]).expect("a certificate");
+        let (mut chain, mut key) = (made.cert.der().to_vec(), made.signing_key.serialize_der());
+        let bytes = if of_key { &mut key } else { &mut chain };
+        for (at, byte) in spoiled {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        let cut = bytes.len() - length.index(bytes.len()) / 8;
+        bytes.truncate(cut);
+        let pem = |label: &str, der: &[u8]| {
+            let body = STANDARD.encode(der);
+            format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n").into_bytes()
+        };
+        let data = [("tls.crt", pem("CERTIFICATE", &chain)), ("tls.key", pem("PRIVATE KEY", &key))];
+        let data = data.into_iter().map(|(field, value)| (field.to_owned(), value)).collect();
+        if let Ok(read) = certificate::read(&SecretData { kind: "kubernetes.io/tls".to_owned(), data }) {
+            let _ = (read.covers("cafe.example.com"), read.age(std::time::SystemTime::now()));
+        }
     }
 }

@@ -267,6 +267,10 @@ fn pod(all: &Value) -> String {
         out.line("Controlled by", format!("{}/{}", text(owner, "/kind"), text(owner, "/name")));
     }
     out.line("Restart policy", text(object, "/spec/restartPolicy"));
+    let ports: Vec<String> = items(all, "hostPorts").iter().map(|p| tables::host_port(p, object)).collect();
+    if !ports.is_empty() {
+        out.list("Host ports", ports.iter().map(String::as_str));
+    }
     out.block("Network", &cable(all));
     out.block("Interfaces", &interfaces(all));
     for (index, container) in items(all, "containers").iter().enumerate() {
@@ -308,6 +312,9 @@ fn interfaces(all: &Value) -> String {
 fn container_text(more: &Value, spec: &Value, status: &Value) -> String {
     let mut out = Lines::default();
     out.line("Runs", text(more, "/runs"));
+    if let Some(missing) = more["missing"].as_str() {
+        out.line("Note", missing);
+    }
     if let Some(process) = more["process"].as_u64() {
         out.line("Process", process);
     }

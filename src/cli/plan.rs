@@ -22,13 +22,13 @@ pub fn run(args: &PlanArgs) -> Done {
         .ok()
         .and_then(|(labs, dir)| labs.contains(&ready.lab.name).then(|| Client::new(&dir, ready.lab.name.clone())));
     let wanted = plan::plan(&ready.lab);
-    let (steps, what) = match client {
+    let (steps, services, what) = match client {
         None => {
             let steps = diff::diff(&Plan::default(), &wanted);
             let steps: Vec<StepText> =
                 steps.iter().map(|s| StepText { namespace: s.ns.to_string(), step: s.op.to_string() }).collect();
             let what = format!("`up` would build lab {} in {}:\n", ready.lab.name, count(steps.len(), "step"));
-            (steps, what)
+            (steps, Vec::new(), what)
         }
         Some(client) => match client.post("/labctl/v1/plan", &Change { text: ready.text.clone() })? {
             Steps::Failed(found) => {
@@ -36,20 +36,45 @@ pub fn run(args: &PlanArgs) -> Done {
                 problems.extend(found);
                 return Err(Failure::new(problems, ready.sources));
             }
-            Steps::Steps(steps) if steps.is_empty() => (steps, format!("lab {} is as the file says\n", ready.lab.name)),
-            Steps::Steps(steps) => {
-                let what = format!("`up` would change lab {} in {}:\n", ready.lab.name, count(steps.len(), "step"));
-                (steps, what)
+            Steps::Steps { steps, services } => {
+                let what = match steps.len() {
+                    0 => format!("lab {} is as the file says\n", ready.lab.name),
+                    n => format!("`up` would change lab {} in {}:\n", ready.lab.name, count(n, "step")),
+                };
+                (steps, services, what)
             }
         },
     };
-    let value = json!({ "lab": ready.lab, "namespaces": wanted.namespaces, "steps": steps });
+    let value = json!({
+        "lab": ready.lab, "namespaces": wanted.namespaces, "steps": steps, "services": services,
+    });
     match args.format.output {
         Format::Json => print_json(&value),
         Format::Yaml => print_yaml(&value),
-        format => print(format, &value, |_| what + &by_namespace(&steps)),
+        format => print(format, &value, |wide| what + &of_services(&services) + &by_namespace(&shown(&steps, wide))),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What becomes of services, a line each.
+fn of_services(services: &[String]) -> String {
+    services.iter().map(|line| format!("service {line}\n")).collect()
+}
+
+/// Steps with each rule that differs only where the wide look is wanted.
+fn shown(steps: &[StepText], wide: bool) -> Vec<StepText> {
+    let short = |s: &StepText| StepText { namespace: s.namespace.clone(), step: brief(&s.step) };
+    if wide { steps.to_vec() } else { steps.iter().map(short).collect() }
+}
+
+/// A step in one line: rules that differ are counted.
+pub fn brief(step: &str) -> String {
+    let mut lines = step.lines();
+    let first = lines.next().unwrap_or_default();
+    match lines.count() {
+        0 => first.to_owned(),
+        n => format!("{first}, {n} differ (-o wide shows them)"),
+    }
 }
 
 /// Steps under the name of their namespace, which is said once for those that follow each other.

@@ -328,6 +328,17 @@ fn conditions(slice: &Value, condition: &str) -> String {
     list(slice, "/endpoints").filter(|e| e["conditions"][condition] == true).count().to_string()
 }
 
+/// A port of the host that leads to a pod, in words.
+pub fn host_port(port: &Value, pod: &Value) -> String {
+    let host = text(pod, "/spec/nodeName");
+    let on = match text(port, "/hostIP") {
+        "" => host.to_owned(),
+        ip => format!("{host}, on {ip} alone,"),
+    };
+    let (from, to, chain) = (&port["hostPort"], &port["containerPort"], text(port, "/chain"));
+    format!("{from}/{} of {on} leads to port {to} (chain {chain})", text(port, "/protocol"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,7 +18,7 @@ use crate::spec::beside;
 use crate::spec::load::{Input, Text, decode_text, read};
 
 use super::args::{FileArgs, UpArgs};
-use super::{DIFFERED, Done, Failure, is_watched, output, show};
+use super::{DIFFERED, Done, Failure, is_watched, output, plan, show};
 
 /// How long a lab that another `up` starts may neither be there nor be gone.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -214,16 +214,14 @@ fn present(args: &UpArgs, lab: &Lab, raised: &Raised, outcomes: &[Outcome]) {
         "changed": raised.changed,
         "steps": raised.summary.steps,
         "changes": raised.summary.changes,
+        "services": raised.summary.services,
+        "forgotten": raised.summary.forgotten,
         "milliseconds": raised.took.as_millis(),
         "probes": outcomes,
     });
     output::print(args.format.output, &value, |wide| {
         let mut text = headline(lab, raised);
-        if raised.changed && (wide || raised.summary.changes.len() <= 20) {
-            for change in &raised.summary.changes {
-                text.push_str(&format!("  {change}\n"));
-            }
-        }
+        text.push_str(&what_changed(&raised.summary, wide));
         if !outcomes.is_empty() {
             text.push('\n');
             text.push_str(&report::table(outcomes, output::look(wide)));
@@ -231,6 +229,34 @@ fn present(args: &UpArgs, lab: &Lab, raised: &Raised, outcomes: &[Outcome]) {
         text.push_str(&next_steps(lab, outcomes));
         text
     });
+}
+
+/// What of a longer list is shown where the wide look is not wanted.
+const MOST_LINES: usize = 20;
+
+/// What a live change did and undid, services first: of them people think.
+fn what_changed(summary: &Summary, wide: bool) -> String {
+    let mut text = String::new();
+    let most = if wide { usize::MAX } else { MOST_LINES };
+    let more = |all: usize| all.checked_sub(most).filter(|more| *more > 0);
+    if !summary.forgotten.is_empty() {
+        let shown: Vec<&str> = summary.forgotten.iter().take(most).map(String::as_str).collect();
+        let rest = more(summary.forgotten.len()).map(|n| format!(" and {n} more")).unwrap_or_default();
+        text.push_str(&format!("  forgotten, as it is not in the file: {}{rest}\n", shown.join(", ")));
+    }
+    for line in summary.services.iter().take(most) {
+        text.push_str(&format!("  service {line}\n"));
+    }
+    if let Some(more) = more(summary.services.len()) {
+        text.push_str(&format!("  and {} (-o wide shows them)\n", output::count(more, "more service")));
+    }
+    if wide || summary.changes.len() <= MOST_LINES {
+        for change in &summary.changes {
+            let change = if wide { change.clone() } else { plan::brief(change) };
+            text.push_str(&format!("  {change}\n"));
+        }
+    }
+    text
 }
 
 fn headline(lab: &Lab, raised: &Raised) -> String {
@@ -246,7 +272,29 @@ fn headline(lab: &Lab, raised: &Raised) -> String {
     let clients = (clients > 0).then(|| output::count(clients, "client"));
     let (hosts, pods) = (output::count(lab.hosts.len(), "host"), output::count(lab.pods.len(), "pod"));
     let parts: Vec<String> = [Some(hosts), clients, Some(pods)].into_iter().flatten().collect();
-    format!("lab {} is up: {}, flannel {} ({took} ms)\n", lab.name, parts.join(", "), lab.cluster.backend.name())
+    let up =
+        format!("lab {} is up: {}, flannel {} ({took} ms)\n", lab.name, parts.join(", "), lab.cluster.backend.name());
+    up + &ingress_words(lab)
+}
+
+/// Where the lab's ingress is, and which certificates it made for it.
+fn ingress_words(lab: &Lab) -> String {
+    let Some((layer, at)) = lab.ingress.as_ref().zip(lab.ingress_address()) else { return String::new() };
+    let hosts: Vec<&str> = lab.ingress_hosts().into_iter().collect();
+    let ports = if (at.http, at.https) == (80, 443) {
+        String::new()
+    } else {
+        format!(" on ports {} and {}", at.http, at.https)
+    };
+    let mut text = format!("  ingress ({}): {}{ports}", layer.controller.driver, at.ip);
+    if !hosts.is_empty() {
+        text.push_str(&format!(" for {}", hosts.join(", ")));
+    }
+    text.push('\n');
+    for secret in layer.generated.keys() {
+        text.push_str(&format!("  secret {secret}: signed by the lab's authority (`labctl ca`)\n"));
+    }
+    text
 }
 
 fn next_steps(lab: &Lab, outcomes: &[Outcome]) -> String {

@@ -40,6 +40,12 @@ pub struct Summary {
     pub steps: usize,
     /// The steps in words, for a live change.
     pub changes: Vec<String>,
+    /// What a live change did to services, a line each.
+    #[serde(default)]
+    pub services: Vec<String>,
+    /// Edits that the lab had beside its file and has no more.
+    #[serde(default)]
+    pub forgotten: Vec<String>,
     /// Warnings that are worth a look.
     pub warnings: Vec<Problem>,
 }
@@ -62,7 +68,11 @@ pub struct EditRequest {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Steps {
-    Steps(Vec<StepText>),
+    Steps {
+        steps: Vec<StepText>,
+        /// What they do to services, a line each.
+        services: Vec<String>,
+    },
     Failed(Vec<Problem>),
 }
 

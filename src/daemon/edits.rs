@@ -48,19 +48,22 @@ impl Daemon {
     /// Make the running lab what `text` says. What is in both stays untouched. Programs of pods that go
     /// have their pod's time to end.
     pub async fn change(self: &Rc<Self>, text: &Text) -> Result<Summary, Vec<Problem>> {
+        let forgotten = edit::told(&self.text().edits);
         let lives = |pod: &Pod| !self.workloads.is_over(&pod.ns());
-        if !self.lab().pods.iter().any(lives) {
-            return self.change_with(|_| text.clone()).await;
+        let mut going = Vec::new();
+        if self.lab().pods.iter().any(lives) {
+            going = self.going(&self.resolve(text).await?.lab);
+            going.retain(lives);
         }
-        let mut going = self.going(&self.resolve(text).await?.lab);
-        going.retain(lives);
         if going.is_empty() {
-            return self.change_with(|_| text.clone()).await;
+            let summary = self.change_with(|_| text.clone()).await?;
+            return Ok(Summary { forgotten, ..summary });
         }
         // What is told of is the whole change, of which a part is made when the pods are told to end.
-        let steps = self.steps_to(text).await?;
+        let (steps, services) = self.steps_to(text).await?;
         let summary = self.change_without(&going, None, |_| text.clone()).await?;
-        Ok(Summary { steps: steps.len(), changes: steps.iter().map(ToString::to_string).collect(), ..summary })
+        let changes = steps.iter().map(ToString::to_string).collect();
+        Ok(Summary { steps: steps.len(), changes, services, forgotten, ..summary })
     }
 
     /// The pods that `lab` has no more.

@@ -17,6 +17,7 @@ pub mod dns;
 mod edits;
 pub mod flannelds;
 pub mod health;
+mod host_ports;
 pub mod ingress;
 mod inhabit;
 pub mod inspect;

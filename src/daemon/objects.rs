@@ -3,8 +3,9 @@
 
 use serde_json::{Value, json};
 
+use crate::kernel::path;
 use crate::lab::names::NsName;
-use crate::lab::{Client, Container, Host, Lab, Network, Pod, Run};
+use crate::lab::{Client, Container, Host, Lab, Network, Pod, Port, Run};
 use crate::objects::ObjectKey;
 use crate::plan::underlay;
 
@@ -119,12 +120,27 @@ pub fn trouble(daemon: &Daemon, pod: &Pod) -> Option<String> {
 
 fn why(container: &Container, status: &Status) -> String {
     let name = &container.name;
-    match &status.state {
+    let why = match &status.state {
         State::Waiting { reason, message } if message.is_empty() => format!("{name}: {reason}"),
         State::Waiting { reason, message } => format!("{name}: {reason}, {message}"),
         State::Terminated { exit_code, reason } => format!("{name}: {reason}, exit code {exit_code}"),
         State::Running { .. } => format!("{name}: {}", status.message),
+    };
+    match missing_program(container) {
+        Some(what) if !matches!(status.state, State::Running { .. }) => format!("{why}: {what}"),
+        _ => why,
     }
+}
+
+/// What is said of a container whose program this machine does not have.
+pub fn missing_program(container: &Container) -> Option<String> {
+    let Run::Program { command, env } = &container.run else { return None };
+    let program = command.first()?;
+    // One that sets its PATH may look elsewhere.
+    if env.iter().any(|e| e.name == "PATH") || path::is_there(program) {
+        return None;
+    }
+    Some(format!("this machine has no program `{program}`, and no images run here: install it, or leave `command` out"))
 }
 
 /// Kubernetes' pod phase from its containers' states.
@@ -141,15 +157,22 @@ fn phase<'a>(states: impl Iterator<Item = &'a State>) -> &'static str {
     if failed { "Failed" } else { "Succeeded" }
 }
 
+fn port(port: &Port) -> Value {
+    let mut all = json!({ "containerPort": port.number, "protocol": port.protocol });
+    if let Some(name) = &port.name {
+        all["name"] = json!(name);
+    }
+    if let Some(host) = &port.host_port {
+        all["hostPort"] = json!(host.number);
+        if let Some(ip) = host.ip {
+            all["hostIP"] = json!(ip);
+        }
+    }
+    all
+}
+
 fn container(container: &Container) -> Value {
-    let ports: Vec<_> = container
-        .ports
-        .iter()
-        .map(|p| match &p.name {
-            Some(name) => json!({ "name": name, "containerPort": p.number, "protocol": p.protocol }),
-            None => json!({ "containerPort": p.number, "protocol": p.protocol }),
-        })
-        .collect();
+    let ports: Vec<_> = container.ports.iter().map(port).collect();
     match &container.run {
         Run::Echo => json!({ "name": container.name, "image": "labctl/echo", "ports": ports }),
         Run::Dns => json!({ "name": container.name, "image": "labctl/coredns", "ports": ports }),

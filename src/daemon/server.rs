@@ -117,7 +117,7 @@ async fn route(daemon: &Rc<Daemon>, request: Request<Incoming>, visits: &Visits)
         (&Method::POST, "/labctl/v1/plan") => {
             let change: Change = body(request).await?;
             ok(&match daemon.steps_to(&change.text).await {
-                Ok(steps) => Steps::Steps(texts(&steps)),
+                Ok((steps, services)) => Steps::Steps { steps: texts(&steps), services },
                 Err(problems) => Steps::Failed(problems),
             })
         }

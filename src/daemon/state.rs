@@ -21,6 +21,7 @@ use crate::kernel::observe;
 use crate::kernel::world::{Failed, Why, World};
 use crate::lab::Lab;
 use crate::lab::names::NsName;
+use crate::objects::{EndpointSlice, changes};
 use crate::plan::diff::{Stage, Step, diff};
 use crate::plan::{self, Plan};
 use crate::spec::load::Text;
@@ -170,6 +171,7 @@ impl Daemon {
         let target = self.target(&lab).await?;
         let there = self.observe().await.map_err(|p| vec![*p])?;
         let steps = diff(&there, &target.plan);
+        let services = self.told(&lab, &target.slices);
         if let Err(failed) = self.run(&steps).await {
             self.restore_files(&steps);
             let back = self.way_back().await;
@@ -179,7 +181,7 @@ impl Daemon {
             problem.message = format!("{}; {so}", problem.message);
             return Err(vec![problem]);
         }
-        *self.lab.borrow_mut() = Arc::clone(&lab);
+        let old = self.lab.replace(Arc::clone(&lab));
         *self.plan.borrow_mut() = Arc::new(target.bare);
         *self.text.borrow_mut() = text;
         let slices = Arc::new(target.slices);
@@ -188,22 +190,30 @@ impl Daemon {
         let before = self.services.proxies();
         self.services.set(slices, target.proxies);
         self.services_changed(before).await;
+        self.forget_host_ports(&old).await;
         self.forget_flows(self.services.balancers.applied(), target.balancers.clone()).await;
         self.services.balancers.set(target.balancers);
         self.sync_balancers(&turn).await;
         self.births.note(&lab);
         self.readiness.follow(&lab, self);
         let changes = steps.iter().map(ToString::to_string).collect();
-        Ok(Summary { steps: steps.len(), changes, warnings })
+        Ok(Summary { steps: steps.len(), changes, warnings, services, forgotten: Vec::new() })
     }
 
-    /// The steps that `text` would cause.
-    pub async fn steps_to(&self, text: &Text) -> Result<Vec<Step>, Vec<Problem>> {
+    /// What a change to `lab`, whose services lead where `slices` say, does to services.
+    fn told(&self, lab: &Lab, slices: &[EndpointSlice]) -> Vec<String> {
+        let (now, there) = (self.lab(), self.services.slices());
+        let before = changes::State { services: &now.services, slices: &there };
+        changes::told(before, changes::State { services: &lab.services, slices })
+    }
+
+    /// The steps that `text` would cause, and what they would do to services.
+    pub async fn steps_to(&self, text: &Text) -> Result<(Vec<Step>, Vec<String>), Vec<Problem>> {
         let _turn = self.turn().await;
         let resolved = self.resolve(text).await?;
         let target = self.target(&resolved.lab).await?;
         let there = self.observe().await.map_err(|p| vec![*p])?;
-        Ok(diff(&there, &target.plan))
+        Ok((diff(&there, &target.plan), self.told(&resolved.lab, &target.slices)))
     }
 
     /// The steps from what is there to what should be: the drift.

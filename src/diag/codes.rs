@@ -90,6 +90,7 @@ codes! {
     SUBNETS_USED_UP = "subnets-used-up";
     PODS_TOO_MANY = "pods-too-many";
     PORT_TAKEN = "port-taken";
+    HOST_PORT = "host-port";
     PORT_UNKNOWN = "port-unknown";
     CONTAINERS_AND_SHORTHAND = "containers-and-shorthand";
     IMAGE_NOT_RUN = "image-not-run";

@@ -9,6 +9,7 @@ pub mod iptables;
 pub mod message;
 pub mod ns;
 pub mod observe;
+pub mod path;
 pub mod process;
 pub mod read;
 pub mod restore;

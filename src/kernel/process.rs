@@ -97,7 +97,7 @@ impl Place {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("pause").arg(ENTER_VERB).arg(serde_json::to_string(&errand).map_err(io::Error::other)?);
         command.arg("--").args(words).env_clear();
-        command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env("PATH", super::path::PATH);
         command.env("HOME", "/root").env("HOSTNAME", &self.entry.hostname);
         // SAFETY: dup2 is async-signal-safe, and the descriptors live as long as the closure.
         unsafe {

@@ -211,7 +211,7 @@ impl World {
             // Which step each request belongs to, for the kernel's refusals.
             let mut of_step = vec![0; requests.len()];
             for (i, step) in group.iter().enumerate() {
-                if self.make_tun(step)? || self.drop_tun(step)? || self.mend_filters(step)? {
+                if self.make_tun(step)? || self.drop_tun(step)? || self.mend_filters(step)? || is_sysctl(step) {
                     continue;
                 }
                 for request in self.requests(step)? {
@@ -228,8 +228,16 @@ impl World {
                 };
                 return Err(Failed::new(step, fault));
             }
+            self.device_sysctls(group)?;
         }
         Ok(())
+    }
+
+    /// Settings of devices, which are there by now.
+    fn device_sysctls(&mut self, group: &[Step]) -> Result<(), Failed> {
+        let Some(first) = group.iter().find(|s| is_sysctl(s)) else { return Ok(()) };
+        let netns = self.space(first)?.netns.clone();
+        netns.run(|| self.sysctls(group, false)).map_err(|e| Failed::new(first, Why::Namespace(e)))?
     }
 
     /// A TUN device goes with the flanneld that holds it, or with our own descriptor where none was
@@ -332,6 +340,10 @@ impl World {
         let indices = &space.indices;
         Ok(message::add_link(link, far.as_ref(), &|dev| indices.get(dev).copied().unwrap_or_default()))
     }
+}
+
+fn is_sysctl(step: &Step) -> bool {
+    matches!(step.op, Op::SetSysctl(_))
 }
 
 impl Space {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::diag::{Place, Problem, Problems, codes, did_you_mean};
-use crate::objects::validate::is_port_name;
+use crate::objects::validate::{is_label_key, is_label_value, is_port_name};
 use crate::spec::at::At;
 use crate::spec::damage::Damage;
 use crate::spec::types::{
@@ -13,6 +13,7 @@ use crate::spec::types::{
 };
 use crate::spec::value::{Labels, PortRef, PortSpec, Protocol};
 
+use super::host_ports;
 use super::model::{Container, HttpCheck, Port, Readiness, ReadinessCheck, Run};
 use super::resolve::valid;
 
@@ -81,7 +82,9 @@ pub(super) fn resolve(workload: &Workload, problems: &mut Problems) -> Vec<Conta
         );
     }
     let Some(several) = workload.several else {
-        return vec![workload.container(&workload.only, &workload.name.value, None, problems)];
+        let only = vec![workload.container(&workload.only, &workload.name.value, None, problems)];
+        host_ports::check_pod(&only, workload.name, problems);
+        return only;
     };
     let mut all = Vec::new();
     let mut names: HashMap<String, Place> = HashMap::new();
@@ -101,6 +104,7 @@ pub(super) fn resolve(workload: &Workload, problems: &mut Problems) -> Vec<Conta
         all.push(workload.container(spec, &name, (n > 0).then_some(silent), problems));
     }
     check_ports(&all, workload.name, problems);
+    host_ports::check_pod(&all, workload.name, problems);
     all
 }
 
@@ -174,7 +178,7 @@ fn check_env(env: &[EnvVar], place: Place, problems: &mut Problems) {
 }
 
 fn echo_ports() -> Vec<Port> {
-    [Protocol::Tcp, Protocol::Udp].map(|protocol| Port { number: 8080, protocol, name: None }).to_vec()
+    [Protocol::Tcp, Protocol::Udp].map(|protocol| Port { number: 8080, protocol, name: None, host_port: None }).to_vec()
 }
 
 /// Ports as written, each number and protocol once.
@@ -205,7 +209,8 @@ pub(super) fn ports(written: &[At<PortSpec>], problems: &mut Problems) -> Vec<Po
                     .help("give one of them another name"),
             );
         }
-        all.push(Port { number, protocol: spec.protocol, name: spec.name.as_ref().map(|n| n.value.clone()) });
+        let name = spec.name.as_ref().map(|n| n.value.clone());
+        all.push(Port { number, protocol: spec.protocol, name, host_port: host_ports::read(spec, problems) });
     }
     all
 }
@@ -348,34 +353,18 @@ fn unknown_port(name: &str, ports: &[Port], place: Place) -> Problem {
         ))
 }
 
-/// Kubernetes' rules for labels: a key of an optional DNS prefix and a name, a value of at most 63
-/// letters.
+/// Labels that the API server would refuse.
 pub(super) fn check_labels(labels: &Labels, owner: &At<String>, problems: &mut Problems) {
     for (key, value) in labels {
-        let (prefix, name) = key.rsplit_once('/').map_or((None, key.as_str()), |(p, n)| (Some(p), n));
-        let prefix_ok = prefix.is_none_or(|p| !p.is_empty() && p.len() <= 253);
-        let fault = if !prefix_ok || name.is_empty() || !label_text(name) {
-            Some(format!("`{key}` cannot be a label's key"))
-        } else if !label_text(value) {
-            Some(format!("`{value}` cannot be the value of the label `{key}`"))
-        } else {
-            None
+        let message = match (is_label_key(key), is_label_value(value)) {
+            (true, true) => continue,
+            (false, _) => format!("`{key}` cannot be a label's key"),
+            (true, false) => format!("`{value}` cannot be the value of the label `{key}`"),
         };
-        if let Some(message) = fault {
-            problems.push(
-                Problem::error(codes::LABEL_INVALID, message)
-                    .at(owner.place, "of this one")
-                    .help("at most 63 letters, digits, `-`, `_` and `.`, with a letter or digit at both ends"),
-            );
-        }
+        problems.push(
+            Problem::error(codes::LABEL_INVALID, message)
+                .at(owner.place, "of this one")
+                .help("at most 63 letters, digits, `-`, `_` and `.`, with a letter or digit at both ends"),
+        );
     }
-}
-
-fn label_text(text: &str) -> bool {
-    let edge = |c: char| c.is_ascii_alphanumeric();
-    text.is_empty()
-        || (text.len() <= 63
-            && text.starts_with(edge)
-            && text.ends_with(edge)
-            && text.chars().all(|c| edge(c) || matches!(c, '-' | '_' | '.')))
 }

@@ -103,7 +103,7 @@ fn record(written: &DnsRecord) -> Option<Record> {
 
 /// The container of a DNS pod, as kubeadm's deployment has it.
 pub(super) fn container() -> Container {
-    let port = |number, protocol, name: &str| Port { number, protocol, name: Some(name.to_owned()) };
+    let port = |number, protocol, name: &str| Port { number, protocol, name: Some(name.to_owned()), host_port: None };
     Container {
         name: DNS_DEPLOYMENT.to_owned(),
         ports: vec![port(53, Protocol::Udp, "dns"), port(53, Protocol::Tcp, "dns-tcp")],

@@ -20,6 +20,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::diag::did_you_mean;
 use crate::objects::{Ingress, IngressClass, ObjectKey, Service, service_type};
 use crate::spec::value::Labels;
 
@@ -151,6 +152,11 @@ fn by_name<T: Serialize, S: Serializer>(all: &BTreeMap<ObjectKey, T>, serializer
     serializer.collect_map(all.iter().map(|(key, value)| (key.to_string(), value)))
 }
 
+/// The name that a misspelt `word` is near to, among the first thousand: who has more looks himself.
+fn near<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    did_you_mean(word, known.take(1000))
+}
+
 /// Where clients reach the controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PublicAddress {
@@ -210,3 +216,6 @@ impl Lab {
         Some(PublicAddress { ip: host, http: port(HTTP)?, https: port(HTTPS)? })
     }
 }
+
+#[cfg(test)]
+mod tests;

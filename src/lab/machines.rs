@@ -16,7 +16,7 @@ use super::model::{Attachment, Client, Cluster, Host, Lab, Network, Port};
 use super::names::HostName;
 use super::ranges::{outside, taken};
 use super::resolve::valid;
-use super::{containers, declared, leases};
+use super::{containers, declared, host_ports, leases};
 
 /// A Linux bridge has at most so many ports (`BR_MAX_PORTS` less the one that is never given).
 pub const MOST_PORTS: usize = 1023;
@@ -277,6 +277,7 @@ fn hosts(
         let host: Option<HostName> = valid(name, "host", problems);
         refuse_reserved(name, problems);
         let ports = containers::ports(&spec.ports, problems);
+        host_ports::refuse(&spec.ports, "host", problems);
         containers::check_labels(&spec.labels, name, problems);
         if let (Some(name), Some(attachment), Some(pod_cidr)) = (host, attachment, subnet) {
             all.push(Host { name, attachment, pod_cidr, labels: spec.labels.clone(), ports });
@@ -302,8 +303,9 @@ fn clients(
     problems: &mut Problems,
 ) -> Vec<Client> {
     let mut ports: Vec<Vec<Port>> = file.clients.iter().map(|(_, c)| containers::ports(&c.ports, problems)).collect();
+    file.clients.iter().for_each(|(_, c)| host_ports::refuse(&c.ports, "client", problems));
     if plugs.len() > ports.len() {
-        ports.push(vec![Port { number: 80, protocol: Protocol::Tcp, name: None }]);
+        ports.push(vec![Port { number: 80, protocol: Protocol::Tcp, name: None, host_port: None }]);
     }
     let mut all = Vec::new();
     for ((plug, attachment), ports) in plugs.iter().zip(attachments).zip(ports) {

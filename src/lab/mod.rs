@@ -10,6 +10,7 @@ mod declared;
 pub mod dns;
 mod expect;
 pub mod external;
+mod host_ports;
 pub mod ingress;
 mod ipam;
 mod leases;
@@ -26,6 +27,7 @@ pub mod services;
 
 pub use addressing::INTERNET_NAME;
 pub use dns::Dns;
+pub use host_ports::HostPort;
 pub use ingress::IngressLayer;
 pub use model::*;
 pub use resolve::resolve;

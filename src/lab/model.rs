@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dns::Dns;
 use super::external::ExternalRoute;
+use super::host_ports::HostPort;
 use super::ingress::IngressLayer;
 use super::names::{HostName, IfName, LabName, NetworkName, NsName, PodId, path_of};
 use super::probe::Probe;
@@ -162,6 +163,9 @@ pub struct Port {
     pub number: u16,
     pub protocol: Protocol,
     pub name: Option<String>,
+    /// The port of the pod's host that leads here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_port: Option<HostPort>,
 }
 
 /// A pod with its place and address.

@@ -1,7 +1,9 @@
-//! Which pods there are and which host each runs on: the scheduler in small. Which address a pod gets
-//! is decided in [`addresses`], which subnet a host has in [`super::leases`].
+//! Which pods there are, and where each goes: the scheduler in small. Which address a pod gets
+//! is decided in [`addresses`], which host it runs on in [`hosts`], which subnet a host has in
+//! [`super::leases`].
 
 mod addresses;
+mod hosts;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -36,8 +38,6 @@ struct Wanted<'a> {
     host: Option<&'a At<String>>,
     /// Hosts it may be placed on; empty: all.
     among: Vec<HostName>,
-    /// Whether it goes where no other pod of its owner is, as long as there is such a host.
-    apart: bool,
     address: Option<&'a At<String>>,
     labels: &'a Labels,
     owner: Option<String>,
@@ -75,8 +75,6 @@ pub(super) struct Own {
     replicas: u32,
     labels: Labels,
     container: Container,
-    /// Whether no two of its pods may be on one host, as with ports of the host.
-    apart: bool,
 }
 
 /// The deployments that the lab has without writing them: the DNS server's, as kubeadm makes it,
@@ -88,15 +86,13 @@ pub(super) fn own(dns: Option<&Dns>, controller: Option<&Controller>) -> Vec<Own
         replicas: dns.replicas,
         labels: dns.labels.clone(),
         container: super::dns::container(),
-        apart: false,
     });
     let controller = controller.map(|controller| Own {
         namespace: INGRESS_NAMESPACE,
         name: INGRESS_NAME,
         replicas: controller.replicas,
         labels: controller.labels.clone(),
-        container: ingress::container(),
-        apart: controller.host_port,
+        container: ingress::container(controller),
     });
     dns.into_iter().chain(controller).collect()
 }
@@ -136,7 +132,7 @@ pub(super) fn place(
         return Vec::new();
     }
     let scene = Scene { file, ground, before };
-    let hosts = choose_hosts(&wanted, &scene, problems);
+    let hosts = hosts::choose(&wanted, &scene, problems);
     addresses::give_addresses(wanted, hosts, &scene, problems)
 }
 
@@ -184,7 +180,6 @@ fn own_pods<'a>(own: &'a Own, file: &LabFile) -> Vec<Wanted<'a>> {
         place: Place::default(),
         host: None,
         among: Vec::new(),
-        apart: own.apart,
         address: None,
         labels: &own.labels,
         owner: Some(own.name.to_owned()),
@@ -216,7 +211,6 @@ fn single<'a>(damage: &Damage, name: &At<String>, spec: &'a PodSpec, problems: &
         place: name.place,
         host: spec.host.as_ref(),
         among: Vec::new(),
-        apart: false,
         address: spec.address.as_ref(),
         labels: &spec.labels,
         owner: None,
@@ -265,7 +259,6 @@ fn replicas<'a>(
             place: name.place,
             host: None,
             among: among.clone(),
-            apart: false,
             address: None,
             labels: &spec.labels,
             owner: Some(valid_name.to_string()),
@@ -330,44 +323,4 @@ fn check_names(wanted: &[Wanted], file: &LabFile, problems: &mut Problems) {
             );
         }
     }
-}
-
-/// The host of each pod: the one it names, the one it had, or the one with the fewest pods.
-fn choose_hosts(wanted: &[Wanted], scene: &Scene, problems: &mut Problems) -> Vec<Option<usize>> {
-    let Scene { file, ground, before } = scene;
-    let index: HashMap<&str, usize> = ground.hosts.iter().enumerate().map(|(i, h)| (h.name.as_str(), i)).collect();
-    let was: HashMap<&PodId, &HostName> = before.iter().flat_map(|l| &l.pods).map(|p| (&p.id, &p.host)).collect();
-    let allowed = |pod: &Wanted, i: usize| pod.among.is_empty() || pod.among.contains(&ground.hosts[i].name);
-    let mut load = vec![0usize; ground.hosts.len()];
-    let mut chosen: Vec<Option<usize>> = Vec::new();
-    for pod in wanted {
-        let fixed = match pod.host {
-            Some(written) => {
-                known_host(written, file, ground, problems).and_then(|h| index.get(h.name.as_str()).copied())
-            }
-            None => was.get(&pod.id).and_then(|h| index.get(h.as_str()).copied()).filter(|i| allowed(pod, *i)),
-        };
-        if let Some(i) = fixed {
-            load[i] += 1;
-        }
-        chosen.push(fixed);
-    }
-    for at in 0..wanted.len() {
-        let pod = &wanted[at];
-        if chosen[at].is_none() && pod.host.is_none() {
-            let taken = if pod.apart { hosts_of_owner(pod, wanted, &chosen) } else { Vec::new() };
-            let least = (0..load.len()).filter(|i| allowed(pod, *i)).min_by_key(|i| (taken.contains(i), load[*i]));
-            if let Some(i) = least {
-                load[i] += 1;
-                chosen[at] = Some(i);
-            }
-        }
-    }
-    chosen
-}
-
-/// The hosts that other pods of a pod's owner have.
-fn hosts_of_owner(pod: &Wanted, wanted: &[Wanted], chosen: &[Option<usize>]) -> Vec<usize> {
-    let same = |other: &Wanted| other.id.namespace == pod.id.namespace && other.owner == pod.owner;
-    wanted.iter().zip(chosen).filter(|(other, _)| same(other)).filter_map(|(_, host)| *host).collect()
 }

@@ -76,7 +76,11 @@ pub struct HttpAsk {
     pub tls: bool,
     /// The URL's host, as the Host header and SNI have it.
     pub host: String,
+    /// Who is asked, and on which port: what the URL names, unless `connectTo` sends the request
+    /// elsewhere.
     pub to: Target,
+    pub to_port: u16,
+    /// The URL's port, as the Host header has it where it is not the usual one.
     pub port: u16,
     /// Path and query.
     pub path: String,

@@ -280,9 +280,10 @@ impl<'a> Resolver<'a> {
             }
         };
         let host = url.host().unwrap_or_default().to_owned();
-        let to = match &http.connect_to {
-            Some(other) => self.target(other, place)?,
-            None => self.target(&At::new(host.clone(), place), place)?,
+        let port = url.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        let (to, to_port) = match &http.connect_to {
+            Some(other) => self.connect_to(other, port, place)?,
+            None => (self.target(&At::new(host.clone(), place), place)?, port),
         };
         let method = http.method.as_ref().map_or("GET", |m| &m.value).to_uppercase();
         if hyper::Method::from_bytes(method.as_bytes()).is_err() {
@@ -293,7 +294,8 @@ impl<'a> Resolver<'a> {
             tls,
             host,
             to,
-            port: url.port_u16().unwrap_or(if tls { 443 } else { 80 }),
+            to_port,
+            port,
             path: url.path_and_query().map_or("/", |p| p.as_str()).to_owned(),
             method,
             headers: http.headers.clone(),

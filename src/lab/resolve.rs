@@ -10,7 +10,7 @@ use super::addressing::{self, Ground};
 use super::model::{Backend, Lab, dns_address};
 use super::names::{LabName, NameError};
 use super::services::{self, Services};
-use super::{dns, ingress, placement, probes};
+use super::{dns, host_ports, ingress, placement, probes};
 
 /// The meaning of what was loaded, or the problems why it has none. Warnings come with either.
 ///
@@ -53,6 +53,7 @@ pub fn resolve(loaded: &Loaded, before: Option<&Lab>, problems: &mut Problems) -
         config_maps,
         probes: Vec::new(),
     };
+    host_ports::warn(file, &lab, problems);
     lab.probes = probes::resolve(file, &lab, before.filter(|_| loaded.edited), problems);
     let named = name.is_some();
     (named && !problems.has_errors() && !loaded.problems.has_errors()).then_some(lab)

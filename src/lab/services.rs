@@ -192,7 +192,10 @@ fn behind(pod: &Pod) -> Behind<'_> {
 /// A field that the API server refuses, at its place.
 pub(super) fn told<T>(code: codes::Code, fault: &FieldError, written: &Written<T>) -> Problem {
     let help = match &fault.fault {
-        Fault::Required => format!("add `{}`", last_step(&fault.path)),
+        Fault::Required => match fault.detail.split_once("; ") {
+            Some((_, remedy)) => remedy.to_owned(),
+            None => format!("add `{}`", last_step(&fault.path)),
+        },
         Fault::Forbidden => format!("take `{}` out", last_step(&fault.path)),
         Fault::Duplicate(_) => "each may be there once".to_owned(),
         Fault::NotSupported(_) => "write one of those".to_owned(),
@@ -221,8 +224,13 @@ fn remedy(fault: &FieldError) -> String {
     }
 }
 
+/// The field's own name: `nodePort` of `spec.ports[0].nodePort`, and `tls.key` of `data[tls.key]`.
 fn last_step(path: &str) -> &str {
-    path.rsplit('.').next().unwrap_or(path)
+    let key = path.strip_suffix(']').and_then(|path| path.rsplit_once('[')).map(|(_, key)| key);
+    match key.filter(|key| key.parse::<usize>().is_err()) {
+        Some(key) => key,
+        None => path.rsplit('.').next().unwrap_or(path),
+    }
 }
 
 /// Slices as given.

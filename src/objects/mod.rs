@@ -8,6 +8,7 @@
 
 pub mod allocate;
 pub mod balancers;
+pub mod changes;
 pub mod defaults;
 pub mod field;
 pub mod hints;

@@ -99,11 +99,13 @@ impl Op {
             Op::RemoveLink(_) => (Stage::Remove, 3),
             Op::RemoveNs => (Stage::RemoveNs, 0),
             Op::AddNs => (Stage::AddNs, 0),
-            Op::SetSysctl(_) => (Stage::AddNs, 1),
+            Op::SetSysctl(s) if s.device().is_none() => (Stage::AddNs, 1),
             Op::AddLink { .. } | Op::ChangeLink { .. } => (Stage::Links, 0),
             Op::AddAddress(_) => (Stage::Configure, 0),
             Op::AddNeighbour(_) | Op::AddFdb(_) => (Stage::Configure, 1),
             Op::AddRoute(_) => (Stage::Configure, 2),
+            // A device's own comes with it.
+            Op::SetSysctl(_) => (Stage::Configure, 3),
             Op::SetRules { .. } => (Stage::Rules, 0),
             Op::SetFiles(_) => (Stage::Workloads, 0),
             Op::StartFlanneld(_) | Op::SetPeers(_) => (Stage::Workloads, 1),
@@ -257,8 +259,11 @@ impl<'a> Differ<'a> {
                 &empty
             }
         };
-        for sysctl in new.sysctls.iter().filter(|s| !old.sysctls.contains(s)) {
-            self.push(&new.ns, Op::SetSysctl(sysctl.clone()));
+        for sysctl in &new.sysctls {
+            let falls = sysctl.device().is_some_and(|dev| self.is_gone(&new.ns, &IfName::new(dev)));
+            if falls || !old.sysctls.contains(sysctl) {
+                self.push(&new.ns, Op::SetSysctl(sysctl.clone()));
+            }
         }
         for deviation in &old.deviations {
             let falls = matches!(deviation, Deviation::Qdisc(q) if self.is_gone(&new.ns, &q.dev));

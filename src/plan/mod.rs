@@ -2,7 +2,7 @@
 //!
 //! [`plan`] makes it from a valid [`Lab`], without I/O and without root; the same lab gives the
 //! same plan. One file per mechanism: [`underlay`] (switches and router), [`bridge`] (what the CNI
-//! plug-ins make for pods), [`flannel`] with one file a back end, [`machine`] (what every
+//! plug-ins make for pods), [`portmap`] (ports of hosts that lead to pods), [`flannel`] with one file a back end, [`machine`] (what every
 //! namespace has), [`proxy`] (kube-proxy's rules, of objects instead of a lab), [`services`] (what a
 //! lab's services become), [`balancers`] (what their load balancers are at the router),
 //! [`ingress`] (what an ingress controller must do). [`diff`] says which steps lead from one plan to another; [`rules`] are iptables
@@ -15,6 +15,7 @@ pub mod diff;
 pub mod flannel;
 pub mod ingress;
 pub mod machine;
+pub mod portmap;
 pub mod proxy;
 pub mod rules;
 pub mod services;
@@ -36,6 +37,7 @@ pub fn plan(lab: &Lab) -> Plan {
         // The back end's device comes before cni0, as flanneld runs before the first pod.
         flannel::add(lab, host, &mut ns);
         bridge::add(lab, host, &mut ns);
+        portmap::add(lab, host, &mut ns);
         ns.sysctls.extend(services::sysctls(lab, host));
         ns
     }));

@@ -210,6 +210,14 @@ pub struct Sysctl {
     pub optional: bool,
 }
 
+impl Sysctl {
+    /// The device that it is a setting of, where it is one's.
+    pub fn device(&self) -> Option<&str> {
+        let (dev, _) = self.key.strip_prefix("net/ipv4/conf/")?.split_once('/')?;
+        (!matches!(dev, "all" | "default")).then_some(dev)
+    }
+}
+
 /// A file that processes of the namespace see.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct File {

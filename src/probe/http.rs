@@ -128,6 +128,7 @@ mod tests {
             tls: false,
             host: "cafe.example.com".into(),
             to: Target::Name("cafe.example.com".into()),
+            to_port: port,
             port,
             path: "/tea?x=1".into(),
             method: "POST".into(),

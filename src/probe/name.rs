@@ -123,4 +123,17 @@ mod tests {
         assert_eq!(by_hosts_file(&lab, &host, "node1."), lab.address_of(&host));
         assert_eq!(by_hosts_file(&lab, &host, "node2"), None);
     }
+    #[test]
+    fn clients_know_the_names_of_ingresses_without_dns() {
+        let text = "hosts: { node1: {} }\nclients: { laptop: {} }\n\
+                    ingresses: { cafe: { rules: [{ host: cafe.example.com }] } }\n";
+        let text = Text { name: "lab".into(), text: text.into(), default_name: "lab".into(), ..Text::default() };
+        let lab = crate::lab::resolve(&decode_text(&text), None, &mut Problems::default()).expect("a lab");
+        let ask = |from: &str, name: &str| by_hosts_file(&lab, &lab.find(from).expect("a machine"), name);
+        let public = lab.ingress_address().map(|address| address.ip);
+        assert!(public.is_some());
+        assert_eq!(ask("laptop", "cafe.example.com"), public);
+        assert_eq!(ask("laptop", "tea.example.com"), None);
+        assert_eq!(ask("node1", "cafe.example.com"), None);
+    }
 }

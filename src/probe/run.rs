@@ -160,7 +160,7 @@ fn target(ask: &Ask) -> Option<(&Target, u16)> {
     match ask {
         Ask::Ping { to, .. } => Some((to, 0)),
         Ask::Tcp { to, port, .. } | Ask::Udp { to, port, .. } => Some((to, *port)),
-        Ask::Http(http) => Some((&http.to, http.port)),
+        Ask::Http(http) => Some((&http.to, http.to_port)),
         Ask::Dns { server, port, .. } => Some((server, *port)),
         Ask::Exec { .. } => None,
     }

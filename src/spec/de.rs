@@ -22,12 +22,27 @@ const MOST_PROBLEMS: usize = 50;
 
 /// Decode `node`, reporting everything that does not fit. Returns what is left when the faulty
 /// parts are taken out, so that its meaning can be checked in the same run, and what was lost.
-pub fn decode<T: DeserializeOwned + Default>(mut node: Node, problems: &mut Problems) -> (T, Damage) {
+pub fn decode<T: DeserializeOwned + Default>(node: Node, problems: &mut Problems) -> (T, Damage) {
     let mut damage = Damage::default();
+    let value = decode_by(node, problems, |node, id| damage.take_out(node, id));
+    (value, damage)
+}
+
+/// The same of an object that is of no use without its faulty parts. They are taken out as they are, with
+/// no name kept.
+pub fn decode_whole<T: DeserializeOwned + Default>(node: Node, problems: &mut Problems) -> T {
+    decode_by(node, problems, Node::prune)
+}
+
+fn decode_by<T: DeserializeOwned + Default>(
+    mut node: Node,
+    problems: &mut Problems,
+    mut take_out: impl FnMut(&mut Node, u32) -> Option<u32>,
+) -> T {
     let mut wounded = HashSet::new();
     for _ in 0..MOST_PROBLEMS {
         let fault = match T::deserialize(&node) {
-            Ok(value) => return (value, damage),
+            Ok(value) => return value,
             Err(fault) => fault,
         };
         let (id, meant) = (fault.node, fault.meant());
@@ -40,12 +55,12 @@ pub fn decode<T: DeserializeOwned + Default>(mut node: Node, problems: &mut Prob
         if meant.is_some_and(|name| node.rename(id, name)) {
             continue;
         }
-        match damage.take_out(&mut node, id) {
+        match take_out(&mut node, id) {
             Some(loser) => wounded.insert(loser),
             None => break,
         };
     }
-    (T::default(), damage)
+    T::default()
 }
 
 impl<'de> Deserializer<'de> for &'de Node {

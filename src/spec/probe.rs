@@ -86,7 +86,8 @@ pub struct HttpLong {
     /// What to send behind the headers. Default: nothing.
     #[serde(default)]
     pub body: Option<String>,
-    /// Send the request to this name or address in place of the URL's, as curl's --connect-to.
+    /// Send the request to this name or address, with `:PORT` where it is not the URL's, in place of the
+    /// URL's, as curl's --connect-to. `ingress` is the ingress controller.
     #[serde(default)]
     pub connect_to: Option<At<String>>,
     /// Accept any certificate. Default: false.

@@ -82,6 +82,10 @@ pub struct PortSpec {
     pub container_port: At<Port>,
     pub name: Option<At<String>>,
     pub protocol: Protocol,
+    /// The port of the pod's host that leads here.
+    pub host_port: Option<At<Port>>,
+    /// The only address of the host on which `host_port` does so.
+    pub host_ip: Option<At<String>>,
 }
 
 /// The long form of [`PortSpec`], as Kubernetes writes it.
@@ -96,6 +100,12 @@ struct ContainerPort {
     /// Default: TCP.
     #[serde(default)]
     protocol: Protocol,
+    /// The port of the pod's host that leads here, as the CNI plug-in portmap does it.
+    #[serde(default)]
+    host_port: Option<At<Port>>,
+    /// The only address of the host on which `hostPort` leads here. Default: all of them.
+    #[serde(default, rename = "hostIP")]
+    host_ip: Option<At<String>>,
 }
 
 impl<'de> Deserialize<'de> for PortSpec {
@@ -108,11 +118,18 @@ impl<'de> Deserialize<'de> for PortSpec {
             }
             fn visit_i64<E: de::Error>(self, n: i64) -> Result<PortSpec, E> {
                 let container_port = At::new(Port::read(n)?, Default::default());
-                Ok(PortSpec { container_port, name: None, protocol: Protocol::Tcp })
+                let protocol = Protocol::Tcp;
+                Ok(PortSpec { container_port, name: None, protocol, host_port: None, host_ip: None })
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PortSpec, A::Error> {
                 let long = ContainerPort::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(PortSpec { container_port: long.container_port, name: long.name, protocol: long.protocol })
+                Ok(PortSpec {
+                    container_port: long.container_port,
+                    name: long.name,
+                    protocol: long.protocol,
+                    host_port: long.host_port,
+                    host_ip: long.host_ip,
+                })
             }
         }
         deserializer.deserialize_any(V)

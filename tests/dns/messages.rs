@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use hickory_proto::op::ResponseCode;
-use labctl::workload::dns::{Records, Transport, resolv_conf};
+use labctl::workload::dns::{Records, Transport};
 
 use crate::sample::{data, query, read, records, reply, with_edns};
 
@@ -181,12 +181,4 @@ fn names_outside_are_those_that_are_written_down() {
     }
     let message = read(&records, &query("www.example.com", A, 0), Transport::Udp);
     assert!(message.metadata.recursion_available && !message.metadata.authoritative);
-}
-
-#[test]
-fn the_search_list_is_kubelets() {
-    let file = resolv_conf("shop", "cluster.local", [10, 96, 0, 10].into());
-    let wanted =
-        "search shop.svc.cluster.local svc.cluster.local cluster.local\nnameserver 10.96.0.10\noptions ndots:5\n";
-    assert_eq!(file, wanted);
 }

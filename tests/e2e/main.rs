@@ -11,6 +11,8 @@ mod drift;
 mod drift_filters;
 mod ending;
 mod enter;
+mod host_ports;
+mod ingress;
 mod kubernetes;
 mod live;
 mod programs;

@@ -101,18 +101,21 @@ fn a_manifest_with_a_fault_leaves_the_lab_as_it_was(bench: &Bench) {
     bench.ok(&["apply", "-f", &file(bench, "more.yaml", MORE)]);
 }
 
-/// A lab with a pod whose program does `on_term` when it is told to end. Returns what its file says.
-fn with_program(bench: &Bench, on_term: &str) -> String {
+/// A lab with a pod whose program does `on_term` when it is told to end.
+fn program(on_term: &str) -> String {
     let script = format!("trap '{on_term}' TERM; echo begun; while true; do sleep 0.05; done");
     let script = serde_json::to_string(&script).expect("text");
-    let text = format!(
+    format!(
         "hosts: {{ node1: {{}} }}\n\
          pods: {{ p: {{ command: [bash, -c, {script}], labels: {{ app: p }} }} }}\n\
          services: {{ svc: {{ selector: {{ app: p }}, ports: [{{ port: 80 }}] }} }}\n"
-    );
-    bench.up(&bench.write(&text));
+    )
+}
+
+/// The same, up.
+fn with_program(bench: &Bench, on_term: &str) {
+    bench.up(&bench.write(&program(on_term)));
     until("the program listens for its end", || bench.ok(&["logs", "p"]).contains("begun"));
-    text
 }
 
 fn a_deleted_pod_is_terminating_until_its_program_has_ended(bench: &Bench) {
@@ -143,8 +146,8 @@ fn a_pod_whose_deletion_fails_stays_and_its_program_begins_anew(bench: &Bench) {
     use std::process::Stdio;
     let go = bench.path("go");
     let on_term = format!("while [ ! -e {} ]; do sleep 0.05; done; echo over; exit 0", go.display());
-    let before = with_program(bench, &on_term);
-    bench.up(&bench.write(&before.replace("pods: { p:", "deployments: { p:")));
+    let before = program(&on_term).replace("pods: { p:", "deployments: { p:");
+    bench.up(&bench.write(&before));
     until("the program listens for its end", || bench.ok(&["logs", "p-1"]).contains("begun"));
     // A change that takes the pod out, and takes an address besides.
     let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: { name: p }\n\

@@ -14,6 +14,8 @@ as_root_and_ordinary_user![
     things_are_described_by_kind_and_by_name,
     rules_without_a_host_are_those_of_every_host,
     a_namespace_is_given_and_a_misspelt_one_is_told,
+    a_change_is_told_by_service_and_what_is_forgotten_is_named,
+    a_pending_balancer_and_a_missing_program_say_why,
 ];
 
 const TEA: &str = "
@@ -261,4 +263,46 @@ fn a_namespace_is_given_and_a_misspelt_one_is_told(bench: &Bench) {
     }
     bench.ok(&["delete", "-n", "shop", "-f", &bench.path("pod.yaml").to_string_lossy()]);
     assert_eq!(names(bench, &["get", "pods", "-A", "-l", "k8s-app!=kube-dns"]), ["a", "b", "tea-1", "tea-2"]);
+}
+
+fn a_change_is_told_by_service_and_what_is_forgotten_is_named(bench: &Bench) {
+    let lab = bench.write(TEA);
+    bench.up(&lab);
+    bench.ok(&["apply", "-f", &file(bench, "two.yaml", TWO)]);
+    bench.ok(&["scale", "deploy/tea", "--replicas", "0"]);
+    let planned = bench.ok(&["plan", &lab]);
+    has(
+        &planned,
+        &["service default/tea-svc: endpoints 0 → 2\n", "service default/one: gone\n", "(-o wide shows them)"],
+    );
+    assert!(!planned.contains("-A KUBE-"), "raw rules are for the wide look:\n{planned}");
+    has(&bench.ok(&["plan", &lab, "-o", "wide"]), &["    - -t filter -A KUBE-SERVICES"]);
+    let told = bench.ok(&["up", &lab, "--no-probes"]);
+    has(&told, &["  service default/tea-svc: endpoints 0 → 2\n", "  service default/two: gone\n"]);
+    has(&told, &["forgotten", "service/one applied, service/two applied, deployment.apps/tea scaled to 0"]);
+    assert!(!told.contains("-A KUBE-"), "{told}");
+    let again = bench.ok(&["up", &lab, "--no-probes"]);
+    assert!(again.contains("up to date") && !again.contains("forgotten"), "{again}");
+    let other = bench.write(&TEA.replace("port: 80,", "port: 81,"));
+    has(&bench.ok(&["up", &other, "--no-probes"]), &["  service default/tea-svc: ports 80/TCP → 81/TCP\n"]);
+}
+
+fn a_pending_balancer_and_a_missing_program_say_why(bench: &Bench) {
+    let lab = "
+hosts: { node1: {} }
+pods:
+  tea: { labels: { app: tea } }
+  lost: { restartPolicy: Never, command: [no-such-program] }
+services:
+  asks: { type: LoadBalancer, loadBalancerIP: 10.1.2.3, selector: { app: tea }, ports: [{ port: 80, targetPort: 8080 }] }
+  other: { type: LoadBalancer, loadBalancerClass: a.b/c, selector: { app: tea }, ports: [{ port: 80, targetPort: 8080 }] }
+  has: { type: LoadBalancer, selector: { app: tea }, ports: [{ port: 80, targetPort: 8080 }] }
+";
+    let up = bench.run(&["up", &bench.write(lab), "--timeout", "1"]);
+    has(&up.stderr, &["pod lost: lost: Error, exit code 127: this machine has no program `no-such-program`"]);
+    has(&bench.ok(&["describe", "pod", "lost"]), &["Note:          this machine has no program `no-such-program`"]);
+    has(&bench.ok(&["describe", "svc", "asks"]), &["Balancer:      <pending> (10.1.2.3 is not an address of"]);
+    has(&bench.ok(&["describe", "svc", "other"]), &["Balancer:      <pending> (the class a.b/c is another"]);
+    assert!(!bench.ok(&["describe", "svc", "has"]).contains("pending"));
+    assert!(!bench.ok(&["describe", "pod", "tea"]).contains("Note:"));
 }

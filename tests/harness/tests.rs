@@ -15,6 +15,8 @@ pub enum Need {
     Root,
     /// A folder beside the project.
     Folder(&'static str),
+    /// A program at this path.
+    Program(&'static str),
     /// A /dev/net/tun that whoever runs the tests may open. Root can always make one.
     Tun,
 }
@@ -26,6 +28,7 @@ impl Need {
         match self {
             Need::Root => (!root).then(|| "needs root".to_owned()),
             Need::Folder(folder) => beside_the_project(folder).is_none().then(|| format!("needs ../{folder}")),
+            Need::Program(path) => (!std::path::Path::new(path).is_file()).then(|| format!("needs {path}")),
             Need::Tun => {
                 let open = || std::fs::File::options().read(true).write(true).open("/dev/net/tun").is_ok();
                 (!root && !open()).then(|| "needs root or an open /dev/net/tun".to_owned())

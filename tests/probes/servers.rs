@@ -192,10 +192,13 @@ fn a_certificate_is_checked_unless_told_otherwise() {
         let mut tls = rustls::Stream::new(&mut session, &mut stream);
         let mut buffer = [0_u8; 4096];
         let _ = tls.read(&mut buffer)?;
-        tls.write_all(page("200 OK", "hello over TLS").as_bytes())
+        let asked_for = tls.conn.server_name().unwrap_or("nobody").to_owned();
+        tls.write_all(page("200 OK", &format!("hello over TLS from {asked_for}")).as_bytes())
     });
     let url = "url: 'https://cafe.example.com/', connectTo: server";
-    passed(&world.one(&format!("http: {{ {url}, insecure: true }}, expect: {{ status: 200, body: over TLS }}")));
+    passed(&world.one(&format!(
+        "http: {{ {url}, insecure: true }}, expect: {{ status: 200, body: over TLS from cafe.example.com }}"
+    )));
     let checked = world.one(&format!("http: {{ {url} }}, expect: {{ fail: tls }}"));
     passed(&checked);
     assert!(checked.observed.contains("tls: no TLS with 10.9.1.2:443"), "{}", checked.observed);
@@ -345,4 +348,36 @@ fn a_namespace_that_is_not_there_is_no_failure_of_the_network() {
     let world = crate::world!();
     let seen = world.ask("  - { from: node1, ping: server, retries: 0, expect: fail }\n").remove(0);
     differed(&seen, &["could not be asked: node1 is not there"]);
+}
+
+/// The request goes where `connectTo` says, and asks for what the URL says, as with curl.
+#[test]
+fn a_request_for_any_url_can_be_sent_elsewhere() {
+    let world = crate::world!();
+    let web = || {
+        http(|request: &str, _| {
+            let host = request.lines().find(|l| l.to_lowercase().starts_with("host:")).unwrap_or_default().to_owned();
+            let body = format!("asked for {host}\n");
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+        })
+    };
+    world.tcp(80, web());
+    world.tcp(8080, web());
+    let ask = |url: &str, to: &str, host: &str| {
+        world.one(&format!(
+            "http: {{ url: '{url}', connectTo: '{to}' }}, expect: {{ body: 'asked for host: {host}\n' }}"
+        ))
+    };
+    for to in ["server", "10.9.1.2", "server:80", "10.9.1.2:80"] {
+        let seen = ask("http://cafe.example.com/", to, "cafe.example.com");
+        passed(&seen);
+        assert_eq!(seen.tried.as_deref(), Some("10.9.1.2:80"), "{to}");
+    }
+    let seen = ask("http://cafe.example.com/", "server:8080", "cafe.example.com");
+    passed(&seen);
+    assert_eq!(seen.tried.as_deref(), Some("10.9.1.2:8080"), "the port of connectTo");
+    let seen = ask("http://cafe.example.com:8080/", "server", "cafe.example.com:8080");
+    passed(&seen);
+    assert_eq!(seen.tried.as_deref(), Some("10.9.1.2:8080"), "the port of the URL");
+    differed(&world.one("http: { url: 'http://server/', connectTo: 'server:81' }"), &["refused: 10.9.1.2:81"]);
 }

@@ -22,7 +22,7 @@ fn things_are_found_by_name_by_kind_and_name_and_by_both() {
     assert_eq!(lab.says(&["exec", "pod/tea-1", "--", "hostname"]), "tea-1\n");
     assert_eq!(lab.says(&["logs", "pod/talker"]), "hello from the talker\n");
     for (arguments, words) in [
-        (&["describe", "sevice", "tea-1"][..], "there are pod, service, deployment, host and client"),
+        (&["describe", "sevice", "tea-1"][..], "there are pod, service, deployment, ingress, host and client"),
         (&["describe", "service", "tea-1"], "service \"tea-1\" not found"),
         (&["describe", "host/tea-1"], "`tea-1` is not a host but a pod"),
         (&["describe", "router"], "labctl inspect stack router"),

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use crate::diag::Problem;
 use crate::kernel::stack::Stack;
 use crate::lab::names::NsName;
-use crate::lab::{Container, Host, HttpCheck, Lab, Pod, Readiness, ReadinessCheck, Run};
+use crate::lab::{Container, Host, HostPort, HttpCheck, Lab, Pod, Port, Readiness, ReadinessCheck, Run};
 use crate::plan::flannel::lease;
+use crate::plan::portmap;
 
 use super::super::objects;
 use super::super::programs::State;
@@ -49,6 +50,18 @@ fn interfaces(daemon: &Daemon, ns: &NsName, stack: &Stack) -> Vec<Seen> {
     stack.interfaces.iter().map(|i| seen(&plan, ns, i.clone())).collect()
 }
 
+/// The ports of the host that lead to the pod, with the chain of its rules there.
+fn host_ports(pod: &Pod) -> Value {
+    let chain = portmap::chain_of(portmap::NETWORK, &portmap::container_id(&pod.id));
+    let one = |(port, host): (&Port, &HostPort)| {
+        json!({
+            "hostIP": host.ip, "hostPort": host.number, "protocol": port.protocol,
+            "containerPort": port.number, "chain": chain,
+        })
+    };
+    portmap::ports(pod).map(one).collect()
+}
+
 async fn describe_pod(daemon: &Daemon, lab: &Lab, pod: &Pod, all: &mut Value) -> Result<(), Box<Problem>> {
     all["object"] = objects::pod(daemon, lab, pod);
     let host = NsName::Host(pod.host.clone());
@@ -56,6 +69,7 @@ async fn describe_pod(daemon: &Daemon, lab: &Lab, pod: &Pod, all: &mut Value) ->
     let plan = daemon.plan();
     let veth = there.interfaces.into_iter().find(|i| i.name == pod.veth.as_str());
     all["hostEnd"] = json!(veth.map(|i| seen(&plan, &host, i)));
+    all["hostPorts"] = host_ports(pod);
     all["containers"] = pod.containers.iter().map(|c| container(daemon, pod, c)).collect();
     Ok(())
 }
@@ -81,6 +95,7 @@ fn container(daemon: &Daemon, pod: &Pod, container: &Container) -> Value {
             Run::Ingress => "the ingress controller".to_owned(),
             Run::Program { command, .. } => command.join(" "),
         },
+        "missing": objects::missing_program(container),
         "process": process,
         "readiness": container.readiness.as_ref().map(|r| json!({
             "probe": probe_text(r),

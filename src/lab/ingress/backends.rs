@@ -1,36 +1,42 @@
 //! The services that ingresses lead to: whether they are there and have the ports. A mistake is a
 //! warning, because the service may come later; until then the controller answers 503.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::diag::{Problem, Problems, codes, did_you_mean};
+use crate::diag::{Problem, Problems, codes};
 use crate::objects::{IngressBackend, ObjectKey, Service, ServicePort, service_type};
 use crate::spec::at::At;
 
-use super::resolve::{Checked, Scene};
+use super::near;
+use super::resolve::Checked;
+
+/// The lab's services by their keys.
+pub(super) type Services<'a> = BTreeMap<ObjectKey, &'a Service>;
 
 /// Tell of backends that lead nowhere.
-pub(super) fn check(ingress: &Checked, scene: &Scene, problems: &mut Problems) {
+pub(super) fn check(ingress: &Checked, services: &Services, problems: &mut Problems) {
     let Some(spec) = &ingress.object.spec else { return };
     if let Some(default) = &spec.default_backend {
-        Check { ingress, scene, path: "spec.defaultBackend".to_owned() }.backend(default, problems);
+        Check { ingress, services, path: "spec.defaultBackend".to_owned() }.backend(default, problems);
     }
     for (r, rule) in spec.rules.iter().flatten().enumerate() {
         for (p, path) in rule.http.iter().flat_map(|http| &http.paths).enumerate() {
             let at = format!("spec.rules[{r}].http.paths[{p}].backend");
-            Check { ingress, scene, path: at }.backend(&path.backend, problems);
+            Check { ingress, services, path: at }.backend(&path.backend, problems);
         }
     }
 }
 
 /// Tell of a default backend for the whole controller that is not there. The lab file says who it is,
 /// so this is an error, as are its other references to nothing.
-pub(super) fn check_default(key: &ObjectKey, written: &At<String>, scene: &Scene, problems: &mut Problems) {
-    match find(scene.services, key) {
+pub(super) fn check_default(key: &ObjectKey, written: &At<String>, services: &Services, problems: &mut Problems) {
+    match services.get(key) {
         None => problems.push(
             Problem::error(codes::INGRESS_BACKEND, format!("there is no service {key} to be the default backend"))
                 .at(written.place, "not declared")
-                .help(other_service(scene.services, key)),
+                .help(other_service(services, key)),
         ),
         Some(service) if is_alias(service) => problems.push(
             Problem::error(codes::INGRESS_BACKEND, format!("service {key} is an alias and has no pods"))
@@ -43,7 +49,7 @@ pub(super) fn check_default(key: &ObjectKey, written: &At<String>, scene: &Scene
 
 struct Check<'a> {
     ingress: &'a Checked<'a>,
-    scene: &'a Scene<'a>,
+    services: &'a Services<'a>,
     /// Where the backend is.
     path: String,
 }
@@ -62,9 +68,12 @@ impl Check<'_> {
         }
         let Some(named) = &backend.service else { return };
         let key = ObjectKey::new(&self.ingress.key().namespace, &named.name);
-        let Some(service) = find(self.scene.services, &key) else {
+        let Some(service) = self.services.get(&key) else {
             let problem = self.warn("service.name", &format!("there is no service {key}"), "answered with 503");
-            return problems.push(problem.help(other_service(self.scene.services, &key)));
+            return problems.push(problem.help(match problems.is_full() {
+                true => String::new(),
+                false => other_service(self.services, &key),
+            }));
         };
         if is_alias(service) {
             let message = format!("service {key} is an alias (ExternalName) and has no pods");
@@ -90,10 +99,6 @@ impl Check<'_> {
     }
 }
 
-fn find<'a>(services: &'a [Service], key: &ObjectKey) -> Option<&'a Service> {
-    services.iter().find(|s| ObjectKey::of(&s.metadata) == *key)
-}
-
 fn is_alias(service: &Service) -> bool {
     service.spec.as_ref().is_some_and(|spec| service_type(spec) == "ExternalName")
 }
@@ -102,11 +107,10 @@ fn ports(service: &Service) -> &[ServicePort] {
     service.spec.as_ref().and_then(|s| s.ports.as_deref()).unwrap_or_default()
 }
 
-fn other_service(services: &[Service], key: &ObjectKey) -> String {
-    let keys: Vec<ObjectKey> = services.iter().map(|s| ObjectKey::of(&s.metadata)).collect();
-    let beside = keys.iter().filter(|k| k.namespace == key.namespace).map(|k| k.name.as_str());
-    let elsewhere = keys.iter().find(|k| k.name == key.name);
-    match (did_you_mean(&key.name, beside), elsewhere) {
+fn other_service(services: &Services, key: &ObjectKey) -> String {
+    let beside = services.keys().filter(|k| k.namespace == key.namespace).map(|k| k.name.as_str());
+    let elsewhere = services.keys().find(|k| k.name == key.name);
+    match (near(&key.name, beside), elsewhere) {
         (Some(near), _) => format!("did you mean `{near}`?"),
         (None, Some(other)) => format!("there is {other}, but an ingress leads to services of its own namespace only"),
         (None, None) => format!("declare it: `services: {{ {}: {{ ports: [{{ port: 80 }}] }} }}`", key.name),
@@ -124,7 +128,7 @@ fn other_port(ports: &[ServicePort], name: Option<&str>, number: Option<i32>) ->
         Some(IntOrString::Int(target)) => number == Some(*target),
         _ => false,
     });
-    match (name.and_then(|name| did_you_mean(name, names)), targeted) {
+    match (name.and_then(|name| near(name, names)), targeted) {
         (Some(near), _) => format!("did you mean `{near}`? It has {}", all.join(", ")),
         (None, Some(port)) => format!("that is its pods' port; an ingress names the service's: {}", shown(port)),
         (None, None) if all.is_empty() => "it has none; give it `ports: [{ port: 80 }]`".to_owned(),

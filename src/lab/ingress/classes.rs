@@ -1,11 +1,13 @@
 //! Which ingresses the controller serves: classes of the file, and the one that it brings.
 
-use crate::diag::{Problem, Problems, codes, did_you_mean};
+use std::collections::HashMap;
+
+use crate::diag::{Problem, Problems, codes};
 use crate::objects::{Ingress, IngressClass};
 use crate::spec::LabFile;
 
 use super::resolve::{Checked, written_classes};
-use super::{CLASS_ANNOTATION, Controller, Driver, class_of};
+use super::{CLASS_ANNOTATION, Controller, Driver, class_of, near};
 
 /// With the value `true` it makes a class that of ingresses without one.
 const IS_DEFAULT: &str = "ingressclass.kubernetes.io/is-default-class";
@@ -35,6 +37,8 @@ impl Driver {
 /// The classes of a lab.
 pub(super) struct Classes {
     pub all: Vec<IngressClass>,
+    /// Who serves each.
+    controllers: HashMap<String, String>,
 }
 
 /// The file's classes, and the controller's own where the file has none of that name.
@@ -46,7 +50,11 @@ pub(super) fn of(controller: &Controller, file: &LabFile, problems: &mut Problem
         let class = serde_json::json!({ "metadata": { "name": name }, "spec": { "controller": own } });
         all.extend(serde_json::from_value::<IngressClass>(class).ok());
     }
-    Classes { all }
+    let controllers = all.iter().filter_map(|class| {
+        let controller = class.spec.as_ref()?.controller.clone()?;
+        Some((class.metadata.name.clone()?, controller))
+    });
+    Classes { controllers: controllers.collect(), all }
 }
 
 impl Classes {
@@ -61,8 +69,7 @@ impl Classes {
 
     /// Who serves a class, as its object says.
     pub fn controller_of(&self, class: &str) -> Option<&str> {
-        let object = self.all.iter().find(|c| c.metadata.name.as_deref() == Some(class))?;
-        object.spec.as_ref()?.controller.as_deref()
+        self.controllers.get(class).map(String::as_str)
     }
 
     /// Whether the controller serves an ingress: one without class, one of a class of its own, and, unless it
@@ -97,7 +104,7 @@ impl Classes {
         let names = self.all.iter().filter_map(|c| c.metadata.name.as_deref());
         let own = names.clone().find(|name| self.controller_of(name).is_some_and(|c| driver.is_meant(c)));
         let own = own.map_or("take the class out".to_owned(), |own| format!("take the class `{own}`, or none"));
-        let help = match (drivers.iter().find(|d| named(d)), did_you_mean(class, names.filter(|n| *n != class))) {
+        let help = match (drivers.iter().find(|d| named(d)), near(class, names.filter(|n| *n != class))) {
             (Some(other), _) => format!("write `cluster: {{ ingress: {{ controller: {other} }} }}`, or {own}"),
             (None, Some(near)) => format!("did you mean `{near}`?"),
             (None, None) => own,

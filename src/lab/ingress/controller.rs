@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::diag::{Problem, Problems, codes};
+use crate::lab::host_ports::HostPort;
 use crate::lab::model::{Container, HttpCheck, Port, Readiness, ReadinessCheck, Run};
 use crate::objects::Service;
 use crate::spec::LabFile;
@@ -93,8 +94,13 @@ pub fn service(file: &LabFile, problems: &mut Problems) -> Option<Written<Servic
 }
 
 /// The container of a controller's pod, with the ports and the readiness of ingress-nginx.
-pub fn container() -> Container {
-    let port = |number, name: &str| Port { number, protocol: Protocol::Tcp, name: Some(name.to_owned()) };
+pub fn container(controller: &Controller) -> Container {
+    let port = |number, name: &str| Port {
+        number,
+        protocol: Protocol::Tcp,
+        name: Some(name.to_owned()),
+        host_port: controller.host_port.then_some(HostPort { number, ip: None }),
+    };
     Container {
         name: INGRESS_CONTAINER.to_owned(),
         ports: vec![port(80, HTTP), port(443, HTTPS)],

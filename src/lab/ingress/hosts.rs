@@ -1,59 +1,88 @@
 //! What does not go together among hosts and paths: hosts with TLS that no rule has, rules that others
 //! have taken.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use crate::diag::{Place, Problem, Problems, codes, did_you_mean};
-use crate::objects::ObjectKey;
+use crate::diag::{Place, Problem, Problems, codes};
+use crate::objects::{IngressTLS, ObjectKey};
 
+use super::near;
 use super::resolve::Checked;
 use super::secrets::rule_hosts;
 
-/// Whether an entry of `tls` for `name` holds for a rule's `host`.
-fn holds_for(name: &str, host: &str) -> bool {
-    let parent = || host.split_once('.').filter(|(label, _)| *label != "*").map(|(_, rest)| rest);
-    name.eq_ignore_ascii_case(host) || name.strip_prefix("*.").is_some_and(|wildcard| Some(wildcard) == parent())
+/// Hosts in small letters, and the names that one label stands before.
+struct Hosts(HashSet<String>);
+
+impl Hosts {
+    fn of<'h>(hosts: impl Iterator<Item = &'h str>) -> Hosts {
+        Hosts(hosts.map(str::to_ascii_lowercase).collect())
+    }
+
+    /// Whether one of them is `host`, or a wildcard that stands for it.
+    fn cover(&self, host: &str) -> bool {
+        let host = host.to_ascii_lowercase();
+        self.0.contains(&host) || parent(&host).is_some_and(|parent| self.0.contains(&format!("*.{parent}")))
+    }
+}
+
+/// What stands behind the first label of a name that is no wildcard.
+fn parent(host: &str) -> Option<&str> {
+    host.split_once('.').filter(|(label, _)| *label != "*").map(|(_, rest)| rest)
 }
 
 /// Tell of hosts that are under `tls` and in no rule, and of rules' hosts that are not under `tls` where
 /// others are.
 pub(super) fn check(ingress: &Checked, problems: &mut Problems) {
-    let Some(spec) = &ingress.object.spec else { return };
-    let entries: Vec<_> = spec.tls.iter().flatten().collect();
+    let spec = ingress.object.spec.as_ref();
+    let entries = spec.and_then(|s| s.tls.as_deref()).unwrap_or_default();
+    if entries.is_empty() {
+        return;
+    }
     let hosts: Vec<&str> = rule_hosts(&ingress.object).collect();
-    let named: Vec<&str> = entries.iter().flat_map(|e| e.hosts.iter().flatten()).map(String::as_str).collect();
-    let key = ingress.key();
+    without_rule(ingress, entries, &hosts, problems);
+    // An entry without hosts is for all of them.
+    if entries.iter().all(|e| e.hosts.iter().flatten().next().is_some()) {
+        without_tls(ingress, entries, problems);
+    }
+}
+
+fn without_rule(ingress: &Checked, entries: &[IngressTLS], hosts: &[&str], problems: &mut Problems) {
+    let rules = Hosts::of(hosts.iter().copied());
+    let parents: HashSet<&str> = hosts.iter().filter_map(|host| parent(host)).collect();
+    let has_rule = |name: &str| {
+        rules.0.contains(&name.to_ascii_lowercase()) || name.strip_prefix("*.").is_some_and(|p| parents.contains(p))
+    };
     for (n, entry) in entries.iter().enumerate() {
-        for (m, name) in entry.hosts.iter().flatten().enumerate() {
-            if hosts.iter().any(|host| holds_for(name, host)) {
-                continue;
+        for (m, name) in entry.hosts.iter().flatten().enumerate().filter(|(_, name)| !has_rule(name)) {
+            if problems.is_full() {
+                return;
             }
             let place = ingress.written.place(&format!("spec.tls[{n}].hosts[{m}]"));
-            let help = match did_you_mean(name, hosts.iter().copied()) {
+            let help = match near(name, hosts.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("add a rule with `host: {name}`, or take it out here"),
             };
-            let message = format!("ingress {key}: no rule has the host `{name}`");
+            let message = format!("ingress {}: no rule has the host `{name}`", ingress.key());
             problems.push(Problem::warning(codes::INGRESS_HOST, message).at(place, "has no effect").help(help));
         }
     }
-    // An entry without hosts is for all of them.
-    if entries.is_empty() || entries.iter().any(|e| e.hosts.iter().flatten().next().is_none()) {
-        return;
-    }
-    let mut told: Vec<&str> = Vec::new();
-    for (n, rule) in spec.rules.iter().flatten().enumerate() {
+}
+
+fn without_tls(ingress: &Checked, entries: &[IngressTLS], problems: &mut Problems) {
+    let names: Vec<&str> = entries.iter().flat_map(|e| e.hosts.iter().flatten()).map(String::as_str).collect();
+    let (named, mut told) = (Hosts::of(names.iter().copied()), HashSet::new());
+    let rules = ingress.object.spec.iter().flat_map(|s| s.rules.iter().flatten()).enumerate();
+    for (n, rule) in rules {
         let Some(host) = rule.host.as_deref().filter(|h| !h.is_empty()) else { continue };
-        if named.iter().any(|name| holds_for(name, host)) || told.contains(&host) {
+        if named.cover(host) || !told.insert(host) {
             continue;
         }
-        told.push(host);
-        // A misspelt one was told above.
-        if did_you_mean(host, named.iter().copied()).is_some() {
+        // A misspelt one was told with its entry.
+        if problems.is_full() || near(host, names.iter().copied()).is_some() {
             continue;
         }
         let place = ingress.written.place(&format!("spec.rules[{n}].host"));
-        let message = format!("ingress {key}: `{host}` has no TLS, other hosts of the ingress have");
+        let message = format!("ingress {}: `{host}` has no TLS, other hosts of the ingress have", ingress.key());
         problems.push(
             Problem::warning(codes::INGRESS_HOST, message)
                 .at(place, "https shows a certificate that nobody trusts")

@@ -42,9 +42,9 @@ pub fn resolve(controller: Controller, scene: &Scene, problems: &mut Problems) -
     let (served, unserved): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|ingress| classes.serves(&controller, &ingress.object));
     let references = References::read(scene, problems);
-    for ingress in &unserved {
-        problems.push(classes.not_served(&controller, ingress));
-    }
+    // Words for problems that are only counted would be costly.
+    let few = if problems.is_full() { 0 } else { Problems::MOST };
+    problems.extend(unserved.iter().take(few).map(|ingress| classes.not_served(&controller, ingress)));
     let mut layer = IngressLayer {
         config: config(&references, scene),
         controller,
@@ -72,11 +72,12 @@ pub fn resolve(controller: Controller, scene: &Scene, problems: &mut Problems) -
 }
 
 fn check(served: &[Checked], layer: &IngressLayer, scene: &Scene, problems: &mut Problems) {
+    let services = scene.services.iter().map(|s| (ObjectKey::of(&s.metadata), s)).collect();
     for ingress in served {
         annotations::check(ingress, problems);
         hosts::check(ingress, problems);
         if scene.sound {
-            backends::check(ingress, scene, problems);
+            backends::check(ingress, &services, problems);
             secrets::check(ingress, layer, scene.file, problems);
         }
     }
@@ -101,7 +102,8 @@ impl References {
             config_map: key(map, problems),
         };
         if let (true, Some(key), Some(written)) = (scene.sound, &found.default_backend, backend) {
-            backends::check_default(key, written, scene, problems);
+            let services = scene.services.iter().map(|s| (ObjectKey::of(&s.metadata), s)).collect();
+            backends::check_default(key, written, &services, problems);
         }
         if let (true, Some(key), Some(written)) = (scene.sound, &found.config_map, map)
             && !scene.config_maps.iter().any(|m| ObjectKey::of(&m.metadata) == *key)
@@ -137,10 +139,10 @@ fn ingresses<'a>(file: &'a LabFile, default_class: Option<&str>, problems: &mut 
 /// The lab's secrets, `stringData` worked in.
 pub fn checked_secrets(file: &LabFile, problems: &mut Problems) -> Vec<Secret> {
     let all = sound(&file.objects.secrets, "secrets", validate::secret, |s| &s.metadata, problems);
-    let mut keys: HashMap<&ObjectKey, Place> = HashMap::new();
+    let key = |secret: &&Written<Secret>| (ObjectKey::of(&secret.object.metadata), secret.name_place());
+    let mut keys: HashMap<ObjectKey, Place> = all.iter().map(key).collect();
     for written in &file.objects.generate {
-        let first = all.iter().find(|s| ObjectKey::of(&s.object.metadata) == written.value).map(|s| s.name_place());
-        if let Some(first) = first.or_else(|| keys.insert(&written.value, written.place)) {
+        if let Some(first) = keys.insert(written.value.clone(), written.place) {
             problems.push(taken("secrets", &written.value, written.place, first));
         }
     }
@@ -216,10 +218,11 @@ fn key(written: Option<&At<String>>, problems: &mut Problems) -> Option<ObjectKe
     let written = written?;
     let parts = written.split_once('/').filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty());
     if parts.is_none_or(|(_, name)| name.contains('/')) {
+        let name = written.rsplit('/').find(|part| !part.is_empty()).unwrap_or("settings");
         problems.push(
             Problem::error(codes::SPEC_BAD_VALUE, format!("`{}` is no name with its namespace", written.value))
                 .at(written.place, "this name")
-                .help(format!("write it as NAMESPACE/NAME, such as default/{}", written.trim_matches('/'))),
+                .help(format!("write it as NAMESPACE/NAME, such as default/{name}")),
         );
         return None;
     }

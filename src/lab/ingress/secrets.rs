@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
-use crate::diag::{Place, Problem, Problems, codes, did_you_mean};
+use crate::diag::{Place, Problem, Problems, codes};
 use crate::objects::{Ingress, IngressTLS, ObjectKey};
 use crate::spec::LabFile;
 use crate::spec::manifest::Written;
 
-use super::IngressLayer;
 use super::certificate::{self, Age, Certificate, Unfit};
 use super::resolve::Checked;
+use super::{IngressLayer, near};
 
 /// The names that an entry of `tls` is for: its hosts, or those of the rules where it has none.
 pub(super) fn names<'i>(ingress: &'i Ingress, entry: &'i IngressTLS) -> Vec<&'i str> {
@@ -71,14 +71,26 @@ pub(super) fn check(ingress: &Checked, layer: &IngressLayer, file: &LabFile, pro
     for (n, entry, key) in entries(&ingress.object) {
         let place = ingress.written.place(&format!("spec.tls[{n}].secretName"));
         let Some(secret) = layer.secrets.get(&key) else {
-            if !layer.generated.contains_key(&key) {
+            if !layer.generated.contains_key(&key) && !problems.is_full() {
                 problems.push(missing(&ingress.key(), &key, place, layer));
             }
             continue;
         };
-        let brought = file.objects.secrets.iter().find(|s| ObjectKey::of(&s.object.metadata) == key);
-        let about = About { ingress: ingress.key(), key, place, secret: brought.map(Written::name_place) };
-        match certificate::read(secret) {
+        // Reading certificates and looking for their places takes time, which nobody gets anything for.
+        if problems.is_full() {
+            return;
+        }
+        let brought = || file.objects.secrets.iter().find(|s| ObjectKey::of(&s.object.metadata) == key);
+        let read = certificate::read(secret);
+        let fine = |c: &Certificate| {
+            c.age(SystemTime::now()) == Age::Valid && names(&ingress.object, entry).iter().all(|host| c.covers(host))
+        };
+        if read.as_ref().is_ok_and(fine) {
+            continue;
+        }
+        let secret = brought().map(Written::name_place);
+        let about = About { ingress: ingress.key(), key, place, secret };
+        match read {
             Err(why) => problems.push(about.unfit(&why)),
             Ok(certificate) => {
                 problems.extend(about.age(&certificate));
@@ -94,7 +106,7 @@ pub(super) fn check(ingress: &Checked, layer: &IngressLayer, file: &LabFile, pro
 
 fn missing(ingress: &ObjectKey, key: &ObjectKey, place: Place, layer: &IngressLayer) -> Problem {
     let in_namespace = layer.secrets.keys().filter(|k| k.namespace == key.namespace).map(|k| k.name.as_str());
-    let near = did_you_mean(&key.name, in_namespace);
+    let meant = near(&key.name, in_namespace);
     let elsewhere = layer.secrets.keys().find(|k| k.name == key.name);
     let namespace = match key.namespace.as_str() {
         "default" => String::new(),
@@ -105,7 +117,7 @@ fn missing(ingress: &ObjectKey, key: &ObjectKey, place: Place, layer: &IngressLa
          into the lab file and the lab makes one",
         key.name
     );
-    let help = match (near, elsewhere) {
+    let help = match (meant, elsewhere) {
         (Some(near), _) => format!("did you mean `{near}`? Otherwise {bring}"),
         (None, Some(other)) => {
             format!("there is {other}, but an ingress has only secrets of its own namespace; {bring}")
@@ -162,7 +174,7 @@ impl About {
             Age::Expired => format!("has a certificate that expired on {end}"),
         };
         let problem = self.problem(codes::INGRESS_CERTIFICATE, &message, "clients refuse it");
-        Some(problem.help("renew it, or leave the secret out of a lab file and the lab makes one"))
+        Some(problem.help("renew it, or take the secret out of the lab file, and the lab makes one"))
     }
 
     fn other_name(&self, certificate: &Certificate, host: &str, place: Place) -> Problem {

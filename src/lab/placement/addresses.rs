@@ -23,37 +23,16 @@ pub(super) fn give_addresses(
     scene: &Scene,
     problems: &mut Problems,
 ) -> Vec<Pod> {
-    let Scene { ground, before, .. } = scene;
-    let mut pools: Vec<Pool> = ground
-        .hosts
-        .iter()
-        .map(|h| {
-            let mut pool = Pool::new(h.pod_cidr, 2);
-            if let Some(bridge) = h.pod_cidr.hosts().next() {
-                let _ = pool.claim(bridge, None);
-            }
-            pool
-        })
-        .collect();
-    let was: HashMap<&PodId, IpAddr> = before.iter().flat_map(|l| &l.pods).map(|p| (&p.id, p.ip())).collect();
-    let mut given: Vec<Option<IpAddr>> = wanted
-        .iter()
-        .zip(&hosts)
-        .map(|(pod, host)| claim_written(pod, scene, &mut pools[(*host)?], problems))
-        .collect();
-    for ((pod, host), ip) in wanted.iter().zip(&hosts).zip(&mut given) {
-        if let (None, None, Some(host), Some(old)) = (*ip, pod.address, host, was.get(&pod.id)) {
-            let pool = &mut pools[*host];
-            *ip = (pool.usable(*old) && pool.claim(*old, None).is_ok()).then_some(*old);
-        }
-    }
+    let hosts_of_lab = &scene.ground.hosts;
+    let mut pools: Vec<Pool> = hosts_of_lab.iter().map(pool).collect();
+    let given = written_and_kept(&wanted, &hosts, &mut pools, (scene, problems));
     let mut veths = HashSet::new();
     let mut full = HashSet::new();
-    let mut count = vec![0usize; ground.hosts.len()];
+    let mut count = vec![0usize; hosts_of_lab.len()];
     let mut pods = Vec::with_capacity(wanted.len());
     for ((pod, host), ip) in wanted.into_iter().zip(hosts).zip(given) {
         let Some(index) = host else { continue };
-        let host = &ground.hosts[index];
+        let host = &hosts_of_lab[index];
         count[index] += 1;
         let Some(ip) = ip.or_else(|| pools[index].next()).filter(|_| count[index] <= MOST_PORTS) else {
             if full.insert(index) {
@@ -61,23 +40,56 @@ pub(super) fn give_addresses(
             }
             continue;
         };
-        let address = IpNet::new(ip, host.pod_cidr.prefix_len()).unwrap_or(host.pod_cidr);
-        pods.push(Pod {
-            veth: veth_name(&pod.id, &mut veths),
-            id: pod.id,
-            host: host.name.clone(),
-            address,
-            labels: pod.labels.clone(),
-            owner: pod.owner,
-            restart_policy: pod.restart_policy,
-            hostname: pod.hostname,
-            subdomain: pod.subdomain,
-            resolver: pod.resolver,
-            grace: pod.grace,
-            containers: pod.containers,
-        });
+        let veth = veth_name(&pod.id, &mut veths);
+        pods.push(made(pod, host, ip, veth));
     }
     pods
+}
+
+/// A host's addresses for pods, without the bridge's own.
+fn pool(host: &Host) -> Pool {
+    let mut pool = Pool::new(host.pod_cidr, 2);
+    if let Some(bridge) = host.pod_cidr.hosts().next() {
+        let _ = pool.claim(bridge, None);
+    }
+    pool
+}
+
+/// The addresses that are not free to choose, claimed from their hosts' pools: those that are written,
+/// and of the others those that pods had before, as long as they run where they ran.
+fn written_and_kept(
+    wanted: &[Wanted],
+    hosts: &[Option<usize>],
+    pools: &mut [Pool],
+    (scene, problems): (&Scene, &mut Problems),
+) -> Vec<Option<IpAddr>> {
+    let claim = |(pod, host): (&Wanted, &Option<usize>)| claim_written(pod, scene, &mut pools[(*host)?], problems);
+    let mut given: Vec<Option<IpAddr>> = wanted.iter().zip(hosts).map(claim).collect();
+    let was: HashMap<&PodId, IpAddr> = scene.before.iter().flat_map(|l| &l.pods).map(|p| (&p.id, p.ip())).collect();
+    for ((pod, host), ip) in wanted.iter().zip(hosts).zip(&mut given) {
+        if let (None, None, Some(host), Some(old)) = (*ip, pod.address, host, was.get(&pod.id)) {
+            let pool = &mut pools[*host];
+            *ip = (pool.usable(*old) && pool.claim(*old, None).is_ok()).then_some(*old);
+        }
+    }
+    given
+}
+
+fn made(pod: Wanted, host: &Host, ip: IpAddr, veth: IfName) -> Pod {
+    Pod {
+        veth,
+        id: pod.id,
+        host: host.name.clone(),
+        address: IpNet::new(ip, host.pod_cidr.prefix_len()).unwrap_or(host.pod_cidr),
+        labels: pod.labels.clone(),
+        owner: pod.owner,
+        restart_policy: pod.restart_policy,
+        hostname: pod.hostname,
+        subdomain: pod.subdomain,
+        resolver: pod.resolver,
+        grace: pod.grace,
+        containers: pod.containers,
+    }
 }
 
 fn host_full(host: &Host, place: Place, count: usize) -> Problem {

@@ -12,6 +12,17 @@ use crate::spec::probe::ConnectSpec;
 
 use super::Resolver;
 
+/// What stands for the ingress controller where nothing in the lab is called so.
+const INGRESS: &str = "ingress";
+
+/// `NAME:PORT`, `ADDRESS:PORT` or `[ADDRESS]:PORT` as its parts; an address of IPv6 has colons of its own.
+fn split_port(word: &str) -> (&str, Option<&str>) {
+    match word.rsplit_once(':') {
+        Some((host, port)) if word.parse::<IpAddr>().is_err() && !port.ends_with(']') => (host, Some(port)),
+        _ => (word, None),
+    }
+}
+
 impl<'a> Resolver<'a> {
     /// A name of the lab, an address, or a dotted name for the asker's own resolver.
     pub(super) fn target(&mut self, word: &At<String>, around: Place) -> Option<Target> {
@@ -55,6 +66,37 @@ impl<'a> Resolver<'a> {
         lab.service(&ObjectKey::new(namespace, name))
     }
 
+    /// Where `connectTo` sends a request for a URL with this port: to a name or an address, with a port
+    /// behind it where it is not the URL's. `ingress` stands for the ingress controller as the lab's
+    /// clients reach it.
+    pub(super) fn connect_to(&mut self, word: &At<String>, url_port: u16, around: Place) -> Option<(Target, u16)> {
+        let place = if word.place == Place::default() { around } else { word.place };
+        let (host, port) = split_port(word);
+        let is_ingress = host == INGRESS && self.names.find(host).is_none() && self.service(host).is_none();
+        let (target, usual) = if is_ingress {
+            let Some(public) = self.lab.ingress_address() else {
+                if self.file.damage.is_empty() {
+                    let help = "add an ingress under `ingresses:`, or `cluster: { ingress: {} }`";
+                    self.fault(codes::PROBE_TARGET, "the lab has no ingress controller", place, help);
+                }
+                return None;
+            };
+            let usual = match url_port {
+                80 => public.http,
+                443 => public.https,
+                other => other,
+            };
+            (Target::Address(public.ip), usual)
+        } else {
+            (self.target(&At::new(host.to_owned(), place), place)?, url_port)
+        };
+        let port = match port {
+            Some(word) => self.port(word, &target, place)?,
+            None => usual,
+        };
+        Some((target, port))
+    }
+
     pub(super) fn host_and_port(&mut self, spec: &At<ConnectSpec>) -> Option<(Target, u16)> {
         let to = &spec.value.0.to;
         let place = if to.place == Place::default() { spec.place } else { to.place };
@@ -93,5 +135,20 @@ impl<'a> Resolver<'a> {
             self.fault(codes::PORT_UNKNOWN, format!("`{word}` is not a port there"), place, help);
         }
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_stands_behind_the_last_colon() {
+        assert_eq!(split_port("web"), ("web", None));
+        assert_eq!(split_port("web:8080"), ("web", Some("8080")));
+        assert_eq!(split_port("10.0.0.1:80"), ("10.0.0.1", Some("80")));
+        assert_eq!(split_port("fd00::1"), ("fd00::1", None));
+        assert_eq!(split_port("[fd00::1]"), ("[fd00::1]", None));
+        assert_eq!(split_port("[fd00::1]:80"), ("[fd00::1]", Some("80")));
     }
 }

@@ -99,7 +99,10 @@ fn rule(rule: &IngressRule, path: &str, found: &mut Vec<FieldError>) {
 fn http_path(entry: &HTTPIngressPath, at: &str, found: &mut Vec<FieldError>) {
     let kind = entry.path_type.as_str();
     if kind.is_empty() {
-        found.push(FieldError::required(format!("{at}.pathType"), "pathType must be specified"));
+        found.push(FieldError::required(
+            format!("{at}.pathType"),
+            "pathType must be specified; add `pathType: Prefix`, or Exact",
+        ));
         return;
     }
     let path = entry.path.as_deref().unwrap_or_default();
@@ -160,7 +163,9 @@ fn backend(backend: &IngressBackend, at: &str, found: &mut Vec<FieldError>) {
                 "cannot set both port name & port number; take one of them out",
             ));
         }
-        (None, None) => found.push(FieldError::required(at_port, "port name or number is required")),
+        (None, None) => {
+            found.push(FieldError::required(at_port, "port name or number is required; add `port: { number: 80 }`"))
+        }
         (Some(name), None) if !ports::is_port_name(name) => {
             let detail = "a port's name has at most 15 small letters, digits and dashes, and at least one letter";
             found.push(FieldError::invalid(format!("{at_port}.name"), quoted(name), detail));

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::ops::ControlFlow;
 
+use crate::plan::portmap;
 use crate::plan::rules::{Chain, Rules};
 
 use super::ProxyRules;
@@ -18,7 +19,7 @@ use super::fixed::JUMPS;
 
 impl ProxyRules {
     /// Put these rules beside others: kube-proxy's chains, its canaries, and the jumps to them at
-    /// the top of the built-in chains, where kube-proxy puts them.
+    /// the top of the built-in chains, where kube-proxy puts them. Only portmap's is above them.
     pub fn add_to(&self, rules: &mut Rules) {
         for table in ["mangle", "nat", "filter"] {
             rules.table(table).chain(CANARY);
@@ -26,7 +27,8 @@ impl ProxyRules {
         for jump in JUMPS {
             let table = rules.table(jump.table);
             table.chain(jump.to);
-            table.chain(jump.from).rules.insert(0, jump.rule());
+            let rules = &mut table.chain(jump.from).rules;
+            rules.insert(portmap::top(rules), jump.rule());
         }
         let services = || self.services.iter();
         let filter = std::iter::once(self.filter.head.as_str())

@@ -5,10 +5,14 @@
 //! planned. What each rule is for is known from how [`super::nat`], [`super::filter`] and
 //! [`super::fixed`] write it; a rule that somebody else put there is shown as it is.
 
+mod host_ports;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::plan::portmap;
 
 use super::chain::{EXTERNAL_SERVICES, FORWARD, MARK_MASQ, NODEPORTS, POSTROUTING, PROXY_FIREWALL, SERVICES};
 
@@ -21,6 +25,8 @@ const ROOTS: &[(&str, &str, &str)] = &[
     ("filter", PROXY_FIREWALL, "who may not use a load balancer"),
     ("filter", FORWARD, "what is let through to another machine"),
     ("nat", POSTROUTING, "on the way out, the source address"),
+    ("nat", portmap::DNAT, "ports of this host that lead to its pods"),
+    ("nat", portmap::MASQ, "on the way out, the source address of what came by such a port"),
 ];
 
 /// A chain with its rules.
@@ -169,7 +175,8 @@ impl<'a> Teller<'a> {
                 continue;
             }
             let target = rule.target().map(str::to_owned);
-            let next = target.clone().filter(|t| t.starts_with("KUBE-") && t != MARK_MASQ);
+            let leads = |t: &String| (t.starts_with("KUBE-") && t != MARK_MASQ) || t.starts_with(portmap::OF_POD);
+            let next = target.clone().filter(leads);
             let below = next.map(|t| self.chain(table, &t, t == NODEPORTS)).unwrap_or_default();
             if leads_on && below.is_empty() && self.service.is_some() {
                 continue;
@@ -186,6 +193,7 @@ impl<'a> Teller<'a> {
         let comment = rule.comment();
         let known = match chain.split('-').nth(1).unwrap_or_default() {
             _ if table == "filter" => filtered(chain, rule),
+            "HOSTPORT" | "DN" => self.of_host_port(chain, rule),
             "SERVICES" | "NODEPORTS" => way_in(chain, rule),
             "SVC" | "SVL" => Some(self.spread(chain, rules, index)),
             "SEP" => self.endpoint(rule),

@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 
+use crate::plan::portmap;
 use crate::plan::rules::{Chain, Rules};
 
 /// Whether a chain is its owner's, by its name.
@@ -20,7 +21,7 @@ fn is_jump(rule: &str, is_own: IsOwn) -> bool {
 }
 
 /// The rules `there` with one owner's part as it is in `planned`. Jumps that are missing come to the
-/// top of their chain, where kube-proxy puts them.
+/// top of their chain, where kube-proxy puts them; portmap's stays above, as a lab begins with it.
 pub fn mended(there: &Rules, planned: &Rules, is_own: IsOwn) -> Rules {
     let mut rules = there.clone();
     for wanted in &planned.tables {
@@ -41,8 +42,9 @@ fn jumps(chain: &mut Chain, wanted: &Chain, is_own: IsOwn) {
     if planned.iter().all(|jump| there.contains(*jump)) && there.len() == planned.len() {
         return;
     }
-    let mut rules: Vec<String> = planned.into_iter().cloned().collect();
-    rules.extend(chain.rules.drain(..).filter(|r| !is_jump(r, is_own)));
+    let mut rules: Vec<String> = chain.rules.drain(..).filter(|r| !is_jump(r, is_own)).collect();
+    let top = portmap::top(&rules);
+    rules.splice(top..top, planned.into_iter().cloned());
     chain.rules = rules;
 }
 

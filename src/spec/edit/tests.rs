@@ -184,3 +184,65 @@ fn deletions_of_a_deployments_pods_are_remembered_as_rows_of_numbers() {
     assert_eq!(found.edits.len(), 1, "{:?}", found.edits);
     assert_eq!(found.file.replaced.numbers(&key, 3), [1, 2, 3], "one that comes anew begins anew");
 }
+
+const INGRESS: &str = "
+apiVersion: networking.k8s.io/v1
+kind: IngressClass
+metadata: { name: mine }
+spec: { controller: example.com/mine }
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: { name: cafe, namespace: shop }
+spec: { rules: [{ host: cafe.example.com }] }
+---
+apiVersion: v1
+kind: Secret
+metadata: { name: cafe-secret, namespace: shop }
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: { name: settings, namespace: shop }
+";
+
+fn count(found: &Loaded) -> [usize; 4] {
+    let all = &found.file.objects;
+    [all.ingresses.len(), all.ingress_classes.len(), all.secrets.len(), all.config_maps.len()]
+}
+
+#[test]
+fn ingresses_and_what_they_need_are_applied_and_deleted() {
+    let apply = Edit::Apply(manifest(INGRESS));
+    assert_eq!(count(&loaded(std::slice::from_ref(&apply))), [1, 1, 1, 1]);
+    assert_eq!(count(&loaded(&[apply.clone(), apply.clone()])), [1, 1, 1, 1]);
+    let named: Vec<String> = names(&manifest(INGRESS)).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        named,
+        [
+            "configmap/settings",
+            "secret/cafe-secret",
+            "ingressclass.networking.k8s.io/mine",
+            "ingress.networking.k8s.io/cafe"
+        ]
+    );
+    let done = applied(&loaded(std::slice::from_ref(&apply)).file, &manifest(INGRESS));
+    assert!(done.iter().all(|(_, done)| *done == Applied::Unchanged));
+    let without = |kind, namespace: &str, name: &str| {
+        count(&loaded(&[apply.clone(), Edit::Delete(object(kind, namespace, name))]))
+    };
+    assert_eq!(without(ObjectKind::Ingress, "shop", "cafe"), [0, 1, 1, 1]);
+    assert_eq!(without(ObjectKind::Ingress, "default", "cafe"), [1, 1, 1, 1]);
+    assert_eq!(without(ObjectKind::IngressClass, "default", "mine"), [1, 0, 1, 1]);
+    assert_eq!(without(ObjectKind::Secret, "shop", "cafe-secret"), [1, 1, 0, 1]);
+    assert_eq!(without(ObjectKind::ConfigMap, "shop", "settings"), [1, 1, 1, 0]);
+    assert_eq!(without(ObjectKind::Namespace, "default", "shop"), [0, 1, 0, 0], "a class is in no namespace");
+}
+
+#[test]
+fn the_ingress_controller_is_scaled_without_being_written() {
+    let controller = ObjectKey::new("ingress", "ingress-controller");
+    let scale = Edit::Scale { deployment: controller, replicas: 3 };
+    let found = loaded(&[Edit::Apply(manifest(INGRESS)), scale]);
+    let settings = found.file.cluster.ingress.expect("settings");
+    assert_eq!(settings.replicas.as_ref().map(|r| r.value), Some(3));
+}

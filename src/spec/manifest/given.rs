@@ -9,7 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::de::DeserializeOwned;
 
 use crate::diag::{Problem, Problems, Severity, codes};
-use crate::spec::de::decode;
+use crate::spec::de::decode_whole;
 use crate::spec::node::{Node, Value};
 use crate::spec::yaml;
 
@@ -52,7 +52,7 @@ fn object<T: DeserializeOwned + Default>(kind: &str, node: Node, problems: &mut 
     let name = node.get("metadata").and_then(|m| m.get("name")).and_then(Node::text).unwrap_or("without a name");
     let name = name.to_owned();
     let mut found = Problems::default();
-    let (object, _) = decode::<T>(node, &mut found);
+    let object = decode_whole::<T>(node, &mut found);
     let mut sound = true;
     for mut problem in found {
         if problem.code == codes::SPEC_UNKNOWN_FIELD {

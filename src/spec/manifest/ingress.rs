@@ -49,7 +49,14 @@ pub fn class(mut document: Node, problems: &mut Problems) -> Option<Written<Ingr
 }
 
 pub fn schema(generator: &mut SchemaGenerator) -> Schema {
-    section::schema(IngressSpec::json_schema(generator), "ingress", true)
+    let spec = IngressSpec::json_schema(generator);
+    // The only field that Kubernetes' own description leaves without one.
+    let rule = generator.definitions_mut().get_mut("io.k8s.api.networking.v1.IngressRule");
+    if let Some(http) = rule.and_then(|rule| rule.pointer_mut("/properties/http")).and_then(|http| http.as_object_mut())
+    {
+        http.insert("description".to_owned(), "Paths and where they lead.".into());
+    }
+    section::schema(spec, "ingress", true)
 }
 
 pub fn class_schema(generator: &mut SchemaGenerator) -> Schema {
@@ -109,7 +116,10 @@ impl Rewriter {
         if let Value::Map(fields) = &mut spec.value
             && let Some(entry) = fields.iter().position(|e| e.key.text == "backend")
         {
+            let before = self.found.len();
             self.backend(&mut fields[entry].value);
+            // What is within is shown with the whole.
+            self.found.truncate(before);
             let now = format!("defaultBackend: {}", shown(&fields[entry].value));
             self.found.push(Found { field: "backend".to_owned(), place: fields[entry].key.place, now });
             fields[entry].key.text = "defaultBackend".to_owned();

@@ -21,7 +21,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 
 use super::at::At;
-use super::de::decode;
+use super::de::decode_whole;
 use super::node::{Node, Value};
 use super::types::{DeploymentSpec, PodSpec};
 use super::yaml;
@@ -217,7 +217,7 @@ pub(super) fn object<T: DeserializeOwned + Default>(node: Node, problems: &mut P
         return None;
     }
     let mut found = Problems::default();
-    let (object, _) = decode::<T>(node.clone(), &mut found);
+    let object = decode_whole::<T>(node.clone(), &mut found);
     let sound = !found.has_errors();
     problems.extend(found);
     sound.then_some(Written { object, node })

@@ -12,7 +12,7 @@ use super::object;
 use super::tree::{Maker, entries, only};
 use crate::diag::{Place, Problem, Problems, codes};
 use crate::spec::at::At;
-use crate::spec::de::decode;
+use crate::spec::de::decode_whole;
 use crate::spec::node::{Entry, Node, Value};
 use crate::spec::types::{DeploymentSpec, PodSpec};
 
@@ -23,7 +23,7 @@ const POD_FIELDS: &[&str] =
 const CONTAINER_FIELDS: &[&str] = &["name", "ports", "readinessProbe"];
 /// What `get -o yaml` calls the servers that labctl has built in.
 const OWN_IMAGES: &str = "labctl/";
-const PORT_FIELDS: &[&str] = &["name", "containerPort", "protocol"];
+const PORT_FIELDS: &[&str] = &["name", "containerPort", "protocol", "hostPort", "hostIP"];
 
 /// Fields that change what a pod does in its network, and are not acted on.
 const MISSED: &[(&str, &str)] = &[
@@ -131,13 +131,22 @@ fn container(make: &mut Maker, container: Node, problems: &mut Problems) -> Node
     let place = container.place;
     let mut fields = entries(only(container, CONTAINER_FIELDS));
     for entry in fields.iter_mut().filter(|e| e.key.text == "ports") {
-        let ports = entry.value.items().iter().map(|p| only(p.clone(), PORT_FIELDS)).collect();
-        if let Some(host_port) = entry.value.items().iter().find_map(|p| p.entry("hostPort")) {
-            problems.push(no_effect("hostPort", "the host does not answer on it", host_port.key.place));
-        }
+        let ports = entry.value.items().iter().map(|p| without_zeros(only(p.clone(), PORT_FIELDS))).collect();
         entry.value.value = Value::List(ports);
     }
     make.map(fields, place)
+}
+
+/// A port without what the API takes for not written: a host's port of 0, an empty address.
+fn without_zeros(mut port: Node) -> Node {
+    if let Value::Map(entries) = &mut port.value {
+        entries.retain(|e| match (e.key.text.as_str(), &e.value.value) {
+            ("hostPort", value) => *value != Value::Int(0),
+            ("hostIP", value) => *value != Value::Text(String::new()),
+            _ => true,
+        });
+    }
+    port
 }
 
 /// Whoever expects a web page gets the echo server's answer. Every manifest has images, so it is said once
@@ -157,14 +166,18 @@ fn note_image(image: &Entry, problems: &mut Problems) {
 }
 
 fn no_effect(field: &str, so: &str, place: Place) -> Problem {
+    let help = match field {
+        "hostNetwork" => "give the containers' ports a `hostPort`, and the pod's host answers on it",
+        _ => "take it out where that is meant, or write the pod in the lab file",
+    };
     Problem::warning(codes::OBJECT_FIELD, format!("labctl does not act on `{field}`: {so}"))
         .at(place, "has no effect")
-        .help("take it out where that is meant, or write the pod in the lab file")
+        .help(help)
 }
 
 fn decoded<T: serde::de::DeserializeOwned + Default>(node: Node, problems: &mut Problems) -> Option<T> {
     let mut found = Problems::default();
-    let (value, _) = decode::<T>(node, &mut found);
+    let value = decode_whole::<T>(node, &mut found);
     let sound = !found.has_errors();
     problems.extend(found);
     sound.then_some(value)

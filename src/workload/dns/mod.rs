@@ -76,11 +76,6 @@ pub fn run_then(
     })
 }
 
-/// The resolver's file that kubelet writes into a pod of `namespace` under dnsPolicy ClusterFirst.
-pub fn resolv_conf(namespace: &str, domain: &str, nameserver: std::net::IpAddr) -> String {
-    format!("search {namespace}.svc.{domain} svc.{domain} {domain}\nnameserver {nameserver}\noptions ndots:5\n")
-}
-
 /// Standard error may be closed, and that is no reason to stop answering.
 fn log(what: std::fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "coredns: {what}");
