@@ -22,7 +22,7 @@ pub fn read_with(lab: Option<&str>, beside: &[String]) -> Result<Text, Box<Probl
             }
             What::Lab(text) => match &found {
                 Some(first) => return Err(two_labs(&first.name, &text.name)),
-                None => found = Some(text),
+                None => found = Some(*text),
             },
         }
     }
@@ -48,7 +48,7 @@ pub fn read_manifests(words: &[String]) -> Result<Vec<Manifest>, Box<Problem>> {
 
 /// What one word behind `-f` stands for.
 enum What {
-    Lab(Text),
+    Lab(Box<Text>),
     Manifests(Vec<Manifest>),
 }
 
@@ -60,12 +60,12 @@ fn what(input: &Input) -> Result<What, Box<Problem>> {
         let all = read_manifest(input)?;
         let any = all.iter().any(|m| m.text.as_deref().is_ok_and(is_manifest));
         // A directory with labs only is told, or taken, as it is without -f.
-        return if any { Ok(What::Manifests(all)) } else { read(input).map(What::Lab) };
+        return if any { Ok(What::Manifests(all)) } else { read(input).map(|text| What::Lab(Box::new(text))) };
     }
     if *input != Input::Stdin {
         let text = read_text(input)?;
         if !is_manifest(&text.text) {
-            return read(input).map(What::Lab);
+            return read(input).map(|text| What::Lab(Box::new(text)));
         }
         let manifest = Manifest { asked: None, name: text.name, text: Ok(text.text), namespace: None };
         return Ok(What::Manifests(vec![manifest]));
@@ -73,7 +73,7 @@ fn what(input: &Input) -> Result<What, Box<Problem>> {
     // Standard input can be read only once; a manifest there comes back as a bare lab with it.
     let mut text = read(input)?;
     let given = text.manifests.iter().any(|m| m.asked.is_none());
-    Ok(if given { What::Manifests(std::mem::take(&mut text.manifests)) } else { What::Lab(text) })
+    Ok(if given { What::Manifests(std::mem::take(&mut text.manifests)) } else { What::Lab(Box::new(text)) })
 }
 
 fn name_of(input: &Input) -> String {

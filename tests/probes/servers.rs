@@ -357,16 +357,15 @@ fn a_request_for_any_url_can_be_sent_elsewhere() {
     let web = || {
         http(|request: &str, _| {
             let host = request.lines().find(|l| l.to_lowercase().starts_with("host:")).unwrap_or_default().to_owned();
-            let body = format!("asked for {host}\n");
+            let body = format!("asked for {host}!");
             format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
         })
     };
     world.tcp(80, web());
     world.tcp(8080, web());
     let ask = |url: &str, to: &str, host: &str| {
-        world.one(&format!(
-            "http: {{ url: '{url}', connectTo: '{to}' }}, expect: {{ body: 'asked for host: {host}\n' }}"
-        ))
+        world
+            .one(&format!("http: {{ url: '{url}', connectTo: '{to}' }}, expect: {{ body: 'asked for host: {host}!' }}"))
     };
     for to in ["server", "10.9.1.2", "server:80", "10.9.1.2:80"] {
         let seen = ask("http://cafe.example.com/", to, "cafe.example.com");

@@ -121,7 +121,7 @@ impl Certificate {
 /// Whether a certificate's name, in small letters, stands for `host`.
 fn fits(name: &str, host: &str) -> bool {
     let host = host.to_ascii_lowercase();
-    let parent = || host.split_once('.').filter(|(label, _)| !label.is_empty() && *label != "*").map(|(_, rest)| rest);
+    let parent = || host.split_once('.').filter(|(label, _)| !label.is_empty()).map(|(_, rest)| rest);
     name == host || name.strip_prefix("*.").is_some_and(|wildcard| Some(wildcard) == parent())
 }
 

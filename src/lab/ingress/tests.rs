@@ -106,9 +106,12 @@ fn the_service_is_as_it_was_asked_for() {
 
 #[test]
 fn pods_with_ports_of_their_hosts_stand_apart() {
-    let lines = "cluster: { ingress: { replicas: 2, hostPort: true, service: { type: NodePort } } }\n\
-                 pods: { a: { host: node1 }, b: { host: node1 }, c: { host: node1 } }\n";
-    let lab = lab(lines);
+    let many: String = (0..9).map(|n| format!("p{n}: {{ host: node1 }}, ")).collect();
+    let lines = format!(
+        "cluster: {{ ingress: {{ replicas: 2, hostPort: true, service: {{ type: NodePort }} }} }}\npods: {{ {many} }}\n"
+    );
+    // A host with fewer pods would get both.
+    let lab = lab(&lines);
     let mut hosts: Vec<_> =
         lab.pods.iter().filter(|p| p.id.namespace.as_str() == INGRESS_NAMESPACE).map(|p| p.host.as_str()).collect();
     hosts.sort_unstable();

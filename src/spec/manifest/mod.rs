@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 
 use super::at::At;
 use super::de::decode_whole;
-use super::node::{Node, Value};
+use super::node::{Entry, Node, Value};
 use super::types::{DeploymentSpec, PodSpec};
 use super::yaml;
 use crate::diag::{Place, Problem, Problems, codes};
@@ -49,17 +49,17 @@ impl<T> Written<T> {
 
     /// Where the key of an entry of the map at `path` is written, such as that of an annotation.
     pub fn key_place(&self, path: &str, key: &str) -> Place {
-        let parts = path.split('.');
-        let map = parts.fold(Some(&self.node), |node, part| node.and_then(|n| n.get(part)));
-        map.and_then(|map| map.entry(key)).map_or_else(|| self.place(path), |entry| entry.key.place)
+        self.entry(path, key).map_or_else(|| self.place(path), |entry| entry.key.place)
     }
 
     /// The same of the entry's value.
     pub fn value_place(&self, path: &str, key: &str) -> Place {
-        let parts = path.split('.');
-        let map = parts.fold(Some(&self.node), |node, part| node.and_then(|n| n.get(part)));
-        let place = map.and_then(|map| map.entry(key)).map_or_else(|| self.place(path), |entry| entry.value.place);
+        let place = self.entry(path, key).map_or_else(|| self.place(path), |entry| entry.value.place);
         Place { end: place.end.min(place.start + 60), ..place }
+    }
+
+    fn entry(&self, path: &str, key: &str) -> Option<&Entry> {
+        path.split('.').try_fold(&self.node, |node, part| node.get(part))?.entry(key)
     }
 
     /// Whether it stands in the lab file itself and not in a manifest. A text's own source is the first.

@@ -14,7 +14,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
@@ -115,13 +115,23 @@ where
     let mut intake = Intake::new(stream, Arc::clone(&peer.shared), limits);
     // Boxed, so that a connection that says nothing costs nothing of what these need.
     match intake.speaks().await {
-        Speaks::Http1 => Box::pin(http1(site, intake, peer)).await,
+        Speaks::Http1 => {
+            let mut talking = Box::pin(http1(Rc::clone(&site), intake, Rc::clone(&peer))).await;
+            while let Some(mut quiet) = talking.take() {
+                if !quiet.again().await {
+                    let _ = quiet.shutdown().await;
+                    return;
+                }
+                talking = Box::pin(http1(Rc::clone(&site), quiet, Rc::clone(&peer))).await;
+            }
+        }
         Speaks::Http2 => Box::pin(http2(site, intake, peer, limits.idle)).await,
         Speaks::Nothing => {}
     }
 }
 
-async fn http1<S>(site: Rc<Site>, intake: Intake<S>, peer: Rc<Peer>)
+/// Serve HTTP/1 to the end, or until it has been quiet for a while: then the connection is returned.
+async fn http1<S>(site: Rc<Site>, intake: Intake<S>, peer: Rc<Peer>) -> Option<Intake<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -133,7 +143,11 @@ where
     // A client may say that it sends no more and still wait for the answer.
     builder.half_close(true).max_buf_size(BUFFER);
     // Whatever a client does wrong ends its own connection.
-    let _ = builder.serve_connection(TokioIo::new(intake), service).with_upgrades().await;
+    let mut connection = builder.serve_connection(TokioIo::new(intake), service).with_upgrades();
+    let _ = (&mut connection).await;
+    // After an upgrade there is none left.
+    let intake = connection.into_parts()?.io.into_inner();
+    intake.parked().then_some(intake)
 }
 
 async fn http2<S>(site: Rc<Site>, intake: Intake<S>, peer: Rc<Peer>, idle: Duration)
@@ -148,6 +162,8 @@ where
     let mut builder = http2::Builder::new(Local);
     builder.timer(TokioTimer::new()).max_concurrent_streams(STREAMS);
     builder.max_header_list_size(u32::try_from(super::intake::head::MAX_HEAD).unwrap_or(u32::MAX));
+    // A client gets the time to say something, also where none is kept waiting.
+    let idle = idle.max(Duration::from_secs(1));
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(intake), service));
     loop {
         let quiet = peer.quiet_since.get().elapsed();

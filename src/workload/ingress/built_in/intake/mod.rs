@@ -31,6 +31,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n";
 /// Bytes that are read at once while a head is awaited.
 const PIECE: usize = 4 << 10;
+/// How long a connection is quiet before hyper is let go of it.
+const PARK: Duration = Duration::from_secs(1);
 /// How long the rest of a refused message is taken and thrown away, in all and without a byte: who closes
 /// while the client still sends makes its kernel throw the answer away (nginx' `lingering_time`
 /// and `lingering_timeout`).
@@ -97,6 +99,8 @@ pub struct Intake<S> {
     /// How much of it was given.
     given: usize,
     fresh: bool,
+    /// Whether hyper is told of an end that is none: see [`Intake::parked`].
+    parked: bool,
     reading: Patience,
     writing: Patience,
     closing: Patience,
@@ -127,10 +131,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Intake<S> {
             held: Vec::new(),
             given: 0,
             fresh: true,
+            parked: false,
             reading: patience(),
             writing: patience(),
             closing: patience(),
         }
+    }
+
+    /// Whether the connection has been quiet for a while and hyper was told that it had ended, because
+    /// its buffers are what ten thousand quiet connections would cost most. What says something
+    /// again after [`Intake::again`] is for another of hyper's connections.
+    pub fn parked(&self) -> bool {
+        self.parked
+    }
+
+    /// Wait for a parked client to say something. Whether it does before its time is over.
+    pub async fn again(&mut self) -> bool {
+        self.parked = false;
+        let limit = self.limits.idle.saturating_sub(PARK);
+        matches!(std::future::poll_fn(|cx| self.poll_more(cx, limit)).await, Ok(1..))
     }
 
     /// Wait for enough to know what the client speaks; nothing of it is lost.
@@ -202,8 +221,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Intake<S> {
             scanned = self.held.len();
             self.stage = Stage::Head(scanned);
             let quiet = self.held.is_empty() && !self.fresh;
-            match ready!(self.poll_more(cx, if quiet { self.limits.idle } else { self.limits.head })) {
+            let limit = if quiet { PARK.min(self.limits.idle) } else { self.limits.head };
+            match ready!(self.poll_more(cx, limit)) {
                 Ok(1..) => {}
+                Err(e) if e.kind() == io::ErrorKind::TimedOut && quiet => {
+                    self.reading.renew();
+                    self.parked = true;
+                    return Poll::Ready(false);
+                }
                 Err(e) if e.kind() == io::ErrorKind::TimedOut && !self.held.is_empty() => {
                     self.refuse(Fault { status: 408, why: "the request's head did not come in time" });
                     return Poll::Ready(true);
@@ -401,6 +426,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Intake<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.parked {
+            return Poll::Ready(Ok(()));
+        }
         let outcome = Pin::new(&mut this.stream).poll_shutdown(cx);
         ready!(this.paced(cx, outcome))?;
         let complete = matches!(this.stage, Stage::Head(0)) || this.shared.raw.load(Ordering::Relaxed);
