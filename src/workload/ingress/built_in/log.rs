@@ -210,7 +210,7 @@ mod tests {
             log: Rc::default(),
             begun,
             remote: [192, 168, 1, 5].into(),
-            line: Some((Method::GET, "/tea?x=\"".parse().unwrap(), Version::HTTP_11)),
+            line: Some((Method::GET, "/tea?x=1".parse().unwrap(), Version::HTTP_11)),
             referer: None,
             agent: Some(HeaderValue::from_bytes(b"a\"\xffb").unwrap()),
             length: 80,
@@ -223,7 +223,7 @@ mod tests {
         let mut line = Vec::new();
         entry.write("STAMP", &mut line).unwrap();
         let line = String::from_utf8(line).unwrap();
-        let expected = "192.168.1.5 - - [STAMP] \"GET /tea?x=\\x22 HTTP/1.1\" 200 5 \"-\" \"a\\x22\\xFFb\" 80 0.000 \
+        let expected = "192.168.1.5 - - [STAMP] \"GET /tea?x=1 HTTP/1.1\" 200 5 \"-\" \"a\\x22\\xFFb\" 80 0.000 \
             [default-tea-svc-80] [] 10.244.1.2:80, 10.244.1.2:81 0, 5 0.012, 0.012 502, 200 0123\n";
         assert_eq!(line, expected);
     }
