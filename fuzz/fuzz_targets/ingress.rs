@@ -20,7 +20,7 @@ fuzz_target!(|input: (u16, &[u8])| {
         let _ = head::judge(&bytes[..end]);
     }
 
-    let (mut at_once, mut in_pieces) = (Chunks::new(), Chunks::new());
+    let (mut at_once, mut in_pieces) = (Chunks::default(), Chunks::default());
     let all = at_once.follow(bytes);
     let first = in_pieces.follow(&bytes[..cut]);
     let both = first.and_then(|first| {

@@ -187,7 +187,7 @@ impl Body for Upload {
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Some(reader) => reader.feed.0.borrow().hint.clone(),
+            Some(reader) => reader.feed.0.borrow().hint,
             None => SizeHint::with_exact(0),
         }
     }

@@ -99,7 +99,8 @@ pub async fn attend(site: Rc<Site>, stream: TcpStream, peer: Peer) {
     let handshake = site.state().tls.accept(stream);
     // A client that wants no such TLS has said so itself.
     if let Ok(Ok(stream)) = timeout(limit, Box::pin(handshake)).await {
-        converse(site, stream, peer).await;
+        // Boxed, as it is large and handed on a few times.
+        Box::pin(converse(site, Box::new(stream), peer)).await;
     }
 }
 

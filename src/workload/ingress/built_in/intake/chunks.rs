@@ -34,11 +34,14 @@ enum At {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed;
 
-impl Chunks {
-    pub fn new() -> Chunks {
+impl Default for Chunks {
+    /// Before the first byte.
+    fn default() -> Self {
         Chunks { at: At::Size(0), size: 0, extra: 0 }
     }
+}
 
+impl Chunks {
     pub fn done(&self) -> bool {
         self.at == At::Done
     }
@@ -112,7 +115,7 @@ mod tests {
     use super::*;
 
     fn follow(body: &[u8]) -> Result<(usize, bool), Malformed> {
-        let mut chunks = Chunks::new();
+        let mut chunks = Chunks::default();
         let taken = chunks.follow(body)?;
         Ok((taken, chunks.done()))
     }
@@ -129,7 +132,7 @@ mod tests {
     #[test]
     fn pieces_make_no_difference() {
         let body = b"3;q\r\nabc\r\n10\r\n0123456789abcdef\r\n0\r\nA: b\r\n\r\n";
-        let mut chunks = Chunks::new();
+        let mut chunks = Chunks::default();
         for byte in body {
             assert_eq!(chunks.follow(&[*byte]), Ok(1));
         }

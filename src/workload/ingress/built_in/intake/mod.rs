@@ -9,9 +9,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -21,9 +19,11 @@ use super::patience::Patience;
 use chunks::Chunks;
 pub use head::Fault;
 use head::Length;
+pub use shared::{Limits, Shared, Speaks};
 
 pub mod chunks;
 pub mod head;
+mod shared;
 
 /// How clients of HTTP/2 begin (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -38,55 +38,6 @@ const PARK: Duration = Duration::from_secs(1);
 /// and `lingering_timeout`).
 const LINGER: Duration = Duration::from_secs(30);
 const LINGER_QUIET: Duration = Duration::from_secs(5);
-
-/// What those who answer and those who read know together of a connection.
-#[derive(Debug, Default)]
-pub struct Shared {
-    fault: Mutex<Option<Fault>>,
-    length: AtomicU64,
-    raw: AtomicBool,
-}
-
-impl Shared {
-    /// What was wrong with the request that hyper has just been given.
-    pub fn fault(&self) -> Option<Fault> {
-        self.fault.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    fn set_fault(&self, fault: Fault) {
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
-    }
-
-    /// Bytes of this request's head.
-    pub fn length(&self) -> u64 {
-        self.length.load(Ordering::Relaxed)
-    }
-
-    /// From now on no HTTP/1 follows.
-    pub fn set_raw(&self) {
-        self.raw.store(true, Ordering::Relaxed);
-    }
-}
-
-/// How long a client may take.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Between requests.
-    pub idle: Duration,
-    /// For a head, from its first byte; for the first one from the beginning.
-    pub head: Duration,
-    /// Without taking a byte of an answer.
-    pub write: Duration,
-}
-
-/// What a client speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Speaks {
-    Http1,
-    Http2,
-    /// It went away.
-    Nothing,
-}
 
 /// A connection whose messages are followed.
 pub struct Intake<S> {
@@ -240,7 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Intake<S> {
 
     fn found(&mut self, end: usize) {
         self.fresh = false;
-        self.shared.length.store(end as u64, Ordering::Relaxed);
+        self.shared.set_length(end);
         match head::judge(&self.held[..end]) {
             Ok(length) => self.stage = Stage::Give(end, length),
             Err(fault) => self.refuse(fault),
@@ -248,7 +199,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Intake<S> {
     }
 
     fn refuse(&mut self, fault: Fault) {
-        self.shared.length.store(self.held.len() as u64, Ordering::Relaxed);
+        self.shared.set_length(self.held.len());
         self.shared.set_fault(fault);
         self.forget();
         self.stage = Stage::StandIn(STAND_IN.len());
@@ -330,7 +281,7 @@ fn chunked(came: &[u8], mut chunks: Chunks) -> Result<(usize, Stage), chunks::Ma
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Intake<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.shared.raw.load(Ordering::Relaxed) {
+        if this.shared.raw() {
             return this.poll_any(cx, buffer);
         }
         loop {
@@ -346,7 +297,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Intake<S> {
                         _ if left > 0 => Stage::Give(left, length),
                         Length::Bytes(0) => Stage::Head(0),
                         Length::Bytes(count) => Stage::Body(count),
-                        Length::Chunked => Stage::Chunks(Chunks::new()),
+                        Length::Chunked => Stage::Chunks(Chunks::default()),
                     };
                     this.next_message();
                     return Poll::Ready(Ok(()));
@@ -431,7 +382,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Intake<S> {
         }
         let outcome = Pin::new(&mut this.stream).poll_shutdown(cx);
         ready!(this.paced(cx, outcome))?;
-        let complete = matches!(this.stage, Stage::Head(0)) || this.shared.raw.load(Ordering::Relaxed);
+        let complete = matches!(this.stage, Stage::Head(0)) || this.shared.raw();
         if !complete {
             ready!(this.poll_linger(cx));
         }
