@@ -124,22 +124,26 @@ pub struct Settings {
     pub fields: BTreeMap<String, String>,
 }
 
-/// Times as whole seconds, which is all that annotations and ConfigMaps can say.
+/// Times as a number of seconds, as annotations and ConfigMaps have them.
 pub mod seconds {
     use std::time::Duration;
 
+    use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     /// # Errors
     /// Those of the serializer.
     pub fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        time.as_secs().serialize(serializer)
+        match time.subsec_nanos() {
+            0 => time.as_secs().serialize(serializer),
+            _ => time.as_secs_f64().serialize(serializer),
+        }
     }
 
     /// # Errors
-    /// What is no whole number.
+    /// What is no number of seconds.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        u64::deserialize(deserializer).map(Duration::from_secs)
+        Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }
 
