@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::daemon::client::Client;
 use crate::diag::{Problem, Problems, Sources, codes};
+use crate::lab::ingress::{INGRESS_NAME, INGRESS_NAMESPACE};
 use crate::spec::beside;
 use crate::spec::edit::{self, Edit, ObjectKind, ObjectRef};
 use crate::spec::load::Text;
@@ -83,6 +84,15 @@ fn must_not_be_built_in(object: &ObjectRef) -> Result<(), Box<Problem>> {
         (ObjectKind::Namespace, "default", "kube-public"),
         (ObjectKind::Namespace, "default", "kube-node-lease"),
     ];
+    let controllers: &[(ObjectKind, &str, &str)] = &[
+        (ObjectKind::Service, INGRESS_NAMESPACE, INGRESS_NAME),
+        (ObjectKind::Deployment, INGRESS_NAMESPACE, INGRESS_NAME),
+        (ObjectKind::Namespace, "default", INGRESS_NAMESPACE),
+    ];
+    if controllers.contains(&(*kind, &key.namespace, &key.name)) {
+        let problem = Problem::error(codes::TARGET_UNKNOWN, format!("{object} belongs to every lab with an ingress"));
+        return Err(Box::new(problem.help("it stays as long as there is an ingress or `cluster.ingress`")));
+    }
     if built_in.contains(&(*kind, &key.namespace, &key.name)) {
         let problem = Problem::error(codes::TARGET_UNKNOWN, format!("{object} belongs to every lab with services"));
         return Err(Box::new(problem.help("it stays as long as there is a service")));

@@ -81,7 +81,8 @@ fn backend(all: &Value, backend: &Value) -> String {
     };
     let service = items(all, "/services").into_iter().find(|s| text(s, "/metadata/name") == name);
     let Some(service) = service else { return format!("{name}:{port} (there is no service {name})") };
-    let is = |p: &&&Value| p["port"].to_string() == port || text(p, "/name") == port;
+    let number = port.parse::<u64>().ok();
+    let is = |p: &&&Value| (number.is_some() && p["port"].as_u64() == number) || text(p, "/name") == port;
     let Some(port_name) = items(service, "/spec/ports").iter().find(is).map(|p| text(p, "/name").to_owned()) else {
         return format!("{name}:{port} (service {name} has no port {port})");
     };

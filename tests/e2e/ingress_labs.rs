@@ -213,7 +213,7 @@ const HAPROXY: &[Break] = &[
 const OWN: &[Break] = &[
     broken("path: /tea", "path: /tee", &["37: tea"]),
     broken("{{#endpoints}}pod {{{name}}}", "{{#endpoints}}pot {{{name}}}", &["37: tea", "37: coffee"]),
-    broken("fits = lambda path: (", "fits = lambda path: self.path.startswith(path) or (", &["37: no rule"]),
+    broken("asked.startswith(path.rstrip(\"/\") + \"/\")", "asked.startswith(path)", &["37: no rule"]),
     broken("if not pods:", "if len(pods) > 5:", &["37: no endpoint"]),
     broken("X-Forwarded-For", "X-Forwarded-From", &["37: the pod learns who asked"]),
 ];
