@@ -56,6 +56,11 @@ fn a_body_at_the_limit_passes_and_one_byte_more_does_not() {
             .say(format!("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"))
     };
     assert_eq!((status(&post(1000)), status(&post(1001))), (200, 413));
+    let in_chunks = |length: usize| {
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+        controller.say(format!("{head}{length:x}\r\n{}\r\n0\r\n\r\n", "x".repeat(length)))
+    };
+    assert_eq!((status(&in_chunks(1000)), status(&in_chunks(1001))), (200, 413));
 }
 
 #[test]
