@@ -46,7 +46,8 @@ pub fn normalise(raw: &[u8]) -> Result<Cow<'_, [u8]>, Refusal> {
         return Err("the path does not begin with a slash");
     }
     let plain = |pair: &[u8]| !matches!(pair, [b'/', b'/' | b'.']);
-    if !raw.contains(&b'%') && raw.windows(2).all(plain) {
+    let written = |&byte: &u8| byte != b'%' && byte != 0;
+    if raw.iter().all(written) && raw.windows(2).all(plain) {
         return Ok(Cow::Borrowed(raw));
     }
     resolve(&decode(raw)?).map(Cow::Owned)
@@ -137,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_path_above_the_root_or_with_broken_escapes_is_refused() {
-        for raw in ["/..", "/a/../..", "/%2e%2e/a", "/%", "/%4", "/%zz", "/%00", "*", "tea", ""] {
+        for raw in ["/..", "/a/../..", "/%2e%2e/a", "/%", "/%4", "/%zz", "/%00", "/\0", "*", "tea", ""] {
             assert!(normalise(raw.as_bytes()).is_err(), "{raw}");
         }
     }
