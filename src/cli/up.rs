@@ -215,6 +215,7 @@ fn present(args: &UpArgs, lab: &Lab, raised: &Raised, outcomes: &[Outcome]) {
         "steps": raised.summary.steps,
         "changes": raised.summary.changes,
         "services": raised.summary.services,
+        "objects": raised.summary.objects,
         "forgotten": raised.summary.forgotten,
         "milliseconds": raised.took.as_millis(),
         "probes": outcomes,
@@ -250,6 +251,12 @@ fn what_changed(summary: &Summary, wide: bool) -> String {
     if let Some(more) = more(summary.services.len()) {
         text.push_str(&format!("  and {} (-o wide shows them)\n", output::count(more, "more service")));
     }
+    for line in summary.objects.iter().take(most) {
+        text.push_str(&format!("  {line}\n"));
+    }
+    if let Some(more) = more(summary.objects.len()) {
+        text.push_str(&format!("  and {} (-o wide shows them)\n", output::count(more, "more object")));
+    }
     if wide || summary.changes.len() <= MOST_LINES {
         for change in &summary.changes {
             let change = if wide { change.clone() } else { plan::brief(change) };
@@ -263,6 +270,7 @@ fn headline(lab: &Lab, raised: &Raised) -> String {
     let took = raised.took.as_millis();
     if raised.changed {
         return match raised.summary.steps {
+            0 if !raised.summary.objects.is_empty() => format!("lab {} changed ({took} ms)\n", lab.name),
             0 => format!("lab {} is up to date\n", lab.name),
             n => format!("lab {} changed in {} ({took} ms)\n", lab.name, output::count(n, "step")),
         };

@@ -43,6 +43,9 @@ pub struct Summary {
     /// What a live change did to services, a line each.
     #[serde(default)]
     pub services: Vec<String>,
+    /// What a live change did to ingresses, secrets and the controller's settings, a line each.
+    #[serde(default)]
+    pub objects: Vec<String>,
     /// Edits that the lab had beside its file and has no more.
     #[serde(default)]
     pub forgotten: Vec<String>,

@@ -2,6 +2,7 @@
 //! processes are programs of their pods like others ([`super::programs`]); what they must do is pure
 //! and is [`crate::plan::ingress`]'s.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -28,8 +29,10 @@ use super::state::Daemon;
 /// What is known of the ingress controllers of a running lab.
 pub struct IngressLayer {
     pub authority: Authority,
-    routing: watch::Sender<Option<Arc<[u8]>>>,
-    endpoints: watch::Sender<Option<Arc<[u8]>>>,
+    /// Endpoints and routing, a line each.
+    told: watch::Sender<Option<Arc<[u8]>>>,
+    /// What was told last, and what was told before that.
+    routings: RefCell<[Routing; 2]>,
 }
 
 /// Where programs of the usual distributions look for authorities: Debian and its like, Fedora and its
@@ -43,31 +46,41 @@ const BUNDLES: [&str; 4] = [
 
 impl Default for IngressLayer {
     fn default() -> Self {
-        let nothing = || watch::Sender::new(None);
-        IngressLayer { authority: Authority::default(), routing: nothing(), endpoints: nothing() }
+        IngressLayer { authority: Authority::default(), told: watch::Sender::new(None), routings: RefCell::default() }
     }
 }
 
 impl IngressLayer {
-    /// Tell all controllers, those that come later too, what to do. What they know already is not
-    /// told again: a new routing may be a reload.
-    fn tell(&self, routing: Routing, endpoints: Endpoints) {
-        // Endpoints first: a controller that hears of a backend is to know who serves it.
-        send(&self.endpoints, &Update::Endpoints(endpoints));
-        send(&self.routing, &Update::Routing(Box::new(routing)));
-    }
-}
-
-fn send(to: &watch::Sender<Option<Arc<[u8]>>>, update: &Update) {
-    let Ok(mut line) = serde_json::to_vec(update) else { return };
-    line.push(b'\n');
-    to.send_if_modified(|old| {
-        let new = old.as_deref() != Some(line.as_slice());
-        if new {
-            *old = Some(line.into());
+    /// Tell all controllers, those that come later too, what to do: `endpoints` finds who serves a
+    /// routing. Endpoints go first, so that a controller that hears of a backend knows who serves it,
+    /// and with those of the routing before, by which it serves until the new one is in force: it may
+    /// take time, or be refused.
+    fn tell(&self, routing: Routing, endpoints: impl Fn(&Routing) -> Endpoints) {
+        let [now, before] = &mut *self.routings.borrow_mut();
+        if *now != routing {
+            *before = std::mem::replace(now, routing);
         }
-        new
-    });
+        let mut all = endpoints(before);
+        all.extend(endpoints(now));
+        let updates = [Update::Endpoints(all), Update::Routing(Box::new(now.clone()))];
+        let mut lines = Vec::new();
+        for update in updates {
+            let Ok(line) = serde_json::to_vec(&update) else { return };
+            lines.extend(line);
+            lines.push(b'\n');
+        }
+        self.told.send_if_modified(|old| {
+            let differs = old.as_deref() != Some(lines.as_slice());
+            *old = Some(lines.into());
+            differs
+        });
+    }
+
+    /// There is nothing to serve any more. Who comes later is not to begin with what was.
+    fn forget(&self) {
+        self.told.send_replace(None);
+        *self.routings.borrow_mut() = Default::default();
+    }
 }
 
 impl Daemon {
@@ -78,7 +91,7 @@ impl Daemon {
         let config = Config { driver: driver.clone(), ..Config::default() };
         let config = serde_json::to_string(&config).map_err(io::Error::other)?;
         let command = ["/proc/self/exe", VERB, &config].map(str::to_owned).to_vec();
-        Ok(Some(Own { command, feeds: vec![layer.endpoints.subscribe(), layer.routing.subscribe()] }))
+        Ok(Some(Own { command, feed: layer.told.subscribe() }))
     }
 
     /// The lab's authority as its clients' probes trust it.
@@ -104,8 +117,9 @@ impl Daemon {
         for path in BUNDLES.iter().filter(|path| Path::new(path).is_file()) {
             let own = entry.dir.join(path.trim_start_matches('/'));
             if !own.exists() {
-                let mut bundle = fs::read_to_string(path)?;
-                bundle.push_str(&authority);
+                let mut bundle = fs::read(path)?;
+                bundle.push(b'\n');
+                bundle.extend(authority.as_bytes());
                 if let Some(parent) = own.parent() {
                     fs::create_dir_all(parent)?;
                 }
@@ -150,10 +164,8 @@ impl Daemon {
     /// Tell the ingress controllers what there is.
     pub fn tell_ingress(&self, lab: &Lab, slices: &[EndpointSlice]) {
         if lab.ingress.is_none() {
-            return;
+            return self.services.ingress.forget();
         }
-        let routing = self.routing_of(lab);
-        let endpoints = plan::endpoints(&routing, &lab.services, slices);
-        self.services.ingress.tell(routing, endpoints);
+        self.services.ingress.tell(self.routing_of(lab), |routing| plan::endpoints(routing, &lab.services, slices));
     }
 }

@@ -126,10 +126,10 @@ pub struct Surroundings {
 /// How a program of labctl's own is started and what it is told. Its plan says only what it is for.
 pub struct Own {
     pub command: Vec<String>,
-    pub feeds: Vec<Feed>,
+    pub feed: Feed,
 }
 
-/// The newest of what a program is told, a line of JSON; nothing where there is nothing to tell yet.
+/// The newest of what a program is told, lines of JSON; nothing where there is nothing to tell yet.
 pub type Feed = watch::Receiver<Option<Arc<[u8]>>>;
 
 impl Supervised {
@@ -245,8 +245,8 @@ impl Keeper {
             launch.feed();
         }
         let mut running = Running::start(launch)?;
-        let feeds = self.own.as_ref().map(|own| own.feeds.as_slice()).unwrap_or_default();
-        let feeding = running.input.take().map(|input| Feeding::start(input, feeds));
+        let feed = self.own.as_ref().map(|own| own.feed.clone());
+        let feeding = running.input.take().zip(feed).map(|(input, feed)| Feeding::start(input, feed));
         let output = running.output.take();
         let output = output.map(|o| tokio::task::spawn_local(keep(o, Rc::clone(&self.log))));
         if running.has_started().await? {
@@ -285,34 +285,28 @@ impl Keeper {
 }
 
 /// The telling of a program, for as long as this lives.
-struct Feeding(Vec<tokio::task::JoinHandle<()>>);
+struct Feeding(tokio::task::JoinHandle<()>);
 
 impl Feeding {
-    /// Tell everything that is known now, and every change from then on. Each line is whole, in
-    /// whichever order they come.
-    fn start(input: Sender, feeds: &[Feed]) -> Feeding {
-        let input = Rc::new(tokio::sync::Mutex::new(input));
-        let tell = |feed: &Feed| {
-            let (mut feed, input) = (feed.clone(), Rc::clone(&input));
-            feed.mark_changed();
-            tokio::task::spawn_local(async move {
-                while feed.changed().await.is_ok() {
-                    let line = feed.borrow_and_update().clone();
-                    let Some(line) = line else { continue };
-                    // Who does not listen any more has ended or is about to.
-                    if input.lock().await.write_all(&line).await.is_err() {
-                        return;
-                    }
+    /// Tell what is known now, and every change from then on.
+    fn start(mut input: Sender, mut feed: Feed) -> Feeding {
+        feed.mark_changed();
+        Feeding(tokio::task::spawn_local(async move {
+            while feed.changed().await.is_ok() {
+                let lines = feed.borrow_and_update().clone();
+                let Some(lines) = lines else { continue };
+                // Who does not listen any more has ended or is about to.
+                if input.write_all(&lines).await.is_err() {
+                    return;
                 }
-            })
-        };
-        Feeding(feeds.iter().map(tell).collect())
+            }
+        }))
     }
 }
 
 impl Drop for Feeding {
     fn drop(&mut self) {
-        self.0.iter().for_each(tokio::task::JoinHandle::abort);
+        self.0.abort();
     }
 }
 

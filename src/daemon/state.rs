@@ -20,8 +20,9 @@ use crate::kernel::ns::NetNs;
 use crate::kernel::observe;
 use crate::kernel::world::{Failed, Why, World};
 use crate::lab::Lab;
+use crate::lab::ingress::{INGRESS_NAME, INGRESS_NAMESPACE, IngressLayer};
 use crate::lab::names::NsName;
-use crate::objects::{EndpointSlice, changes};
+use crate::objects::{EndpointSlice, ObjectKey, changes};
 use crate::plan::diff::{Stage, Step, diff};
 use crate::plan::{self, Plan};
 use crate::spec::load::Text;
@@ -172,6 +173,7 @@ impl Daemon {
         let there = self.observe().await.map_err(|p| vec![*p])?;
         let steps = diff(&there, &target.plan);
         let services = self.told(&lab, &target.slices);
+        let objects = self.ingress_changes(&lab);
         if let Err(failed) = self.run(&steps).await {
             self.restore_files(&steps);
             let back = self.way_back().await;
@@ -197,7 +199,7 @@ impl Daemon {
         self.births.note(&lab);
         self.readiness.follow(&lab, self);
         let changes = steps.iter().map(ToString::to_string).collect();
-        Ok(Summary { steps: steps.len(), changes, warnings, services, forgotten: Vec::new() })
+        Ok(Summary { steps: steps.len(), changes, warnings, services, objects, forgotten: Vec::new() })
     }
 
     /// What a change to `lab`, whose services lead where `slices` say, does to services.
@@ -205,6 +207,24 @@ impl Daemon {
         let (now, there) = (self.lab(), self.services.slices());
         let before = changes::State { services: &now.services, slices: &there };
         changes::told(before, changes::State { services: &lab.services, slices })
+    }
+
+    /// What a change to `lab` does to what the ingress controller reads.
+    fn ingress_changes(&self, lab: &Lab) -> Vec<String> {
+        let old = self.lab();
+        let ingresses = |lab: &Lab| {
+            let all = lab.ingress.iter().flat_map(IngressLayer::all);
+            all.map(|i| (ObjectKey::of(&i.metadata), i.clone())).collect()
+        };
+        let secrets = |lab: &Lab| lab.secrets.iter().map(|s| (ObjectKey::of(&s.metadata), s.clone())).collect();
+        let settings = |lab: &Lab| {
+            let key = ObjectKey::new(INGRESS_NAMESPACE, INGRESS_NAME);
+            lab.ingress.iter().map(|layer| (key.clone(), layer.config.clone())).collect()
+        };
+        let mut all = changes::of_kind("ingress", &ingresses(&old), &ingresses(lab));
+        all.extend(changes::of_kind("secret", &secrets(&old), &secrets(lab)));
+        all.extend(changes::of_kind("settings of", &settings(&old), &settings(lab)));
+        all
     }
 
     /// The steps that `text` would cause, and what they would do to services.

@@ -1,6 +1,6 @@
 //! What a change does to services, in words for people: rules that come and go say it to nobody.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::slices::SERVICE_NAME;
 use super::{EndpointSlice, ObjectKey, Service, protocol, service_type};
@@ -24,6 +24,23 @@ pub fn told(before: State, after: State) -> Vec<String> {
     });
     let all: BTreeMap<&ObjectKey, String> = gone.chain(changed).collect();
     all.into_iter().map(|(key, what)| format!("{key}: {what}")).collect()
+}
+
+/// A line for each object of a kind that is new, gone or differs, such as `ingress default/cafe: changed`,
+/// in the order of their names.
+pub fn of_kind<T: PartialEq>(
+    kind: &str,
+    before: &BTreeMap<ObjectKey, T>,
+    after: &BTreeMap<ObjectKey, T>,
+) -> Vec<String> {
+    let keys: BTreeSet<&ObjectKey> = before.keys().chain(after.keys()).collect();
+    let line = |key: &ObjectKey| match (before.get(key), after.get(key)) {
+        (None, _) => Some(format!("{kind} {key}: new")),
+        (_, None) => Some(format!("{kind} {key}: gone")),
+        (was, now) if was != now => Some(format!("{kind} {key}: changed")),
+        _ => None,
+    };
+    keys.into_iter().filter_map(line).collect()
 }
 
 /// What of a service is worth a word.

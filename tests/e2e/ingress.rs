@@ -259,7 +259,10 @@ fn pods_that_are_replaced_under_load_lose_no_request(bench: &Bench, controller: 
 
 /// The processes of the controller's program, as its pod counts them; one that only serves has itself.
 fn workers(bench: &Bench) -> String {
-    bench.sh(POD, "for p in /proc/[0-9]*; do grep -lsE '^Name:\\s(nginx|haproxy|ingress)' $p/status; done | sort")
+    let line = "for p in /proc/[0-9]*; do grep -lsE '^Name:\\s(nginx|haproxy|ingress)' $p/status; done | sort";
+    let found = bench.sh(POD, line);
+    assert!(!found.is_empty(), "no process of the controller was found");
+    found
 }
 
 fn a_rule_that_changes_under_load_loses_no_request(bench: &Bench, controller: &str) {
@@ -269,10 +272,16 @@ fn a_rule_that_changes_under_load_loses_no_request(bench: &Bench, controller: &s
     for n in 0..3 {
         let path = format!("/new{n}");
         let second = [first[0], ("cafe.example.com", "Exact", path.as_str(), "rest")];
-        bench.up(&bench.write(&tea(controller, &second)));
+        let said = bench.up(&bench.write(&tea(controller, &second)));
+        assert!(said.contains("ingress default/all: changed"), "{said}");
         until("the new rule is in force", || who(bench, &[&format!("http://cafe.example.com{path}")]) == "rest");
     }
-    nothing_was_lost(bench, load, &format!("{controller}: three rules changed"));
+    // The path that is asked for gets another service, which no rule had before, and the first one back.
+    for (service, answers) in [("rest", "rest"), ("tea", "tea-")] {
+        bench.up(&bench.write(&tea(controller, &[("cafe.example.com", "Prefix", "/", service)])));
+        until("the other service answers", || who(bench, &["http://cafe.example.com/"]).starts_with(answers));
+    }
+    nothing_was_lost(bench, load, &format!("{controller}: three rules and a backend changed"));
 }
 
 const MILK: &str = "
@@ -314,7 +323,9 @@ fn a_controller_that_is_killed_comes_back(bench: &Bench, controller: &str) {
         pod.pointer("/status/containerStatuses/0/restartCount").and_then(Value::as_u64).unwrap_or_default()
     };
     assert_eq!(restarts(bench), 0);
-    bench.sh(POD, "pkill -9 -x ingress || kill -9 $(grep -ls '^Name:\\singress$' /proc/[0-9]*/status | cut -d/ -f3)");
+    // With it goes everyone in its room, the one who killed it too.
+    let killed = bench.exec(POD, &["pkill", "-9", "-x", "ingress"]);
+    assert!([0, 137].contains(&killed.code), "{killed}");
     until("it was started again", || restarts(bench) == 1);
     until("it serves again", || {
         bench.exec("laptop", &["curl", "-sS", "-o", "/dev/null", "--max-time", "2", "https://cafe.example.com/"]).code

@@ -36,9 +36,9 @@ pub fn classes(lab: &Lab) -> Vec<Value> {
 
 /// Secrets as they were brought, and those that the lab's authority has signed.
 pub fn secrets(daemon: &Daemon, lab: &Lab) -> Vec<Value> {
-    let Some(layer) = &lab.ingress else { return Vec::new() };
-    let brought = layer.secrets.iter().map(|(key, s)| secret(key, &s.kind, s.data.clone()));
-    let signed = layer.generated.iter().filter_map(|(key, names)| {
+    let brought = lab.secrets.iter().map(|secret| json!(secret));
+    let generated = lab.ingress.iter().flat_map(|layer| &layer.generated);
+    let signed = generated.filter_map(|(key, names)| {
         let certificate = daemon.services.ingress.authority.certificate(key, names).ok()?;
         let data = [("tls.crt", certificate.chain), ("tls.key", certificate.key)];
         Some(secret(key, "kubernetes.io/tls", data.map(|(k, v)| (k.to_owned(), v.into_bytes())).into()))
@@ -55,13 +55,16 @@ fn secret(key: &ObjectKey, kind: &str, data: BTreeMap<String, Vec<u8>>) -> Value
     })
 }
 
-/// The ConfigMap that the controller reads.
+/// ConfigMaps as they were brought, and the one that stands for the settings of `cluster.ingress`.
 pub fn config_maps(lab: &Lab) -> Vec<Value> {
+    let own = ObjectKey::new(INGRESS_NAMESPACE, INGRESS_NAME);
+    let is_own = |map: &&ConfigMap| ObjectKey::of(&map.metadata) == own;
     let of = |layer: &IngressLayer| {
-        let metadata = named(&ObjectKey::new(INGRESS_NAMESPACE, INGRESS_NAME));
+        let metadata = named(&own);
         json!(ConfigMap { metadata, data: Some(layer.config.clone()), ..ConfigMap::default() })
     };
-    lab.ingress.iter().map(of).collect()
+    let settings = lab.ingress.iter().filter(|_| !lab.config_maps.iter().any(|map| is_own(&map))).map(of);
+    lab.config_maps.iter().map(|map| json!(map)).chain(settings).collect()
 }
 
 fn named(key: &ObjectKey) -> ObjectMeta {

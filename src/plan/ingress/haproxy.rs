@@ -194,7 +194,7 @@ impl Page<'_> {
             Some(_) => self.fields.write_or("log-format", "", &mut self.lines),
             None => put!(self, "option httplog"),
         }
-        let ms = |time: std::time::Duration| format!("{}ms", time.as_millis());
+        let ms = |time: std::time::Duration| format!("{}ms", milliseconds(&time));
         self.fields.write_or("timeout-client", &ms(settings.body_timeout), &mut self.lines);
         self.fields.write_or("timeout-http-request", &ms(settings.header_timeout), &mut self.lines);
         self.fields.write_or("timeout-http-keep-alive", &ms(settings.keep_alive), &mut self.lines);
@@ -228,4 +228,8 @@ impl Page<'_> {
         }
         lines.into_iter().map(|line| line + "\n").collect()
     }
+}
+/// A time in milliseconds, as far as HAProxy can count: a longer one would be refused with the file.
+fn milliseconds(time: &std::time::Duration) -> u128 {
+    time.as_millis().min(i32::MAX.unsigned_abs().into())
 }

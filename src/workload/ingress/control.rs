@@ -10,14 +10,21 @@ use crate::workload::lines;
 
 use super::{Told, log};
 
+/// Put `new` in the place of `old`; whether they differ. What is told again is no reason for a reload.
+fn renew<T: PartialEq>(old: &mut T, new: T) -> bool {
+    let differs = *old != new;
+    *old = new;
+    differs
+}
+
 /// Hear updates. The second value tells of the end, and of an error that was the reason.
 pub fn listen(control: impl Read + Send + 'static) -> io::Result<(Told, oneshot::Receiver<io::Result<()>>)> {
     let (routing, routing_told) = watch::channel(None);
     let (endpoints, endpoints_told) = watch::channel(Arc::default());
     let ended = lines::follow(control, move |line| {
         match serde_json::from_slice(line) {
-            Ok(Update::Routing(new)) => drop(routing.send_replace(Some(Arc::from(new)))),
-            Ok(Update::Endpoints(new)) => drop(endpoints.send_replace(Arc::new(new))),
+            Ok(Update::Routing(new)) => drop(routing.send_if_modified(|old| renew(old, Some(Arc::from(new))))),
+            Ok(Update::Endpoints(new)) => drop(endpoints.send_if_modified(|old| renew(old, Arc::new(new)))),
             Err(problem) => log(format_args!("an update was refused: {problem}")),
         }
         Ok(())

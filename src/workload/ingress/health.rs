@@ -19,6 +19,8 @@ const MAX_CONNECTIONS: usize = 64;
 /// How long a connection may take in all.
 const SLOW: Duration = Duration::from_secs(30);
 const HEAD: Duration = Duration::from_secs(5);
+/// After a connection that could not be accepted.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Listen, and return what answers for as long as it is awaited.
 pub async fn serve(at: SocketAddr, healthy: watch::Receiver<bool>) -> io::Result<impl Future<Output = io::Result<()>>> {
@@ -28,7 +30,12 @@ pub async fn serve(at: SocketAddr, healthy: watch::Receiver<bool>) -> io::Result
         loop {
             // Who finds no room waits in the kernel's queue.
             let room = Arc::clone(&free).acquire_owned().await.map_err(io::Error::other)?;
-            let (stream, _) = listener.accept().await?;
+            let Ok((stream, _)) = listener.accept().await else {
+                // A client's own trouble, or too many open files, of which no event tells the end. Neither is a
+                // reason to stop serving.
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            };
             let healthy = healthy.clone();
             tokio::task::spawn_local(async move {
                 connection(stream, &healthy).await;

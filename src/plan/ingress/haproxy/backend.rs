@@ -41,7 +41,7 @@ impl Page<'_> {
 
     fn options(&mut self, location: &Location) {
         let Options { ssl_redirect, allow, body_size, connect_timeout, read_timeout, .. } = &location.options;
-        let ms = |time: &Duration| time.as_millis().max(1);
+        let ms = |time: &Duration| super::milliseconds(time).max(1);
         put!(self, "timeout connect {}ms", ms(connect_timeout));
         // HAProxy has one limit for both directions; which is to be noticed is who does not answer.
         put!(self, "timeout server {}ms", ms(read_timeout));

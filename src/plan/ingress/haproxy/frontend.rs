@@ -30,18 +30,18 @@ impl Page<'_> {
         put!(self, "http-request set-var(txn.proto) str(http)");
         put!(self, "http-request set-var(txn.proto) str(https) if {{ ssl_fc }}");
         put!(self, "http-request set-var(txn.port) dst_port");
-        put!(self, "http-request set-var(txn.name) req.hdr(host)");
-        put!(self, "http-request set-var(txn.host) req.hdr(host),field(1,:),lower");
+        put!(self, "http-request set-var(txn.name) req.fhdr(host)");
+        put!(self, "http-request set-var(txn.host) req.fhdr(host),field(1,:),lower,rtrim(.)");
         put!(self, "http-request del-header X-Original-Forwarded-For");
         let forwarded = "{ req.hdr(X-Forwarded-For) -m found }";
-        put!(self, "http-request set-header X-Original-Forwarded-For %[req.hdr(X-Forwarded-For)] if {forwarded}");
+        put!(self, "http-request set-header X-Original-Forwarded-For %[req.fhdr(X-Forwarded-For)] if {forwarded}");
         if self.routing.settings.use_forwarded_headers {
             self.lines.comment(format_args!("ConfigMap, use-forwarded-headers"));
             put!(self, "http-request set-src req.hdr_ip(X-Forwarded-For,1) if {forwarded}");
             for (var, header) in
                 [("proto", "X-Forwarded-Proto"), ("port", "X-Forwarded-Port"), ("name", "X-Forwarded-Host")]
             {
-                put!(self, "http-request set-var(txn.{var}) req.hdr({header}) if {{ req.hdr({header}) -m found }}");
+                put!(self, "http-request set-var(txn.{var}) req.fhdr({header}) if {{ req.hdr({header}) -m found }}");
             }
         }
         put!(self, "http-request set-header X-Request-ID %[uuid()] unless {{ req.hdr(X-Request-ID) -m found }}");
@@ -70,10 +70,12 @@ impl Page<'_> {
         put!(self, "http-request set-var(txn.clean) path");
         put!(self, "http-request set-var(txn.path) path,url_dec");
         put!(self, "http-request set-pathq %[var(txn.raw)] if {{ var(txn.raw) -m found }}");
-        // Escaped slashes may have hidden a step up.
-        put!(self, "acl climbs var(txn.path) -m sub -- '/../'");
-        put!(self, "acl climbs var(txn.path) -m end -- '/..'");
-        put!(self, "http-request deny deny_status 400 if climbs");
+        // Escapes that are none.
+        put!(self, "http-request deny deny_status 400 unless {{ var(txn.path) -m found }}");
+        // Escaped slashes and dots may have hidden a step, by which a rule could be walked around.
+        put!(self, "acl hides var(txn.path) -m sub -- '/../' '/./' '//'");
+        put!(self, "acl hides var(txn.path) -m end -- '/..' '/.'");
+        put!(self, "http-request deny deny_status 400 if hides");
     }
 
     /// Where what no path takes goes.

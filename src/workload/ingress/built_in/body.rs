@@ -12,6 +12,7 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::Instant;
 
 use super::super::log;
+use super::connection::Active;
 use super::log::Entry;
 use super::patience::Patience;
 use super::pool::Lease;
@@ -197,6 +198,8 @@ impl Body for Upload {
 pub struct Answer {
     from: From,
     entry: Option<Box<Entry>>,
+    /// Until this is sent or given up, its connection is not idle.
+    active: Option<Active>,
 }
 
 enum From {
@@ -215,19 +218,19 @@ struct Relay {
 
 impl Answer {
     pub fn page(text: Bytes) -> Answer {
-        Answer { from: From::Page(Some(text)), entry: None }
+        Answer { from: From::Page(Some(text)), entry: None, active: None }
     }
 
     /// What an endpoint answers. Its connection serves others once the body is through; it may be
     /// silent for `silence`.
     pub fn relay(body: Incoming, lease: Option<Lease>, silence: Duration) -> Answer {
         let relay = Relay { body, lease, patience: Patience::default(), silence, complete: false };
-        Answer { from: From::Endpoint(Box::new(relay)), entry: None }
+        Answer { from: From::Endpoint(Box::new(relay)), entry: None, active: None }
     }
 
-    /// Log the request when this was sent or given up.
-    pub fn logged(mut self, entry: Box<Entry>) -> Answer {
-        self.entry = Some(entry);
+    /// Log the request when this was sent or given up, and count it until then.
+    pub fn logged(mut self, entry: Box<Entry>, active: Active) -> Answer {
+        (self.entry, self.active) = (Some(entry), Some(active));
         self
     }
 }

@@ -183,7 +183,7 @@ where
 
 /// Answer one request.
 async fn serve(site: &Rc<Site>, peer: &Rc<Peer>, request: Request<Incoming>) -> Response<Answer> {
-    let _active = Active::of(peer);
+    let active = Active::of(peer);
     let version = request.version();
     let id = HeaderValue::try_from(site.request_id()).unwrap_or(HeaderValue::from_static("-"));
     let mut entry = Box::new(begin(site, peer, &request, id));
@@ -196,7 +196,7 @@ async fn serve(site: &Rc<Site>, peer: &Rc<Peer>, request: Request<Incoming>) -> 
         response.headers_mut().remove(CONNECTION);
     }
     entry.status = response.status().as_u16();
-    response.map(|body| body.logged(entry))
+    response.map(|body| body.logged(entry, active))
 }
 
 async fn answer(site: &Rc<Site>, peer: &Rc<Peer>, request: Request<Incoming>, entry: &mut Entry) -> Response<Answer> {
@@ -237,8 +237,8 @@ fn begin(site: &Rc<Site>, peer: &Peer, request: &Request<Incoming>, id: HeaderVa
     }
 }
 
-/// Counts a request while it is answered.
-struct Active(Rc<Peer>);
+/// Counts a request while it is answered, to the end of the body.
+pub struct Active(Rc<Peer>);
 
 impl Active {
     fn of(peer: &Rc<Peer>) -> Active {

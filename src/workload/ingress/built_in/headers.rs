@@ -61,7 +61,10 @@ pub fn strip(headers: &mut HeaderMap) {
 
 /// Put in what an endpoint wants to know.
 pub fn tell(headers: &mut HeaderMap, facts: &Facts) {
-    if let Some(original) = headers.remove(FORWARDED_FOR) {
+    // Nobody but us says what came.
+    headers.remove(ORIGINAL_FOR);
+    let original: Vec<&[u8]> = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
+    if let Some(original) = HeaderValue::from_bytes(&original.join(&b", "[..])).ok().filter(|o| !o.is_empty()) {
         headers.insert(ORIGINAL_FOR, original);
     }
     headers.remove(PROXY);
@@ -102,9 +105,11 @@ pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 /// concerns this connection, and nothing is said to it.
 pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let wish = headers.get(UPGRADE)?;
+    let protocols = headers.get_all(UPGRADE).iter().flat_map(|value| value.as_bytes().split(|&b| b == b','));
+    let for_us = protocols.map(<[u8]>::trim_ascii).any(|protocol| protocol.eq_ignore_ascii_case(b"h2c"));
     let mut words = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let asked = words.any(|value| value.split(',').any(|word| word.trim().eq_ignore_ascii_case("upgrade")));
-    (asked && !wish.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| wish.clone())
+    (asked && !for_us).then(|| wish.clone())
 }
 
 #[cfg(test)]
