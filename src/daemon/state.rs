@@ -1,6 +1,6 @@
 //! The lab as it runs: what it should be, the namespaces that hold it, and who lives in it.
 //!
-//! There is one way to change it, [`Daemon::change_with`]: plan, compare with what is there, do the
+//! There is one way to change it, `Daemon::change_with`: plan, compare with what is there, do the
 //! difference. The first build is the same from nothing. Where a change fails half-way, the way
 //! back is again the difference, to the plan from before.
 

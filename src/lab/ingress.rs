@@ -3,7 +3,7 @@
 //! A lab has one controller, when its file has an ingress or `cluster.ingress` is written. Here is
 //! what was asked for, checked and complete; what the controller must do for it is decided in
 //! [`crate::plan::ingress`], serving is `workload::ingress`'s. Which controller and how it is reached
-//! is in [`controller`], who is served in `classes`, certificates in `secrets` and `certificate`,
+//! is in `controller`, who is served in `classes`, certificates in `secrets` and `certificate`,
 //! and what is likely a mistake in `backends` and `hosts`.
 
 mod annotations;
@@ -12,6 +12,7 @@ pub mod certificate;
 mod classes;
 mod controller;
 mod hosts;
+mod patterns;
 mod resolve;
 mod secrets;
 

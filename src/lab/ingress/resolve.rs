@@ -11,7 +11,9 @@ use crate::spec::at::At;
 use crate::spec::manifest::Written;
 
 use super::super::services::told;
-use super::{Controller, IngressLayer, SecretData, Unserved, annotations, backends, class_of, classes, hosts, secrets};
+use super::{
+    Controller, IngressLayer, SecretData, Unserved, annotations, backends, class_of, classes, hosts, patterns, secrets,
+};
 
 /// What an ingress may refer to.
 pub struct Scene<'a> {
@@ -82,6 +84,7 @@ fn check(served: &[Checked], layer: &IngressLayer, scene: &Scene, problems: &mut
         }
     }
     hosts::check_taken(served, problems);
+    patterns::check(served, problems);
 }
 
 /// What `cluster.ingress` refers to.

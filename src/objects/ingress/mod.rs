@@ -3,6 +3,7 @@
 //! readers, which tell what they do not understand. What becomes of it is [`crate::plan::ingress`]'s.
 
 pub mod annotations;
+pub mod pattern;
 pub mod settings;
 mod words;
 

@@ -7,6 +7,7 @@ use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend,
 
 use crate::objects::ObjectKey;
 use crate::objects::ingress::annotations::{self, Annotations};
+use crate::objects::ingress::pattern;
 use crate::objects::ingress::settings::{self, Defaults};
 
 use super::types::{
@@ -127,7 +128,9 @@ impl Host {
             }
             location
         };
-        let locations = self.locations.into_iter().map(finish).collect();
+        // One that nobody can read would make a controller refuse all others, too.
+        let readable = |location: &Location| !regex || pattern::fault(location.path.text()).is_none();
+        let locations = self.locations.into_iter().map(finish).filter(readable).collect();
         Server { host, tls, locations }
     }
 }

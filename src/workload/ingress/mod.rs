@@ -1,6 +1,6 @@
 //! Ingress controllers: the process that a controller's pod runs, told by the daemon what to do.
 //!
-//! Whatever serves in the end, the process is one: it hears [`Update`]s on its standard input, keeps
+//! Whatever serves in the end, the process is one: it hears [`Update`](crate::plan::ingress::Update)s on its standard input, keeps
 //! the newest of each kind in [`Told`], answers `/healthz`, and gives both to a *driver*. The
 //! driver `built_in` serves requests itself; `nginx` and `haproxy` write a configuration, start the
 //! real program beside themselves and tell it of changes, as those controllers do in a cluster.

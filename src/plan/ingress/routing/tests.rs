@@ -168,3 +168,10 @@ fn backends_that_differ_have_names_that_differ() {
     assert_eq!(names, ["a-b-c-80", "a-b-c-80-2", "a-b-c-80-3", "a-b-c-80-2"]);
     assert_eq!(routing.backends.len(), 3);
 }
+
+#[test]
+fn a_pattern_that_nobody_can_read_is_left_out_and_the_others_stay() {
+    let all =
+        [rules("a", &[("use-regex", "true")], &["h.com ImplementationSpecific /a( bad", "h.com Prefix /tea tea"])];
+    assert_eq!(lines(&plan(&all)), ["h.com Regex(\"/tea\") default-tea-80"]);
+}

@@ -1,8 +1,8 @@
 //! The built-in controller: a reverse proxy on hyper and rustls, in one process with one thread.
 //!
-//! A request comes in over [`connection`] (behind [`intake`], which refuses what could be read in two
-//! ways), [`decide`] finds out what becomes of it, [`forward`] asks endpoints over [`pool`], and [`body`]
-//! passes both bodies on. [`site`] is what all that looks at, and what updates replace. What belongs to
+//! A request comes in over `connection` (behind [`intake`], which refuses what could be read in two
+//! ways), `decide` finds out what becomes of it, `forward` asks endpoints over `pool`, and `body`
+//! passes both bodies on. `site` is what all that looks at, and what updates replace. What belongs to
 //! whom is decided by `crate::plan::ingress`, so that all controllers agree about it.
 //!
 //! On standard output come lines `listening http ADDRESS` and `listening https ADDRESS` before `ready`;
