@@ -128,8 +128,8 @@ fn known(word: &str) -> Result<Thing, Box<Problem>> {
 /// What is called `name`, which may have its kind or its namespace in front.
 fn one(client: &Client, kind: Option<Thing>, name: &str, namespace: &str) -> Result<Value, Box<Problem>> {
     let (kind, name) = match name.split_once('/').map(|(word, rest)| (Thing::of(word), rest)) {
-        // Behind a kind, a word in front is a namespace, even one that is called like a kind.
-        Some((Some(of_name), rest)) if kind.is_none() => (Some(of_name), rest),
+        // Behind another kind, a word in front is a namespace, even one that is called like a kind.
+        Some((Some(of_name), rest)) if kind.is_none_or(|kind| kind == of_name) => (Some(of_name), rest),
         _ => (kind, name),
     };
     let key = named::key(name, Some(namespace));

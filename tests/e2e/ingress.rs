@@ -132,6 +132,8 @@ fn requests_are_routed_by_host_and_path(bench: &Bench, controller: &str) {
     assert_eq!(as_host("a.shop.example.com", "/x"), "shop");
     assert_eq!(as_host("a.b.shop.example.com", "/anyone"), "any");
     assert_eq!(as_host("shop.example.com", "/x"), "rest");
+    let pod = bench.ok(&["describe", "pod", POD]);
+    assert!(pod.contains("ingress-controller-1"), "its namespace is called like a kind: {pod}");
     assert_eq!(as_host("elsewhere.example.com", "/anyone"), "any");
 }
 
