@@ -162,13 +162,9 @@ impl Page<'_> {
 
     fn section(&mut self, head: &str, inside: impl FnOnce(&mut Self)) {
         put!(self, "{head}");
-        let mut lines = std::mem::take(&mut self.lines);
-        lines.indented(|lines| {
-            std::mem::swap(lines, &mut self.lines);
-            inside(self);
-            std::mem::swap(lines, &mut self.lines);
-        });
-        self.lines = lines;
+        self.lines.depth += 1;
+        inside(self);
+        self.lines.depth -= 1;
         self.lines.blank();
     }
 

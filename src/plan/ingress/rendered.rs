@@ -50,7 +50,8 @@ impl fmt::Debug for File {
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     text: String,
-    depth: usize,
+    /// How far in the next line stands.
+    pub depth: usize,
 }
 
 /// Longer comments are cut: nginx reads a line of at most 4096 bytes.
@@ -72,13 +73,6 @@ impl Lines {
 
     pub fn blank(&mut self) {
         self.line(format_args!(""));
-    }
-
-    /// Write what `inside` writes one step further in.
-    pub fn indented(&mut self, inside: impl FnOnce(&mut Lines)) {
-        self.depth += 1;
-        inside(self);
-        self.depth -= 1;
     }
 
     pub fn finish(self) -> String {
