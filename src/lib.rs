@@ -19,4 +19,5 @@ pub mod plan;
 pub mod probe;
 pub mod runtime;
 pub mod spec;
+pub mod trace;
 pub mod workload;

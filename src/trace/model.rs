@@ -1,0 +1,523 @@
+//! A trace as plain data: the answer of the lab's daemon, what is drawn, compared and exported, and
+//! what `-o json` prints.
+//!
+//! A [`Trace`] has flows (a name that was looked up, the request itself, what a proxy asked in its
+//! turn); a [`Flow`] has packets in both directions; a [`Packet`] has [`Step`]s in their order, from
+//! the program that sent it to where it ended. A packet that is wrapped into another one stays the
+//! same packet: steps of the outer one have a deeper [`Step::layer`].
+
+use std::fmt;
+use std::net::IpAddr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::lab::names::{HostName, IfName, NsName};
+
+/// The version of the JSON form.
+pub const VERSION: u32 = 1;
+
+/// Where the packets of one question went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Trace {
+    /// The version of this form, which is 1.
+    pub version: u32,
+    /// The lab's name.
+    pub lab: String,
+    pub asked: Asked,
+    /// In the order in which they began.
+    pub flows: Vec<Flow>,
+    pub verdict: Verdict,
+    /// How it is known.
+    pub means: Vec<Means>,
+    /// The first place where the way that was observed differs from the predicted one; nothing where
+    /// they agree, or where nothing was compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parting: Option<Parting>,
+    /// What a reader should know beside it: events that were lost, means that are missing here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// The question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Asked {
+    /// Who asked, as `pod/default/tea-1`, `host/node1`, `client/laptop` or `router`.
+    #[schemars(with = "String")]
+    pub from: NsName,
+    /// Whom, as it was typed.
+    pub to: String,
+    /// `ping`, `tcp`, `udp`, `http`, `https` or `dns`; `follow` where nothing was sent.
+    pub kind: String,
+    /// The address that was tried, with its port where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried: Option<String>,
+    /// What the asker saw, in words, such as `an answer from tea-1` or `no answer within 2 s`.
+    pub seen: String,
+    /// Whether the question was answered.
+    pub answered: bool,
+}
+
+/// How something was found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Means {
+    /// A packet socket saw the frame at a device (packet(7)).
+    Tap,
+    /// nf_tables told of a rule that was met (`nftrace`).
+    Rules,
+    /// Connection tracking told of an entry.
+    Conntrack,
+    /// The kernel told why it freed a packet (the tracepoint `skb:kfree_skb`).
+    DropReason,
+    /// A counter of the namespace went up.
+    Counter,
+    /// A program of the lab told of it.
+    Program,
+    /// What the kernel holds says so: routes, neighbours, FDB and rules, read back after the fact.
+    State,
+    /// The plan says so.
+    Plan,
+}
+
+/// Packets between the same two ends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Flow {
+    pub role: Role,
+    pub protocol: Protocol,
+    /// Both ends as the one who began it sees them.
+    pub source: End,
+    pub destination: End,
+    pub packets: Vec<Packet>,
+    /// What connection tracking made of it, in the order in which the packet came by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub translations: Vec<Translation>,
+}
+
+/// What a flow is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// The question itself.
+    Request,
+    /// A name was looked up first.
+    NameLookup,
+    /// A proxy between asked in its turn.
+    Proxied,
+    /// Seen while following.
+    Other,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Icmp,
+    Sctp,
+    /// Any other.
+    Other,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Icmp => "icmp",
+            Protocol::Sctp => "sctp",
+            Protocol::Other => "other",
+        })
+    }
+}
+
+/// One end of a flow.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct End {
+    pub ip: IpAddr,
+    /// 0 where the protocol has none.
+    pub port: u16,
+    /// Whose it is: a machine's short name, or `service default/tea-svc`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// An entry of connection tracking: what a packet of the flow is, and what an answer to it must be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Translation {
+    /// Where the entry is.
+    #[schemars(with = "String")]
+    pub place: NsName,
+    /// Source and destination of the packet as it came.
+    pub original: (End, End),
+    /// Source and destination that an answer has, which is the way back.
+    pub reply: (End, End),
+}
+
+/// One packet from birth to end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Packet {
+    /// Its number in the trace, from 1.
+    pub number: u32,
+    pub direction: Direction,
+    /// What it is, such as `SYN`, `SYN-ACK`, `ACK`, `data, 78 bytes`, `echo request`,
+    /// `destination unreachable: fragmentation needed`.
+    pub kind: String,
+    /// The number of the packet that this is another try of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<u32>,
+    /// The number of the packet that this one tells of (an ICMP error), answers, or is a copy of
+    /// (flooding).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<u32>,
+    pub steps: Vec<Step>,
+    pub fate: Fate,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    There,
+    Back,
+}
+
+/// How a packet ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", tag = "how")]
+pub enum Fate {
+    /// A program or the kernel of this namespace took it.
+    Delivered {
+        #[schemars(with = "String")]
+        to: NsName,
+    },
+    /// It was dropped; the last step says where and by what.
+    Dropped,
+    /// It was refused: something answered with an error in its place.
+    Refused,
+    /// It was seen last at the last step, and nobody knows more.
+    Lost,
+}
+
+/// Something that happened to a packet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// Nanoseconds since the first packet of the trace; nothing where the step has no time of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<u64>,
+    /// The namespace.
+    #[schemars(with = "String")]
+    pub place: NsName,
+    /// The host on which that namespace is: itself for a host, nothing for clients and the router.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub host: Option<HostName>,
+    /// The device, where one is concerned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub dev: Option<IfName>,
+    /// 0 for the packet itself, 1 inside an outer packet (VXLAN, flannel's UDP).
+    #[serde(default)]
+    pub layer: u8,
+    pub what: What,
+    /// The header at this step, after what happened; that of the outer packet where the layer is 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<Header>,
+    /// How this step is known; several means may agree. Where neither a tap nor rules, connection
+    /// tracking or a drop reason is among them, it is inferred.
+    pub known_by: Vec<Means>,
+    /// What happened, in a sentence.
+    pub says: String,
+}
+
+impl Step {
+    /// Whether nothing was seen of it: it follows from what was.
+    pub fn is_inferred(&self) -> bool {
+        self.known_by.iter().all(|m| matches!(m, Means::State | Means::Plan | Means::Counter))
+    }
+}
+
+/// The headers of a packet, as far as a trace looks at them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Header {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub protocol: Protocol,
+    /// 0 where there is none; for ICMP echo the identifier, in both.
+    pub source_port: u16,
+    pub destination_port: u16,
+    pub ttl: u8,
+    /// Bytes of the IP packet.
+    pub length: u32,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dont_fragment: bool,
+    /// Source and destination MAC address, where the device has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub macs: Option<(String, String)>,
+}
+
+impl fmt::Display for Header {
+    /// `10.244.1.2:41234 > 10.96.0.10:53 udp, TTL 64`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = |ip: IpAddr, port: u16| match (self.protocol, ip) {
+            (Protocol::Icmp | Protocol::Other, ip) => ip.to_string(),
+            (_, ip) => std::net::SocketAddr::new(ip, port).to_string(),
+        };
+        let (source, destination) = (end(self.source, self.source_port), end(self.destination, self.destination_port));
+        write!(f, "{source} > {destination} {}, TTL {}", self.protocol, self.ttl)
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum What {
+    /// A program, or the kernel itself, sent it.
+    Sent {
+        /// Who, such as `a program`, `flanneld`, `the kernel`.
+        by: String,
+    },
+    /// It came in by the device.
+    In,
+    /// It left by the device.
+    Out,
+    /// A bridge decided on the ports.
+    Bridged {
+        bridge: String,
+        /// The port that it left by; nothing where it was flooded or taken by the bridge's own address.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<String>,
+        flooded: bool,
+    },
+    /// A rule was met.
+    Rule(RuleMet),
+    /// Addresses or ports were rewritten.
+    Rewritten { how: Rewrite, before: Box<Header>, after: Box<Header> },
+    /// A routing table decided.
+    Routed(Routed),
+    /// A neighbour's MAC address was looked up.
+    Neighbour {
+        ip: IpAddr,
+        /// Nothing where none was found.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mac: Option<String>,
+        /// `permanent`, `learned`, `failed` or `missing`.
+        state: String,
+    },
+    /// It was wrapped into an outer packet.
+    Encapsulated {
+        /// `vxlan 1` or `udp`.
+        how: String,
+        outer: Box<Header>,
+        /// The FDB entry or lease that gave the outer destination, as `bridge fdb` prints it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        entry: Option<String>,
+    },
+    /// The outer packet was taken off.
+    Decapsulated { how: String },
+    /// A program was given it to pass on (flanneld's TUN).
+    UserSpace { program: String },
+    /// A proxy took the request in, and decided where it goes on.
+    Proxied {
+        program: String,
+        request: String,
+        /// The object that decided, such as `ingress default/cafe, path /tea`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        because: Option<String>,
+        backend: String,
+    },
+    /// A name was asked for.
+    Asked { name: String, answer: String },
+    /// It arrived.
+    Delivered {
+        /// The program that has the socket, or `the kernel`.
+        to: String,
+    },
+    /// Something sent an error in its place.
+    Refused { with: String },
+    /// It was dropped.
+    Dropped(Drop),
+}
+
+/// A rule that was met.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleMet {
+    pub table: String,
+    pub chain: String,
+    /// Its place in the chain, from 1; 0 for the chain's policy or end.
+    pub number: u32,
+    /// As `iptables -S` prints it.
+    pub rule: String,
+    /// `ACCEPT`, `DROP`, `jump KUBE-SVC-…`, `RETURN`, `continue`.
+    pub verdict: String,
+    /// What the rule is there for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meaning: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rewrite {
+    /// By a DNAT rule.
+    Destination,
+    /// By MASQUERADE or SNAT.
+    Source,
+    /// By connection tracking, which remembers a rule's decision.
+    Remembered,
+}
+
+/// A decision of a routing table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Routed {
+    /// The route as `ip route` prints it; `local` where it is an address of the namespace itself.
+    pub route: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<IpAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dev: Option<String>,
+}
+
+/// Why a packet was dropped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Drop {
+    pub cause: Cause,
+    /// What dropped it: the rule, route, device or setting in the kernel's or tool's own words.
+    pub by: String,
+    /// The kernel's own reason, such as `NETFILTER_DROP`, where it told one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The kinds of causes that a trace knows. Their names are stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// The namespace does not forward packets (`net.ipv4.ip_forward` is 0).
+    ForwardingOff,
+    /// A rule says DROP.
+    RuleDrop,
+    /// A rule says REJECT.
+    RuleReject,
+    /// The policy of a built-in chain says DROP.
+    PolicyDrop,
+    /// No route leads there.
+    NoRoute,
+    /// A route leads somewhere else than planned.
+    WrongRoute,
+    /// Nobody answers for the next hop's address.
+    NoNeighbour,
+    /// The neighbour entry names a MAC address that is not the next hop's.
+    WrongNeighbour,
+    /// The FDB has no entry for the peer's MAC address.
+    NoFdbEntry,
+    /// The FDB entry names another host.
+    WrongFdbEntry,
+    /// The peer's VTEP has another MAC address than the frame.
+    WrongVtepMac,
+    /// Both ends of the tunnel have different VNIs or ports.
+    WrongVni,
+    /// The packet is too large for the next device and must not be fragmented.
+    TooBig,
+    /// The reverse path filter found the source at the wrong device.
+    ReversePath,
+    /// A device on the way is down.
+    LinkDown,
+    /// A device on the way is missing.
+    NoDevice,
+    /// Two machines have the same address.
+    AddressConflict,
+    /// The bridge's range is not the one that is routed to it.
+    WrongSubnet,
+    /// The user-space daemon of flannel's udp back end does not run.
+    FlanneldDead,
+    /// The next hop is no neighbour: a router stands in between.
+    NotOnLink,
+    /// Bridged packets pass no iptables (`net.bridge.bridge-nf-call-iptables` is 0).
+    BridgeNetfilterOff,
+    /// The answer goes past the host that translated the packet.
+    NotMasqueraded,
+    /// No pod that the service selects is ready.
+    NotReady,
+    /// The service selects no pods.
+    NoEndpoints,
+    /// The service's target port is not one that the pod listens on.
+    WrongTargetPort,
+    /// The traffic policy is Local, and no endpoint is on this host.
+    NoLocalEndpoint,
+    /// The table of tracked connections is full.
+    ConntrackFull,
+    /// The cluster's DNS does not answer.
+    DnsDead,
+    /// The name does not exist.
+    NoSuchName,
+    /// The certificate is not the one that the name needs.
+    WrongCertificate,
+    /// The proxy has no rule or no endpoint for the request.
+    ProxyRefused,
+    /// Nothing listens on the port.
+    NoListener,
+    /// The time to live ran out: packets go in a circle.
+    TtlExceeded,
+    /// Something else took it.
+    Other,
+}
+
+/// The end of the trace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Verdict {
+    /// In a sentence: delivered to whom, or dropped where, by what and why.
+    pub says: String,
+    /// Why the question was not answered; nothing where it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+}
+
+/// Why a question was not answered, and what would mend it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Fault {
+    pub cause: Cause,
+    /// Where the fault is.
+    #[schemars(with = "String")]
+    pub place: NsName,
+    /// The device, rule, route, service or setting that is at fault.
+    pub object: String,
+    /// What the cause rests on, a sentence each: what was seen, counted and read.
+    pub evidence: Vec<String>,
+    /// What would mend it.
+    pub remedy: Vec<Remedy>,
+}
+
+/// One thing that would mend a fault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Remedy {
+    /// What to do, in a sentence.
+    pub says: String,
+    /// The command that does it, where one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+}
+
+/// Where what was observed and what was predicted part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Parting {
+    /// The number of the packet.
+    pub packet: u32,
+    /// The predicted step, in words.
+    pub predicted: String,
+    /// The observed one, in words.
+    pub observed: String,
+}
