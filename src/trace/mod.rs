@@ -7,4 +7,5 @@
 pub mod flow;
 pub mod model;
 pub mod packet;
+pub mod question;
 pub mod sight;
