@@ -4,6 +4,7 @@
 //! that they can be compared, drawn and exported by the same code. Taking packets from the kernel is
 //! `kernel::record`'s, asking the question that is traced is `probe`'s; nothing here does I/O.
 
+pub mod align;
 pub mod flow;
 pub mod model;
 pub mod packet;
