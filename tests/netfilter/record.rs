@@ -68,7 +68,10 @@ fn a_policy_that_drops_is_told() {
     let met: Vec<_> = rules(&seen.events).into_iter().map(|r| (r.kind, r.chain.as_str(), r.verdict.clone())).collect();
     let jump = (RuleKind::Rule, "FORWARD", Verdict::Jump("MINE".to_owned()));
     let back = (RuleKind::Return, "MINE", Verdict::Continue);
-    assert_eq!(met, [jump, back, (RuleKind::Policy, "FORWARD", Verdict::Drop)]);
+    let policy = (RuleKind::Policy, "FORWARD", Verdict::Drop);
+    // Older kernels do not tell of a built-in chain's end.
+    let told = met.into_iter().filter(|(kind, chain, _)| *kind != RuleKind::Return || *chain != "FORWARD");
+    assert_eq!(told.collect::<Vec<_>>(), [jump, back, policy]);
 }
 
 /// A socket in a namespace.

@@ -84,7 +84,7 @@ pub enum RuleKind {
     Rule,
     /// A built-in chain's policy.
     Policy,
-    /// A chain of one's own ended without a verdict.
+    /// A chain ended without a verdict. Behind a built-in one's end its policy comes.
     Return,
 }
 

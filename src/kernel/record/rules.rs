@@ -259,8 +259,11 @@ pub(super) fn seen(message: &[u8], mut device: impl FnMut(u32) -> IfName) -> Opt
             _ => {}
         }
     }
-    if let (RuleKind::Policy, Some(code)) = (seen.kind, policy) {
-        seen.verdict = of_code(code, String::new());
+    match (seen.kind, policy) {
+        (RuleKind::Policy, Some(code)) => seen.verdict = of_code(code, String::new()),
+        // Newer kernels call a chain's end a rule, too; it has no number.
+        (RuleKind::Rule, _) if seen.handle.is_none() => seen.kind = RuleKind::Return,
+        _ => {}
     }
     (!is_own_table(&seen.table)).then_some(seen)
 }
