@@ -5,3 +5,4 @@
 //! `kernel::record`'s, asking the question that is traced is `probe`'s; nothing here does I/O.
 
 pub mod model;
+pub mod show;
