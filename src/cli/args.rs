@@ -3,11 +3,13 @@
 
 mod machines;
 mod objects;
+mod schema;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use machines::{BridgeArgs, ExecArgs, FlannelArgs, Inspect, InspectArgs, LogsArgs, ShellArgs, StackArgs};
 pub use objects::{ApplyArgs, DeleteArgs, DescribeArgs, GetArgs, Kind, ScaleArgs, Wanted};
+pub use schema::{SchemaArgs, SchemaOf};
 
 /// Kubernetes networking in a box: labs of hosts, pods and a flannel network out of real Linux
 /// namespaces, with probes that prove what they do.
@@ -64,8 +66,8 @@ pub enum Verb {
     Validate(ValidateArgs),
     /// Explain an error code
     Explain(ExplainArgs),
-    /// Print the JSON Schema of lab files
-    Schema,
+    /// Print the JSON Schema of lab files, or of traces
+    Schema(SchemaArgs),
     /// Try what the machine allows, and say what to do where it does not
     Doctor(OutputArgs),
     /// Print the completions of a shell

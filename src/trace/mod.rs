@@ -9,4 +9,5 @@ pub mod flow;
 pub mod model;
 pub mod packet;
 pub mod question;
+pub mod show;
 pub mod sight;
