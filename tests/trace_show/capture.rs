@@ -63,8 +63,19 @@ impl Capture {
 
     /// Fields of each packet, a line each.
     fn fields(&self, fields: &[&str]) -> String {
-        let mut args =
-            vec!["-n", "-d", "udp.port==8472,vxlan", "-T", "fields", "-E", "separator=|", "-E", "occurrence=a"];
+        let mut args = vec![
+            "-n",
+            "-d",
+            "udp.port==8472,vxlan",
+            "-d",
+            "udp.port==8285,ip",
+            "-T",
+            "fields",
+            "-E",
+            "separator=|",
+            "-E",
+            "occurrence=a",
+        ];
         fields.iter().for_each(|f| args.extend(["-e", f]));
         args.push("-r");
         self.run("tshark", &args)
@@ -104,6 +115,16 @@ fn vxlan_at_flannels_port_is_read_to_the_inner_packet() {
     let capture = Capture::of(&[frame("host/node1", "eth0", AT, vxlan(&ethernet(&ping())))], "");
     let seen = capture.fields(&["vxlan.vni", "ip.src", "icmp.type", "_ws.malformed"]);
     assert_eq!(seen, "1|192.168.1.11,10.244.1.21|8|\n");
+}
+
+#[test]
+fn flannels_udp_is_read_to_the_inner_packet() {
+    let mut ip = Vec::new();
+    let outer = PacketBuilder::ipv4([192, 168, 1, 11], [192, 168, 1, 12], 64).udp(8285, 8285);
+    outer.write(&mut ip, &ping()).expect("a packet");
+    let capture = Capture::of(&[frame("host/node1", "eth0", AT, ethernet(&ip))], "");
+    let seen = capture.fields(&["ip.src", "icmp.type", "_ws.malformed"]);
+    assert_eq!(seen, "192.168.1.11,10.244.1.21|8|\n");
 }
 
 #[test]

@@ -121,7 +121,7 @@ fn is_unbreakable(line: &str) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     #[test]
     fn no_line_of_any_trace_is_wider_than_the_page(trace in any_trace(), width in 0usize..200, wide: bool) {
