@@ -37,6 +37,7 @@ mod selector;
 mod status;
 mod tables;
 mod test;
+mod trace;
 mod up;
 mod validate;
 
@@ -132,6 +133,7 @@ fn run(verb: Verb) -> Done {
         Verb::Status(args) => status::run(&args),
         Verb::Probe(args) => probe::run(&args),
         Verb::Test(args) => test::run(&args),
+        Verb::Trace(args) => trace::run(&args),
         Verb::Apply(args) => apply::apply(&args),
         Verb::Delete(args) => delete::run(&args),
         Verb::Scale(args) => apply::scale(&args),

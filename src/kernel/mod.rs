@@ -6,6 +6,7 @@ pub mod conntrack;
 pub mod deviations;
 pub mod enter;
 pub mod iptables;
+pub mod learnt;
 pub mod message;
 mod nfnl;
 pub mod ns;

@@ -7,8 +7,9 @@
 //! from there on only what was seen counts. So a wrong walk can make a trace poor in words, never wrong.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 
-use super::model::{Drop, Header, Means, Packet, Rewrite, RuleMet, Step, What};
+use super::model::{Cause, Drop, Header, Means, Packet, RuleMet, Step, What};
 use super::sight::Sight;
 use crate::lab::names::{HostName, NsName};
 
@@ -16,6 +17,8 @@ use crate::lab::names::{HostName, NsName};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hit {
     pub place: NsName,
+    /// 1 where a tunnel's packet met it.
+    pub layer: u8,
     pub met: RuleMet,
 }
 
@@ -65,7 +68,8 @@ pub fn align(way: &Way) -> Aligned {
     told.raw_until(way.sights.len());
     let Told { mut steps, unforeseen, .. } = told;
     meet(&mut steps, way);
-    rewrite(&mut steps);
+    let seen = matches[..held].iter().enumerate().filter_map(|(n, found)| Some((n, &way.sights[(*found)?].seen)));
+    settle(&mut steps, way, &seen.collect::<Vec<_>>());
     Aligned { steps, held, unforeseen }
 }
 
@@ -83,16 +87,27 @@ fn matches(way: &Way) -> Vec<Option<usize>> {
         .collect()
 }
 
+/// Whether a tap sees a step.
 fn is_device(step: &Step) -> bool {
-    matches!(step.what, What::In | What::Out)
+    is_out(step).is_some()
+}
+
+/// Whether a step that a tap sees leads out of its device. A bridge that takes a frame for itself, and a
+/// VXLAN device that has unwrapped one, hand it up as if it had come in by them.
+fn is_out(step: &Step) -> Option<bool> {
+    match &step.what {
+        What::Out => Some(true),
+        What::In | What::Bridged { port: None, flooded: false, .. } => Some(false),
+        What::Decapsulated { .. } if step.dev.is_some() => Some(false),
+        _ => None,
+    }
 }
 
 fn fits(step: &Step, sight: &Sight) -> bool {
-    is_device(step)
+    is_out(step) == Some(sight.outgoing)
         && step.place == sight.place
         && step.dev.as_ref() == Some(&sight.dev)
         && step.layer == sight.layer
-        && (step.what == What::Out) == sight.outgoing
 }
 
 struct Told<'a, 'w> {
@@ -141,11 +156,12 @@ fn seen(sight: &Sight, way: &Way) -> Step {
     }
 }
 
-/// Mark the rules that nf_tables told of, and put in those that the walk did not have.
+/// Mark the rules that nf_tables told of, and put in those that the walk did not have. A policy that lets
+/// through is nothing that happened.
 fn meet(steps: &mut Vec<Step>, way: &Way) {
     // For each place, behind which step its next rule comes.
     let mut after: HashMap<&NsName, usize> = HashMap::new();
-    for hit in way.hits {
+    for hit in way.hits.iter().filter(|hit| hit.met.number > 0 || hit.met.verdict == "DROP") {
         let from = after.get(&hit.place).copied().unwrap_or(0);
         let known = (from..steps.len()).find(|n| is_met(&steps[*n], hit));
         let at = match known {
@@ -168,6 +184,7 @@ fn meet(steps: &mut Vec<Step>, way: &Way) {
 fn is_met(step: &Step, hit: &Hit) -> bool {
     let same = |met: &RuleMet| (&met.table, &met.chain, met.number) == (&hit.met.table, &hit.met.chain, hit.met.number);
     step.place == hit.place
+        && step.layer == hit.layer
         && match &step.what {
             What::Rule(met) => same(met) && !step.known_by.contains(&Means::Rules),
             _ => false,
@@ -187,29 +204,31 @@ fn place_for(steps: &[Step], hit: &Hit, from: usize) -> usize {
     if from > 0 {
         return from.min(steps.len());
     }
-    let first = steps.iter().position(|s| s.place == hit.place);
+    let first = steps.iter().position(|s| s.place == hit.place && s.layer == hit.layer);
     first.map_or(steps.len(), |n| n + 1)
 }
 
 fn met(hit: &Hit, way: &Way) -> Step {
     let RuleMet { table, chain, number, rule, verdict, .. } = &hit.met;
     let dropped = verdict == "DROP";
+    // nf_tables tells of a REJECT as of a DROP.
+    let cause = match (*number, rule.contains("-j REJECT")) {
+        (0, _) => Cause::PolicyDrop,
+        (_, true) => Cause::RuleReject,
+        _ => Cause::RuleDrop,
+    };
     let name = if *number == 0 { format!("policy of {chain}") } else { format!("rule {number} of {chain}") };
     let says = format!("{name} in {table}: {verdict}");
-    let what = match (dropped, *number) {
-        (true, number) => What::Dropped(Drop {
-            cause: if number == 0 { super::model::Cause::PolicyDrop } else { super::model::Cause::RuleDrop },
-            by: rule.clone(),
-            reason: None,
-        }),
-        _ => What::Rule(hit.met.clone()),
+    let what = match dropped {
+        true => What::Dropped(Drop { cause, by: rule.clone(), reason: None }),
+        false => What::Rule(hit.met.clone()),
     };
     Step {
         at: None,
         place: hit.place.clone(),
         host: (way.host_of)(&hit.place),
         dev: None,
-        layer: 0,
+        layer: hit.layer,
         what,
         header: None,
         known_by: vec![Means::Rules],
@@ -217,40 +236,50 @@ fn met(hit: &Hit, way: &Way) -> Step {
     }
 }
 
-/// Give rewrites the headers that were really seen before and behind them: a walk cannot know the port
-/// that masquerading chose.
-fn rewrite(steps: &mut [Step]) {
-    for n in 0..steps.len() {
-        let What::Rewritten { how, .. } = &steps[n].what else { continue };
-        let (how, layer, place) = (*how, steps[n].layer, steps[n].place.clone());
-        let fits = |s: &&Step| s.layer == layer && s.place == place && s.known_by.contains(&Means::Tap);
-        let before = steps[..n].iter().rev().find(fits).and_then(|s| s.header.clone());
-        let after = steps[n + 1..].iter().find(fits).and_then(|s| s.header.clone());
-        if let (Some(before), Some(after)) = (before, after) {
-            settle(&mut steps[n], how, &before, &after);
+/// Put the ports that were really seen in place of those that the walk could only suppose: which port
+/// masquerading chooses, and which one a tunnel's packet is sent from, nobody knows before.
+fn settle(steps: &mut [Step], way: &Way, matched: &[(usize, &Header)]) {
+    let mut real: HashMap<(IpAddr, u16), u16> = HashMap::new();
+    for (n, seen) in matched {
+        let Some(supposed) = &way.walked[*n].header else { continue };
+        let both = [
+            ((supposed.source, supposed.source_port), (seen.source, seen.source_port)),
+            ((supposed.destination, supposed.destination_port), (seen.destination, seen.destination_port)),
+        ];
+        for (end, seen) in both {
+            if end.0 == seen.0 && end.1 != seen.1 {
+                real.insert(end, seen.1);
+            }
         }
+    }
+    if !real.is_empty() {
+        steps.iter_mut().for_each(|step| correct(step, &real));
     }
 }
 
-fn settle(step: &mut Step, how: Rewrite, seen_before: &Header, seen_after: &Header) {
-    let What::Rewritten { before, after, .. } = &mut step.what else { return };
-    // Between two sights both ends may be rewritten, each by a step of its own.
-    match how {
-        Rewrite::Destination => {
-            after.destination = seen_after.destination;
-            after.destination_port = seen_after.destination_port;
+fn correct(step: &mut Step, real: &HashMap<(IpAddr, u16), u16>) {
+    let ports = |header: &mut Header| {
+        if let Some(port) = real.get(&(header.source, header.source_port)) {
+            header.source_port = *port;
         }
-        Rewrite::Source => {
-            after.source = seen_after.source;
-            after.source_port = seen_after.source_port;
+        if let Some(port) = real.get(&(header.destination, header.destination_port)) {
+            header.destination_port = *port;
         }
-        Rewrite::Remembered => {
-            let ttl = after.ttl;
-            **after = Header { ttl, macs: None, ..seen_after.clone() };
-        }
+    };
+    if let Some(header) = step.header.as_mut().filter(|_| !step.known_by.contains(&Means::Tap)) {
+        ports(header);
     }
-    if how != Rewrite::Source {
-        before.source_port = seen_before.source_port;
+    match &mut step.what {
+        What::Rewritten { before, after, .. } => {
+            ports(before);
+            ports(after);
+        }
+        What::Encapsulated { outer, .. } => ports(outer),
+        _ => {}
+    }
+    for ((ip, supposed), port) in real.iter().filter(|((_, supposed), _)| *supposed > 0) {
+        let (supposed, port) = (SocketAddr::new(*ip, *supposed), SocketAddr::new(*ip, *port));
+        step.says = step.says.replace(&supposed.to_string(), &port.to_string());
     }
 }
 
@@ -265,7 +294,7 @@ pub fn same_way(a: &Packet, b: &Packet) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::Protocol;
+    use super::super::model::{Protocol, Rewrite};
     use super::super::packet::Essence;
     use super::*;
     use crate::lab::names::IfName;
@@ -390,6 +419,7 @@ mod tests {
         let sights = [sight(10, "a", "eth0", true), sight(12, "b", "veth", false)];
         let hit = |number, verdict: &str| Hit {
             place: host("b"),
+            layer: 0,
             met: RuleMet { verdict: verdict.into(), ..rule("FORWARD", number) },
         };
         let (_, told) = aligned(&walk(), &sights, &[hit(1, "continue"), hit(7, "DROP")]);
@@ -400,12 +430,16 @@ mod tests {
     fn a_rewrite_gets_the_port_that_was_really_chosen() {
         let rewritten =
             What::Rewritten { how: Rewrite::Source, before: Box::new(header(4000)), after: Box::new(header(1)) };
-        let walked =
+        let mut walked =
             [step("b", Some("veth"), What::In), step("b", None, rewritten), step("b", Some("eth0"), What::Out)];
+        walked[0].header = Some(header(4000));
+        walked[2].header = Some(header(1));
+        walked[1].says = "becomes 10.0.0.1:1".into();
         let mut sights = [sight(10, "b", "veth", false), sight(12, "b", "eth0", true)];
         sights[1].seen = header(50_123);
         let (aligned, _) = aligned(&walked, &sights, &[]);
-        let What::Rewritten { after, .. } = &aligned.steps[1].what else { panic!("no rewrite") };
-        assert_eq!(after.source_port, 50_123);
+        let What::Rewritten { before, after, .. } = &aligned.steps[1].what else { panic!("no rewrite") };
+        assert_eq!((before.source_port, after.source_port), (4000, 50_123));
+        assert_eq!(aligned.steps[1].says, "becomes 10.0.0.1:50123");
     }
 }

@@ -6,8 +6,19 @@
 
 pub mod align;
 pub mod flow;
+mod freed;
+mod hits;
 pub mod model;
+mod objects;
 pub mod packet;
+mod packets;
+mod proxied;
 pub mod question;
+mod remedy;
 pub mod show;
 pub mod sight;
+pub mod tell;
+mod translation;
+mod verdict;
+pub mod walk;
+mod who;

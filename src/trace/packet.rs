@@ -8,7 +8,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use hickory_proto::op::{Message, MessageType};
+
 use crate::plan::Mac;
+use crate::probe::rcode;
 
 use super::model::{Header, Protocol};
 
@@ -81,6 +84,9 @@ const UNREACHABLE: u8 = 3;
 const ECHO_REQUEST: u8 = 8;
 const TIME_EXCEEDED: u8 = 11;
 
+/// DNS' port, and how many records of an answer are told.
+const DNS: u16 = 53;
+const MOST_RECORDS: usize = 3;
 /// Bytes of a VXLAN header (RFC 7348).
 const VXLAN_HEADER: usize = 8;
 const ETHERNET_HEADER: usize = 14;
@@ -259,6 +265,9 @@ impl<'a> Packet<'a> {
     pub fn kind(&self) -> String {
         match self.essence {
             Essence::Tcp { flags, data, .. } => tcp_kind(flags, data),
+            Essence::Udp { .. } if [self.header.source_port, self.header.destination_port].contains(&DNS) => {
+                dns_kind(self.data).unwrap_or_else(|| "datagram to or from port 53".to_owned())
+            }
             Essence::Udp { data, .. } => format!("datagram, {data} bytes"),
             Essence::Echo { reply: false, .. } => "echo request".to_owned(),
             Essence::Echo { reply: true, .. } => "echo reply".to_owned(),
@@ -267,6 +276,20 @@ impl<'a> Packet<'a> {
             Essence::Other { protocol, data, .. } => format!("protocol {protocol}, {data} bytes"),
         }
     }
+}
+
+/// A DNS message that was kept whole: `query A tea-svc.default.svc.cluster.local`, `answer A … 10.96.0.100`.
+fn dns_kind(bytes: &[u8]) -> Option<String> {
+    let message = Message::from_vec(bytes).ok()?;
+    let query = message.queries.first()?;
+    let name = query.name().to_utf8();
+    let asked = format!("{} {}", query.query_type(), name.trim_end_matches('.'));
+    if message.metadata.message_type == MessageType::Query {
+        return Some(format!("query {asked}"));
+    }
+    let records: Vec<String> = message.answers.iter().take(MOST_RECORDS).map(|r| r.data.to_string()).collect();
+    let told = if records.is_empty() { rcode(message.metadata.response_code) } else { records.join(", ") };
+    Some(format!("answer {asked}: {told}"))
 }
 
 fn tcp_kind(flags: u8, data: u16) -> String {

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 
 #[derive(Debug, Args)]
-#[group(id = "kind", args = ["tcp", "udp", "icmp", "http"], multiple = false)]
+#[command(group(ArgGroup::new("kind").args(["tcp", "udp", "icmp", "http"])))]
 pub struct TraceArgs {
     /// Who asks: a pod, host, client or `router`
     #[arg(required_unless_present = "follow")]

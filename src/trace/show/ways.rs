@@ -1,7 +1,7 @@
 //! Which packets of a flow went the same way, and where the others part from it.
 
 use crate::lab::names::{IfName, NsName};
-use crate::trace::model::{Flow, Packet, What};
+use crate::trace::model::{Flow, Means, Packet, Step, What};
 
 /// A packet whose way is told.
 #[derive(Debug, PartialEq)]
@@ -79,10 +79,17 @@ impl<'a> Ways<'a> {
 type Turn<'a> = (&'a NsName, Option<&'a IfName>, u8, u8, Option<&'a str>);
 
 /// What makes a way, each turn with the index of its step. Rules are no part of it, nor what follows
-/// from them: a flow's first packet alone meets those of the nat table.
+/// from them: a flow's first packet alone meets those of the nat table. Of a packet that was seen it is
+/// what was seen, as only the first ones are told with what lies between.
 fn way(packet: &Packet) -> Vec<(usize, Turn<'_>)> {
+    let is_seen = |step: &Step| step.dev.is_some() && step.known_by.contains(&Means::Tap);
+    let any_seen = packet.steps.iter().any(is_seen);
     let turns = packet.steps.iter().enumerate().filter_map(|(index, step)| {
-        let (what, port) = turn(&step.what)?;
+        let (what, port) = match any_seen {
+            true if is_seen(step) => (if step.what == What::Out { 2 } else { 1 }, None),
+            true => return None,
+            false => turn(&step.what)?,
+        };
         Some((index, (&step.place, step.dev.as_ref(), step.layer, what, port)))
     });
     turns.collect()
