@@ -24,7 +24,7 @@ use crate::probe;
 use super::api::{Change, EditRequest, Event, LabStatus, Refusal, StepText, Steps, Summary};
 use super::rooms::{self, Visit};
 use super::state::Daemon;
-use super::{inspect, kube, objects};
+use super::{faults, inspect, kube, objects};
 
 /// The longest request body: a lab file of the largest size, escaped.
 const LONGEST_BODY: usize = 256 << 20;
@@ -100,6 +100,10 @@ async fn route(daemon: &Rc<Daemon>, request: Request<Incoming>, visits: &Visits)
             ok(&objects::list(lab.networks.iter().map(|n| objects::network(&lab, n)).collect()))
         }
         (&Method::GET, asked) if asked.starts_with(inspect::PATH) => inspect::answer(daemon, asked, &query).await,
+        (method, asked) if asked.starts_with(faults::PATH) => {
+            let (method, asked) = (method.clone(), asked.to_owned());
+            faults::answer(daemon, &method, &asked, request).await
+        }
         (&Method::GET, "/labctl/v1/status") => ok(&status(daemon)),
         (&Method::GET, "/labctl/v1/text") => ok(&daemon.text()),
         (&Method::GET, "/labctl/v1/config") => ok(&daemon.ingress_config(&target(daemon, &query)?)?),
@@ -155,7 +159,7 @@ async fn to_its_end(change: impl Future<Output = Result<Summary, Vec<Problem>>> 
     }
 }
 
-async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Box<Problem>> {
+pub(super) async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Box<Problem>> {
     let refuse = |why: String| {
         Box::new(
             Problem::error(codes::LAB_GONE, format!("the lab's daemon did not understand: {why}"))
@@ -192,6 +196,7 @@ fn status(daemon: &Daemon) -> LabStatus {
         pods: lab.pods.len(),
         pods_ready: ready,
         trouble,
+        broken: daemon.faults.told(),
         file: daemon.text().name,
         memory_kib: memory(),
     }
@@ -280,7 +285,7 @@ async fn probe(daemon: &Rc<Daemon>, names: Vec<String>) -> Outcome {
 }
 
 /// Where probes run: every namespace, and a way to start programs there.
-fn field(daemon: &Rc<Daemon>) -> probe::Field {
+pub(super) fn field(daemon: &Rc<Daemon>) -> probe::Field {
     let lab = daemon.lab();
     let namespaces: std::collections::HashMap<_, _> =
         lab.namespaces().filter_map(|ns| Some((ns.clone(), daemon.netns(&ns)?))).collect();

@@ -19,7 +19,7 @@ mod model;
 pub mod names;
 mod placement;
 pub mod probe;
-mod probes;
+pub mod probes;
 mod ranges;
 mod resolve;
 pub mod resolver;

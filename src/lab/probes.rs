@@ -46,6 +46,14 @@ pub(super) fn resolve(file: &LabFile, lab: &Lab, before: Option<&Lab>, problems:
     all
 }
 
+/// A probe of no file, for a lab that is valid; nothing where it names what the lab does not have.
+pub fn alone(lab: &Lab, spec: &ProbeSpec) -> Option<Probe> {
+    let (file, names, mut problems) = (LabFile::default(), Names::new(lab), Problems::default());
+    let mut resolver =
+        Resolver { file: &file, lab, names: &names, problems: &mut problems, place: Place::default(), asker: None };
+    resolver.probe(spec)
+}
+
 /// The probe with a name that it has alone, where it was given none.
 fn named(probe: Probe, spec: &ProbeSpec, taken: &mut HashMap<String, u32>) -> Probe {
     match spec.name {
