@@ -1,6 +1,7 @@
 //! What can be typed. Nothing is done here. Verbs about a lab's objects are in [`objects`], those that
 //! look into its machines in [`machines`].
 
+mod faults;
 mod machines;
 mod objects;
 mod schema;
@@ -8,6 +9,7 @@ mod trace;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use faults::{BreakArgs, HealArgs, QuizArgs};
 pub use machines::{BridgeArgs, ExecArgs, FlannelArgs, Inspect, InspectArgs, LogsArgs, ShellArgs, StackArgs};
 pub use objects::{ApplyArgs, DeleteArgs, DescribeArgs, GetArgs, Kind, ScaleArgs, Wanted};
 pub use schema::{SchemaArgs, SchemaOf};
@@ -64,6 +66,12 @@ pub enum Verb {
     Plan(PlanArgs),
     /// Show where a running lab's kernel state differs from its plan
     Diff(LabArgs),
+    /// Give a running lab a fault on purpose
+    Break(BreakArgs),
+    /// Undo the faults that a running lab was given
+    Heal(HealArgs),
+    /// Give a running lab a fault without saying which, to be found
+    Quiz(QuizArgs),
     /// Print the rules that kube-proxy would write for manifests
     Rules(super::rules::RulesArgs),
     /// Check lab files

@@ -3,6 +3,7 @@
 
 mod apply;
 mod args;
+mod break_it;
 mod ca;
 mod completions;
 mod config;
@@ -17,6 +18,7 @@ mod down;
 mod exec;
 mod explain;
 mod get;
+mod heal;
 mod hidden;
 mod inspect;
 mod kube;
@@ -29,6 +31,7 @@ mod pictures;
 mod plan;
 mod probe;
 mod process;
+mod quiz;
 mod reach;
 mod rules;
 mod rules_tree;
@@ -146,6 +149,9 @@ fn run(verb: Verb) -> Done {
         Verb::Logs(args) => logs::run(&args),
         Verb::Plan(args) => plan::run(&args),
         Verb::Diff(args) => diff::run(&args),
+        Verb::Break(args) => break_it::run(&args),
+        Verb::Heal(args) => heal::run(&args),
+        Verb::Quiz(args) => quiz::run(&args),
         Verb::Rules(args) => rules::run(&args),
         Verb::Validate(args) => validate::run(&args),
         Verb::Explain(args) => explain::run(&args),

@@ -68,7 +68,7 @@ fn shown(steps: &[StepText], wide: bool) -> Vec<StepText> {
 }
 
 /// A step in one line: rules that differ are counted.
-pub fn brief(step: &str) -> String {
+pub(super) fn brief(step: &str) -> String {
     let mut lines = step.lines();
     let first = lines.next().unwrap_or_default();
     match lines.count() {

@@ -31,6 +31,9 @@ fn text(pid: i32, status: &LabStatus) -> String {
         count(status.pods, "pod"),
         status.memory_kib / 1024,
     ));
+    if !status.broken.is_empty() {
+        out.push_str(&format!("broken on purpose: {}; `labctl heal` repairs it\n", status.broken.join(", ")));
+    }
     if !status.trouble.is_empty() {
         out.push_str("trouble:\n");
         out.extend(status.trouble.iter().map(|t| format!("  {t}\n")));

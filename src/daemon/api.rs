@@ -114,6 +114,9 @@ pub struct LabStatus {
     pub pods_ready: usize,
     /// What is not as it should be, in words; empty where all is well.
     pub trouble: Vec<String>,
+    /// Faults that the lab was given on purpose, with where they are; those of a quiz are not told.
+    #[serde(default)]
+    pub broken: Vec<String>,
     /// The text that the lab was made from.
     pub file: String,
     /// Memory of the daemon in KiB (VmRSS).

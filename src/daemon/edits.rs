@@ -19,6 +19,7 @@ use crate::spec::edit::{self, Edit, ObjectKind, ObjectRef};
 use crate::spec::load::Text;
 
 use super::api::{EditRequest, Summary};
+use super::faults::Keep;
 use super::kube::now;
 use super::state::Daemon;
 
@@ -42,7 +43,7 @@ impl Daemon {
             self.change_by(&successors).await?;
         }
         let grace = request.grace.map(|s| Duration::from_secs(s.into()));
-        self.change_without(&going, grace, |text| with(text, &request.edits)).await
+        self.change_without(Keep::All, &going, grace, |text| with(text, &request.edits)).await
     }
 
     /// Make the running lab what `text` says. What is in both stays untouched. Programs of pods that go
@@ -56,12 +57,12 @@ impl Daemon {
             going.retain(lives);
         }
         if going.is_empty() {
-            let summary = self.change_with(|_| text.clone()).await?;
+            let summary = self.change_with(Keep::None, |_| text.clone()).await?;
             return Ok(Summary { forgotten, ..summary });
         }
         // What is told of is the whole change, of which a part is made when the pods are told to end.
         let (steps, services) = self.steps_to(text).await?;
-        let summary = self.change_without(&going, None, |_| text.clone()).await?;
+        let summary = self.change_without(Keep::None, &going, None, |_| text.clone()).await?;
         let changes = steps.iter().map(ToString::to_string).collect();
         Ok(Summary { steps: steps.len(), changes, services, forgotten, ..summary })
     }
@@ -75,12 +76,13 @@ impl Daemon {
     /// Tell these pods to end, and make a change by which they go when they have.
     async fn change_without(
         self: &Rc<Self>,
+        faults: Keep,
         going: &[Pod],
         grace: Option<Duration>,
         edited: impl FnOnce(Text) -> Text,
     ) -> Result<Summary, Vec<Problem>> {
         self.terminate(going, grace).await;
-        let changed = self.change_with(edited).await;
+        let changed = self.change_with(faults, edited).await;
         for pod in going {
             self.services.set_terminating(&pod.id, false);
             self.births.forget_leaving(&key(&pod.id));
@@ -121,7 +123,7 @@ impl Daemon {
 
     /// Make edits to the text that the lab has when it is their turn.
     async fn change_by(self: &Rc<Self>, edits: &[Edit]) -> Result<Summary, Vec<Problem>> {
-        self.change_with(|text| with(text, edits)).await
+        self.change_with(Keep::All, |text| with(text, edits)).await
     }
 
     /// The edits by which a deployment gets other pods in place of those that are deleted.

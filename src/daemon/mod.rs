@@ -3,7 +3,7 @@
 //!
 //! [`launch`] is the caller's side of the beginning and [`main`] the other. [`state`] holds the
 //! lab and changes it to what `target` says that it is to become, `edits` its objects alone; [`workloads`], [`flannelds`], [`programs`], [`rooms`] and [`readiness`] (with `ask`) are about who lives there;
-//! [`server`] answers on the socket and [`client`] asks, in the words of [`api`] and, for what
+//! [`faults`] breaks it on purpose and heals it again; [`server`] answers on the socket and [`client`] asks, in the words of [`api`] and, for what
 //! Kubernetes has, of [`objects`]; what is read from the kernel for people is [`inspect`]'s.
 //! [`services`] follows the pods with rules that `watchers` puts right, [`health`] serves kube-proxy's health checks, and
 //! [`balancers`] asks them and keeps the cloud's load balancers. [`trace`] watches a question on its way.
@@ -15,6 +15,7 @@ pub mod balancers;
 pub mod client;
 pub mod dns;
 mod edits;
+pub mod faults;
 pub mod flannelds;
 pub mod health;
 mod host_ports;

@@ -24,7 +24,7 @@ use crate::probe;
 use super::api::{Change, EditRequest, Event, LabStatus, Refusal, StepText, Steps, Summary};
 use super::rooms::{self, Visit};
 use super::state::Daemon;
-use super::{inspect, kube, objects};
+use super::{faults, inspect, kube, objects};
 
 /// The longest request body: a lab file of the largest size, escaped.
 const LONGEST_BODY: usize = 256 << 20;
@@ -100,6 +100,10 @@ async fn route(daemon: &Rc<Daemon>, request: Request<Incoming>, visits: &Visits)
             ok(&objects::list(lab.networks.iter().map(|n| objects::network(&lab, n)).collect()))
         }
         (&Method::GET, asked) if asked.starts_with(inspect::PATH) => inspect::answer(daemon, asked, &query).await,
+        (method, asked) if asked.starts_with(faults::PATH) => {
+            let (method, asked) = (method.clone(), asked.to_owned());
+            faults::answer(daemon, &method, &asked, request).await
+        }
         (&Method::GET, "/labctl/v1/status") => ok(&status(daemon)),
         (&Method::GET, "/labctl/v1/text") => ok(&daemon.text()),
         (&Method::GET, "/labctl/v1/config") => ok(&daemon.ingress_config(&target(daemon, &query)?)?),
@@ -156,7 +160,7 @@ async fn to_its_end(change: impl Future<Output = Result<Summary, Vec<Problem>>> 
     }
 }
 
-async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Box<Problem>> {
+pub(super) async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Box<Problem>> {
     let refuse = |why: String| {
         Box::new(
             Problem::error(codes::LAB_GONE, format!("the lab's daemon did not understand: {why}"))
@@ -193,6 +197,7 @@ fn status(daemon: &Daemon) -> LabStatus {
         pods: lab.pods.len(),
         pods_ready: ready,
         trouble,
+        broken: daemon.faults.told(),
         file: daemon.text().name,
         memory_kib: memory(),
     }

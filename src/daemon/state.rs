@@ -28,6 +28,7 @@ use crate::plan::{self, Plan};
 use crate::spec::load::Text;
 
 use super::api::{Event, Summary};
+use super::faults::{Faults, Keep};
 use super::inhabit::Undone;
 use super::kube::Births;
 use super::readiness::Readiness;
@@ -48,6 +49,7 @@ pub struct Daemon {
     pub readiness: Readiness,
     pub services: ServiceLayer,
     pub births: Births,
+    pub faults: Faults,
     started: Instant,
     built: Cell<bool>,
     built_bell: Notify,
@@ -71,6 +73,7 @@ impl Daemon {
             readiness: Readiness::default(),
             services: ServiceLayer::default(),
             births: Births::default(),
+            faults: Faults::default(),
             started: Instant::now(),
             built: Cell::new(false),
             built_bell: Notify::new(),
@@ -160,9 +163,10 @@ impl Daemon {
     }
 
     /// Make the running lab what the text says that `edited` makes of the one that it has when its turn has
-    /// come. What is in both stays untouched.
+    /// come. What is in both stays untouched. Faults that it was given stay or go with the change.
     pub(super) async fn change_with(
         self: &Rc<Self>,
+        faults: Keep,
         edited: impl FnOnce(Text) -> Text,
     ) -> Result<Summary, Vec<Problem>> {
         let turn = self.turn().await;
@@ -171,7 +175,7 @@ impl Daemon {
         text.edits = edits;
         let target = self.target(&lab).await?;
         let there = self.observe().await.map_err(|p| vec![*p])?;
-        let steps = diff(&there, &target.plan);
+        let steps = self.faults.steps(faults, there, target.plan);
         let services = self.told(&lab, &target.slices);
         let objects = self.ingress_changes(&lab);
         if let Err(failed) = self.run(&steps).await {
@@ -198,6 +202,9 @@ impl Daemon {
         self.sync_balancers(&turn).await;
         self.births.note(&lab);
         self.readiness.follow(&lab, self);
+        if faults == Keep::None {
+            self.faults_are_gone().await;
+        }
         let changes = steps.iter().map(ToString::to_string).collect();
         Ok(Summary { steps: steps.len(), changes, warnings, services, objects, forgotten: Vec::new() })
     }
@@ -251,9 +258,9 @@ impl Daemon {
         plan
     }
 
-    async fn way_back(&self) -> bool {
+    pub(super) async fn way_back(&self) -> bool {
         match self.observe().await {
-            Ok(there) => self.run(&diff(&there, &self.planned())).await.is_ok(),
+            Ok(there) => self.run(&self.faults.steps(Keep::All, there, self.planned())).await.is_ok(),
             Err(_) => false,
         }
     }
@@ -312,7 +319,7 @@ fn apply(world: &mut World, steps: &[Step]) -> Result<(), Failed> {
 }
 
 /// Run `work` on a thread of its own, which may walk through namespaces, and go on meanwhile.
-async fn on_thread<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+pub(super) async fn on_thread<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
 where
     T: Send + 'static,
     E: From<Lost> + Send + 'static,
@@ -325,7 +332,7 @@ where
 }
 
 /// The thread ended without an answer, which only a panic does.
-struct Lost;
+pub(super) struct Lost;
 
 impl From<Lost> for Failed {
     fn from(_: Lost) -> Failed {

@@ -132,5 +132,6 @@ codes! {
     LAB_NOT_READY = "lab-not-ready";
     WORKLOAD_FAILED = "workload-failed";
     TARGET_UNKNOWN = "target-unknown";
+    FAULT_UNFIT = "fault-unfit";
     COMMAND_FAILED = "command-failed";
 }

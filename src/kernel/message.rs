@@ -139,11 +139,12 @@ fn hairpin(index: u32, on: bool) -> Request {
     request(Message::NewLink(message), 0)
 }
 
-/// Give a link that is there another MTU, MAC address, master or hairpin mode, and bring it up.
+/// Give a link that is there another MTU, MAC address, master or hairpin mode, and bring it up, or down
+/// where it is to be so.
 pub fn change_link(from: &Link, to: &Link, index_of: &dyn Fn(&str) -> u32) -> Vec<Request> {
     let mut message = LinkMessage::default();
     message.header.index = to.index;
-    message.header.flags = LinkFlags::Up;
+    message.header.flags = if to.up { LinkFlags::Up } else { LinkFlags::empty() };
     message.header.change_mask = LinkFlags::Up;
     if from.mtu != to.mtu {
         message.attributes.push(LinkAttribute::Mtu(to.mtu));

@@ -3,6 +3,7 @@
 
 pub mod birth;
 pub mod conntrack;
+pub mod crowd;
 pub mod deviations;
 pub mod enter;
 pub mod iptables;

@@ -11,6 +11,7 @@ mod drift;
 mod drift_filters;
 mod ending;
 mod enter;
+mod faults;
 mod host_ports;
 mod ingress;
 mod ingress_labs;

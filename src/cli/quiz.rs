@@ -1,0 +1,62 @@
+//! `quiz`: a running lab is given a fault that is to be found.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::daemon::client::Client;
+use crate::daemon::faults::api::{Judged, PATH, Quiz, QuizRequest, fault};
+
+use super::args::QuizArgs;
+use super::output::print;
+use super::{DIFFERED, Done, break_it, find_lab};
+
+pub fn run(args: &QuizArgs) -> Done {
+    if let Some(name) = &args.answer {
+        fault(name)?;
+    }
+    let client = find_lab(args.lab.as_deref())?;
+    if args.answer.is_some() || args.reveal {
+        return judge(args, &client);
+    }
+    let quiz: Quiz = client.post(&format!("{PATH}/quiz"), &QuizRequest { seed: args.seed })?;
+    print(args.format.output, &json!(quiz), |_| {
+        format!(
+            "lab {} is broken, and this is what one sees:\n{}\nWhat is it? Look at:\n{}\
+             \nlabctl break --list has the faults; then `labctl quiz --answer NAME`, `labctl quiz --reveal`, \
+             and `labctl heal` to end\n",
+            client.lab(),
+            break_it::asked(&quiz.asks, &quiz.now),
+            looks(&quiz),
+        )
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Where one looks first.
+fn looks(quiz: &Quiz) -> String {
+    let from = &quiz.question.from;
+    let lines = [
+        "labctl status".to_owned(),
+        format!("labctl inspect stack {from}"),
+        "labctl get pods -o wide".to_owned(),
+        "labctl get services,endpoints".to_owned(),
+        "labctl inspect flannel".to_owned(),
+        format!("labctl shell {from}"),
+    ];
+    lines.map(|line| format!("  {line}\n")).concat()
+}
+
+fn judge(args: &QuizArgs, client: &Client) -> Done {
+    let judged: Judged = client.post(&format!("{PATH}/judge"), &args.answer)?;
+    print(args.format.output, &json!(judged), |_| {
+        let Some(name) = &judged.name else {
+            return "no, it is something else\n".to_owned();
+        };
+        let told = [judged.on.as_deref(), judged.object.as_deref()].map(Option::unwrap_or_default);
+        let yes = if args.answer.is_some() { "yes, it is" } else { "it is" };
+        let says = judged.says.as_deref().unwrap_or_default();
+        format!("{yes} {name}, on {} ({})\n  {says}\n`labctl heal` repairs it\n", told[0], told[1])
+    });
+    Ok(if judged.right { ExitCode::SUCCESS } else { ExitCode::from(DIFFERED) })
+}
