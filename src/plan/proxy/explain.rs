@@ -5,7 +5,10 @@
 //! planned. What each rule is for is known from how [`super::nat`], [`super::filter`] and
 //! [`super::fixed`] write it; a rule that somebody else put there is shown as it is.
 
+mod balancers;
+mod flannel;
 mod host_ports;
+mod rule;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,6 +16,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::portmap;
+
+pub use rule::Rule;
 
 use super::chain::{EXTERNAL_SERVICES, FORWARD, MARK_MASQ, NODEPORTS, POSTROUTING, PROXY_FIREWALL, SERVICES};
 
@@ -54,49 +59,15 @@ pub struct Branch {
     pub below: Vec<Branch>,
 }
 
-/// One rule as it was saved.
+/// A rule as it was saved, with what it has seen.
 #[derive(Debug)]
-struct Rule {
+struct Counted {
     packets: u64,
     bytes: u64,
-    words: Vec<String>,
-    text: String,
 }
 
-impl Rule {
-    /// The word behind an option.
-    fn option(&self, name: &str) -> Option<&str> {
-        let at = self.words.iter().position(|w| w == name)?;
-        self.words.get(at + 1).map(String::as_str)
-    }
-
-    fn has(&self, word: &str) -> bool {
-        self.words.iter().any(|w| w == word)
-    }
-
-    fn comment(&self) -> &str {
-        self.option("--comment").unwrap_or_default()
-    }
-
-    fn target(&self) -> Option<&str> {
-        self.option("-j").or_else(|| self.option("-g"))
-    }
-
-    /// `10.96.1.1 port 80/tcp`.
-    fn destination(&self) -> String {
-        let ip = self.option("-d").map(|d| d.trim_end_matches("/32").to_owned() + " ").unwrap_or_default();
-        format!("{ip}port {}/{}", self.option("--dport").unwrap_or("any"), self.option("-p").unwrap_or("any"))
-    }
-
-    /// Whether it is about a service, called `namespace/name` or `namespace/name:port` in comments.
-    fn is_about(&self, service: &str) -> bool {
-        let end = |rest: &str| rest.is_empty() || rest.starts_with([':', ' ']);
-        let mut words = self.comment().split(' ');
-        words.any(|word| word.strip_prefix(service).is_some_and(end))
-    }
-}
-
-type Chains = BTreeMap<(String, String), Vec<Rule>>;
+/// The rules of each chain, and beside them what each has seen.
+type Chains = BTreeMap<(String, String), (Vec<Rule>, Vec<Counted>)>;
 
 /// Read what `iptables-save -c` printed.
 fn parse(saved: &str) -> Chains {
@@ -107,8 +78,9 @@ fn parse(saved: &str) -> Chains {
         } else if let Some((packets, bytes, rest)) = counted(line)
             && let Some((chain, text)) = rest.strip_prefix("-A ").and_then(|r| r.split_once(' ').or(Some((r, ""))))
         {
-            let rule = Rule { packets, bytes, words: words(text), text: text.to_owned() };
-            chains.entry((table.clone(), chain.to_owned())).or_default().push(rule);
+            let (rules, counters) = chains.entry((table.clone(), chain.to_owned())).or_default();
+            rules.push(Rule::parse(text));
+            counters.push(Counted { packets, bytes });
         }
     }
     chains
@@ -119,21 +91,6 @@ fn counted(line: &str) -> Option<(u64, u64, &str)> {
     let (counters, rest) = line.strip_prefix('[')?.split_once("] ")?;
     let (packets, bytes) = counters.split_once(':')?;
     Some((packets.parse().ok()?, bytes.parse().ok()?, rest))
-}
-
-/// The words of a rule, quoted ones as one.
-fn words(text: &str) -> Vec<String> {
-    let (mut all, mut word, mut quoted) = (Vec::new(), String::new(), false);
-    for letter in text.chars() {
-        match letter {
-            '"' => quoted = !quoted,
-            ' ' if !quoted => all.push(std::mem::take(&mut word)),
-            letter => word.push(letter),
-        }
-    }
-    all.push(word);
-    all.retain(|w| !w.is_empty());
-    all
 }
 
 /// The rules of a host as trees. `service`, written `namespace/name`, leaves only those that are
@@ -157,18 +114,18 @@ struct Teller<'a> {
 }
 
 impl<'a> Teller<'a> {
-    fn rules(&self, table: &str, chain: &str) -> &'a [Rule] {
-        self.chains.get(&(table.to_owned(), chain.to_owned())).map(Vec::as_slice).unwrap_or_default()
-    }
-
     /// The rules of a chain. One that services share shows only those of the wanted service.
     fn chain(&mut self, table: &str, chain: &str, shared: bool) -> Vec<Branch> {
         if !self.shown.insert((table.to_owned(), chain.to_owned())) {
             return Vec::new();
         }
-        let rules = self.rules(table, chain);
+        let chains: &'a Chains = self.chains;
+        let find = |table: &str, chain: &str| chains.get(&(table.to_owned(), chain.to_owned()));
+        let rules = |table: &str, chain: &str| find(table, chain).map(|(rules, _)| rules.as_slice());
+        let book = Book { chains: &rules, who: self.who };
+        let Some((rules, counters)) = find(table, chain) else { return Vec::new() };
         let mut all = Vec::new();
-        for (index, rule) in rules.iter().enumerate() {
+        for (index, (rule, Counted { packets, bytes })) in rules.iter().zip(counters).enumerate() {
             let leads_on = rule.target() == Some(NODEPORTS);
             let wanted = !shared || leads_on || self.service.is_none_or(|s| rule.is_about(s));
             if !wanted {
@@ -181,17 +138,37 @@ impl<'a> Teller<'a> {
             if leads_on && below.is_empty() && self.service.is_some() {
                 continue;
             }
-            let meaning = self.meaning((table, chain), rules, index);
-            let Rule { packets, bytes, text, .. } = rule;
-            all.push(Branch { packets: *packets, bytes: *bytes, meaning, target, rule: text.clone(), below });
+            let meaning = book.meaning(table, chain, index).unwrap_or_else(|| rule.text().to_owned());
+            let (packets, bytes, rule) = (*packets, *bytes, rule.text().to_owned());
+            all.push(Branch { packets, bytes, meaning, target, rule, below });
         }
         all
     }
+}
 
-    fn meaning(&self, (table, chain): (&str, &str), rules: &[Rule], index: usize) -> String {
-        let rule = &rules[index];
+/// What rules are for, in words.
+pub struct Book<'b, 'a> {
+    /// The rules of a chain of a table.
+    pub chains: &'b dyn Fn(&str, &str) -> Option<&'a [Rule]>,
+    /// The pod or machine that has an address.
+    pub who: &'b dyn Fn(IpAddr) -> Option<String>,
+}
+
+impl<'a> Book<'_, 'a> {
+    fn rules(&self, table: &str, chain: &str) -> &'a [Rule] {
+        (self.chains)(table, chain).unwrap_or_default()
+    }
+
+    /// What a rule is for, by its place in the chain, from 0; its comment where it is none of those that
+    /// are known here, and nothing where it has none.
+    pub fn meaning(&self, table: &str, chain: &str, index: usize) -> Option<String> {
+        let rules = self.rules(table, chain);
+        let rule = rules.get(index)?;
         let comment = rule.comment();
         let known = match chain.split('-').nth(1).unwrap_or_default() {
+            _ if chain.starts_with("FLANNEL-") => flannel::meaning(rule),
+            _ if chain.starts_with("LB-") => self.of_balancer(table, rule),
+            _ if chain == MARK_MASQ => Some("marked to get the host's address on its way out".to_owned()),
             _ if table == "filter" => filtered(chain, rule),
             "HOSTPORT" | "DN" => self.of_host_port(chain, rule),
             "SERVICES" | "NODEPORTS" => way_in(chain, rule),
@@ -202,7 +179,7 @@ impl<'a> Teller<'a> {
             "POSTROUTING" => posted(rule),
             _ => None,
         };
-        known.unwrap_or_else(|| if comment.is_empty() { rule.text.clone() } else { comment.to_owned() })
+        known.or_else(|| (!comment.is_empty()).then(|| comment.to_owned()))
     }
 
     fn spread(&self, chain: &str, rules: &[Rule], index: usize) -> String {

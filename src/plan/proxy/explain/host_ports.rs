@@ -3,10 +3,10 @@
 
 use std::net::SocketAddr;
 
-use super::{Rule, Teller};
+use super::{Book, Rule};
 use crate::plan::portmap::{DNAT, MASQ, SETMARK};
 
-impl Teller<'_> {
+impl Book<'_, '_> {
     /// What a rule of a chain of portmap's is for; nothing where it is none that portmap writes.
     pub(super) fn of_host_port(&self, chain: &str, rule: &Rule) -> Option<String> {
         let target = rule.target()?;

@@ -1,0 +1,61 @@
+//! What is left to chance: rules with odds, and routes over several next hops.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// How chance is decided.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Choices {
+    /// The first of what may happen.
+    #[default]
+    First,
+    /// What was observed: rules that lead to one of these targets are met, and of several next hops
+    /// one of these is taken. What they say nothing about is decided as by [`Choices::First`].
+    Following { targets: Vec<SocketAddr>, hops: Vec<IpAddr> },
+    /// These, one after the other; what follows is decided as by [`Choices::First`].
+    Given(Vec<usize>),
+}
+
+/// A decision that was made.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Made {
+    taken: usize,
+    of: usize,
+}
+
+/// Decides, and remembers what it decided.
+pub(super) struct Chooser {
+    choices: Choices,
+    made: Vec<Made>,
+    /// How likely all of it is.
+    pub probability: f64,
+}
+
+impl Chooser {
+    pub fn new(choices: &Choices) -> Chooser {
+        Chooser { choices: choices.clone(), made: Vec::new(), probability: 1.0 }
+    }
+
+    /// One of the ways with these odds; `wanted` says whether one leads to a target or next hop.
+    pub fn pick(&mut self, odds: &[f64], wanted: impl Fn(usize, &[SocketAddr], &[IpAddr]) -> bool) -> usize {
+        let taken = match &self.choices {
+            Choices::First => 0,
+            Choices::Following { targets, hops } => (0..odds.len()).find(|n| wanted(*n, targets, hops)).unwrap_or(0),
+            Choices::Given(list) => list.get(self.made.len()).copied().unwrap_or(0).min(odds.len().saturating_sub(1)),
+        };
+        self.made.push(Made { taken, of: odds.len() });
+        self.probability *= odds.get(taken).copied().unwrap_or(1.0);
+        taken
+    }
+
+    /// The choices of the next walk, where every way is to be gone once; nothing after the last one.
+    pub fn next(mut self) -> Option<Choices> {
+        while let Some(last) = self.made.pop() {
+            if last.taken + 1 < last.of {
+                let mut list: Vec<usize> = self.made.iter().map(|m| m.taken).collect();
+                list.push(last.taken + 1);
+                return Some(Choices::Given(list));
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,93 @@
+//! What is not as it should be along the way, though the packet may go on: a packet that takes a wrong
+//! turn is lost elsewhere, and the turn is the fault.
+
+use std::net::IpAddr;
+
+use crate::lab::names::IfName;
+use crate::plan::NsPlan;
+use crate::trace::model::Cause;
+
+use super::Blame;
+use super::routing::{Entry, Found, Key, Tables};
+use super::state::Place;
+use super::walker::{At, Walker};
+
+impl<'s, 'a> Walker<'s, 'a, '_> {
+    pub fn suspect(&mut self, cause: Cause, at: At<'s, 'a>, object: impl Into<String>, says: impl Into<String>) {
+        let blame = Blame { cause, place: at.name().clone(), object: object.into(), says: says.into() };
+        let known = |b: &Blame| (b.cause, &b.place, &b.object) == (blame.cause, &blame.place, &blame.object);
+        if !self.suspects.iter().any(known) {
+            self.suspects.push(blame);
+        }
+    }
+
+    /// A route that went away with its device, or an address whose network has lost its route, may be
+    /// why another one was taken or none.
+    pub fn suspect_lost_route(&mut self, at: At<'s, 'a>, key: Key, taken: Option<&Entry>) {
+        let taken_len = taken.map_or(-1, |e| i16::from(e.prefix_len()));
+        if let Some(better) = at.tables.if_up(key).filter(|e| i16::from(e.prefix_len()) > taken_len) {
+            let gone = better.hops.iter().map(|(_, dev)| dev).find(|dev| at.link(dev).is_none_or(|l| !l.up));
+            if let Some(dev) = gone {
+                self.suspect_device(at, dev);
+            }
+        }
+        let lost = |len: u8, dst: &ipnet::IpNet| dst.contains(&key.destination) && i16::from(len) > taken_len;
+        for address in at.plan.addresses.iter().filter(|a| lost(a.net.prefix_len(), &a.net)) {
+            if at.link(&address.dev).is_some_and(|l| !l.up) {
+                self.suspect_device(at, &address.dev);
+            }
+        }
+        self.suspect_unplanned(at, key, taken);
+    }
+
+    /// Another route than the planned one was taken: its device is down or gone, its network is another
+    /// one, it is missing, or a stranger leads elsewhere.
+    fn suspect_unplanned(&mut self, at: At<'s, 'a>, key: Key, taken: Option<&Entry>) {
+        let Some(wanted) = self.state.wanted(at.name()) else { return };
+        let planned = Tables::new(wanted);
+        let Found::Route(entry) = planned.look_up(key) else { return };
+        if taken.is_some_and(|taken| taken.text == entry.text) {
+            return;
+        }
+        if let Some((_, dev)) = entry.hops.iter().find(|(_, dev)| at.link(dev).is_none_or(|l| !l.up)) {
+            return self.suspect_device(at, dev);
+        }
+        if entry.is_connected() {
+            return entry.hops.iter().for_each(|(_, dev)| self.suspect_subnet(at, dev));
+        }
+        let Some(taken) = taken else { return };
+        let stranger = !planned.has_text(&taken.text);
+        let object = if stranger { &taken.text } else { &entry.text };
+        let says = format!("{} takes the route `{}`; planned is `{}`", at.name(), taken.text, entry.text);
+        self.suspect(Cause::WrongRoute, at, object, says);
+    }
+
+    /// A device that has not the address which was planned for it.
+    pub fn suspect_subnet(&mut self, at: At<'s, 'a>, dev: &IfName) {
+        let of = |ns: &NsPlan| ns.addresses.iter().find(|a| a.dev == *dev).map(|a| a.net);
+        let (Some(is), Some(was)) = (of(at.plan), self.state.wanted(at.name()).and_then(of)) else { return };
+        if is != was {
+            let says = format!("{dev} of {} has the address {is}; {was} is the one that is routed to it", at.name());
+            self.suspect(Cause::WrongSubnet, at, dev.as_str(), says);
+        }
+    }
+
+    /// An address that another machine has, too. Where one of them was not to have it, that is the place.
+    pub fn suspect_conflict(&mut self, ip: IpAddr) {
+        let state = self.state;
+        let owners: Vec<_> = state.owners(ip).collect();
+        let stranger =
+            |p: &&&Place| state.wanted(p.name()).is_some_and(|ns| !ns.addresses.iter().any(|a| a.net.addr() == ip));
+        let Some(first) = owners.iter().find(stranger).or(owners.first()).filter(|_| owners.len() > 1) else { return };
+        let names: Vec<String> = owners.iter().map(|p| p.name().to_string()).collect();
+        let says = format!("{ip} is an address of {}", names.join(" and of "));
+        self.suspect(Cause::AddressConflict, first, ip.to_string(), says);
+    }
+
+    pub fn suspect_device(&mut self, at: At<'s, 'a>, dev: &IfName) {
+        match at.link(dev) {
+            Some(_) => self.suspect(Cause::LinkDown, at, dev.as_str(), format!("{dev} of {} is down", at.name())),
+            None => self.suspect(Cause::NoDevice, at, dev.as_str(), format!("{} has no device {dev}", at.name())),
+        }
+    }
+}
