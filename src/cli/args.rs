@@ -3,11 +3,15 @@
 
 mod machines;
 mod objects;
+mod schema;
+mod trace;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use machines::{BridgeArgs, ExecArgs, FlannelArgs, Inspect, InspectArgs, LogsArgs, ShellArgs, StackArgs};
 pub use objects::{ApplyArgs, DeleteArgs, DescribeArgs, GetArgs, Kind, ScaleArgs, Wanted};
+pub use schema::{SchemaArgs, SchemaOf};
+pub use trace::{TraceArgs, TraceFormat};
 
 /// Kubernetes networking in a box: labs of hosts, pods and a flannel network out of real Linux
 /// namespaces, with probes that prove what they do.
@@ -34,6 +38,8 @@ pub enum Verb {
     Probe(ProbeArgs),
     /// Build labs, run their probes, end them: for CI
     Test(TestArgs),
+    /// Show where a packet goes, what changes it, and why it dies
+    Trace(TraceArgs),
     /// Add objects to a running lab, or replace those of the same name
     Apply(ApplyArgs),
     /// Take objects out of a running lab
@@ -64,8 +70,8 @@ pub enum Verb {
     Validate(ValidateArgs),
     /// Explain an error code
     Explain(ExplainArgs),
-    /// Print the JSON Schema of lab files
-    Schema,
+    /// Print the JSON Schema of lab files, or of traces
+    Schema(SchemaArgs),
     /// Try what the machine allows, and say what to do where it does not
     Doctor(OutputArgs),
     /// Print the completions of a shell

@@ -37,6 +37,7 @@ mod selector;
 mod status;
 mod tables;
 mod test;
+mod trace;
 mod up;
 mod validate;
 
@@ -132,6 +133,7 @@ fn run(verb: Verb) -> Done {
         Verb::Status(args) => status::run(&args),
         Verb::Probe(args) => probe::run(&args),
         Verb::Test(args) => test::run(&args),
+        Verb::Trace(args) => trace::run(&args),
         Verb::Apply(args) => apply::apply(&args),
         Verb::Delete(args) => delete::run(&args),
         Verb::Scale(args) => apply::scale(&args),
@@ -147,7 +149,7 @@ fn run(verb: Verb) -> Done {
         Verb::Rules(args) => rules::run(&args),
         Verb::Validate(args) => validate::run(&args),
         Verb::Explain(args) => explain::run(&args),
-        Verb::Schema => schema::run(),
+        Verb::Schema(args) => schema::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => man::run(&args),

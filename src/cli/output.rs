@@ -53,7 +53,17 @@ impl Table {
 /// Write to standard output. A reader that goes away, such as `head`, ends the program quietly.
 pub fn write(text: fmt::Arguments<'_>) {
     let mut out = anstream::stdout().lock();
-    if let Err(e) = out.write_fmt(text).and_then(|()| out.flush()) {
+    end_unless(out.write_fmt(text).and_then(|()| out.flush()));
+}
+
+/// Write what is no text, such as a capture.
+pub fn write_bytes(bytes: &[u8]) {
+    let mut out = io::stdout().lock();
+    end_unless(out.write_all(bytes).and_then(|()| out.flush()));
+}
+
+fn end_unless(written: io::Result<()>) {
+    if let Err(e) = written {
         // What a shell shows for a program that SIGPIPE ended. The signal itself stays ignored: it
         // would end us when a lab's daemon hangs up, too.
         let code = if e.kind() == io::ErrorKind::BrokenPipe { 141 } else { i32::from(super::MACHINE) };

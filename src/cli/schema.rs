@@ -1,11 +1,16 @@
-//! `schema`: the JSON Schema of lab files.
+//! `schema`: the JSON Schema of lab files and of traces.
 
 use std::process::ExitCode;
 
 use super::Done;
+use super::args::{SchemaArgs, SchemaOf};
 use super::output;
 
-pub fn run() -> Done {
-    output::write(format_args!("{}", crate::spec::schema::text()));
+pub fn run(args: &SchemaArgs) -> Done {
+    let text = match args.of {
+        SchemaOf::Lab => crate::spec::schema::text(),
+        SchemaOf::Trace => crate::trace::show::schema::text(),
+    };
+    output::write(format_args!("{text}"));
     Ok(ExitCode::SUCCESS)
 }

@@ -6,7 +6,7 @@
 //! [`server`] answers on the socket and [`client`] asks, in the words of [`api`] and, for what
 //! Kubernetes has, of [`objects`]; what is read from the kernel for people is [`inspect`]'s.
 //! [`services`] follows the pods with rules that `watchers` puts right, [`health`] serves kube-proxy's health checks, and
-//! [`balancers`] asks them and keeps the cloud's load balancers.
+//! [`balancers`] asks them and keeps the cloud's load balancers. [`trace`] watches a question on its way.
 
 pub mod api;
 mod ask;
@@ -34,5 +34,6 @@ pub mod server;
 pub mod services;
 pub mod state;
 mod target;
+pub mod trace;
 mod watchers;
 pub mod workloads;

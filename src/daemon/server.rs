@@ -114,6 +114,7 @@ async fn route(daemon: &Rc<Daemon>, request: Request<Incoming>, visits: &Visits)
         (&Method::GET, "/labctl/v1/logs") => super::logs::answer(daemon, &query).await,
         (&Method::GET, "/labctl/v1/wait") => ok(&wait(daemon, &query).await),
         (&Method::POST, "/labctl/v1/probe") => probe(daemon, body(request).await?).await,
+        (&Method::POST, "/labctl/v1/trace") => super::trace::answer(daemon, body(request).await?).await,
         (&Method::POST, "/labctl/v1/plan") => {
             let change: Change = body(request).await?;
             ok(&match daemon.steps_to(&change.text).await {
@@ -280,7 +281,7 @@ async fn probe(daemon: &Rc<Daemon>, names: Vec<String>) -> Outcome {
 }
 
 /// Where probes run: every namespace, and a way to start programs there.
-fn field(daemon: &Rc<Daemon>) -> probe::Field {
+pub(super) fn field(daemon: &Rc<Daemon>) -> probe::Field {
     let lab = daemon.lab();
     let namespaces: std::collections::HashMap<_, _> =
         lab.namespaces().filter_map(|ns| Some((ns.clone(), daemon.netns(&ns)?))).collect();

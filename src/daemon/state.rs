@@ -244,7 +244,7 @@ impl Daemon {
     }
 
     /// The plan with the rules that services have now.
-    fn planned(&self) -> Plan {
+    pub(super) fn planned(&self) -> Plan {
         let mut plan = Plan::clone(&self.plan());
         plan::services::add(&mut plan, &self.services.proxies());
         plan::balancers::add(&mut plan, &self.services.balancers.applied());
@@ -259,7 +259,7 @@ impl Daemon {
     }
 
     /// Read back what the lab holds.
-    async fn observe(&self) -> Result<Plan, Box<Problem>> {
+    pub(super) async fn observe(&self) -> Result<Plan, Box<Problem>> {
         let plan = self.plan();
         let world = Arc::clone(&self.world);
         let planned = Arc::clone(&plan);

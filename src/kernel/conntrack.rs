@@ -1,6 +1,7 @@
 //! Connection tracking of one namespace, over ctnetlink (linux/netfilter/nfnetlink_conntrack.h):
-//! which UDP flows there are, and forgetting some of them. Which ones must go is decided by
-//! whoever knows the services; TCP and SCTP end their flows themselves and are never touched.
+//! reading its entries, which UDP flows there are, and forgetting some of them. Which ones must go is
+//! decided by whoever knows the services; TCP and SCTP end their flows themselves and are never touched.
+//! Being told of new entries is `kernel::record`'s.
 //!
 //! A table may hold a million entries. So flows are handed over one by one, as the kernel gives
 //! them in pieces of at most 32 KiB, and nothing here grows with the table.
@@ -22,6 +23,8 @@ use super::rtnl::{receive, split};
 
 /// `CTA_TUPLE_ZONE`, in a tuple: the zone of this direction alone.
 const TUPLE_ZONE: u16 = 3;
+/// `CTA_PROTO_ICMP_ID`, in a tuple: what ICMP has in the place of ports.
+const ICMP_ID: u16 = 4;
 /// `CTA_ID`: the entry's number.
 const ID: u16 = 12;
 /// `CTA_ZONE`: the zone of both directions.
@@ -52,6 +55,23 @@ pub struct Flow {
     pub id: Option<u32>,
     /// Of the original direction; none is zone 0.
     pub zone: Option<u16>,
+}
+
+/// An entry of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tracked {
+    /// The IP protocol's number.
+    pub protocol: u8,
+    /// As its first packet was sent. For ICMP both ports are the identifier.
+    pub original: Tuple,
+    /// As answers come, before they are translated back.
+    pub reply: Tuple,
+    /// As of [`Flow::id`].
+    pub id: Option<u32>,
+    /// As of [`Flow::zone`].
+    pub zone: Option<u16>,
+    /// `IPS_SEEN_REPLY` and the like (linux/netfilter/nf_conntrack_common.h); 0 where it is not told.
+    pub status: u32,
 }
 
 impl Flow {
@@ -228,24 +248,32 @@ fn deletion(flow: &Flow) -> NetfilterMessage {
 /// An entry of the table, where it is UDP's.
 fn flow(message: NetfilterMessage) -> Option<Flow> {
     let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = message.inner else { return None };
-    let (mut original, mut reply, mut id, mut zone) = (None, None, None, None);
-    for attribute in &attributes {
+    let Tracked { protocol, original, reply, id, zone, .. } = tracked(&attributes)?;
+    (protocol == u8::from(Protocol::Udp)).then_some(Flow { original, reply, id, zone })
+}
+
+/// Read an entry; nothing where it is of a protocol without ports that is not ICMP.
+pub(super) fn tracked(attributes: &[Attribute]) -> Option<Tracked> {
+    let (mut original, mut reply, mut id, mut zone, mut status) = (None, None, None, None, 0);
+    for attribute in attributes {
         match attribute {
             Attribute::CtaTupleOrig(parts) => {
-                original = Some(udp(parts)?);
+                original = Some(tuple(parts)?);
                 zone = zone.or(zone_of(parts));
             }
-            Attribute::CtaTupleReply(parts) => reply = Some(udp(parts)?),
+            Attribute::CtaTupleReply(parts) => reply = Some(tuple(parts)?),
+            Attribute::CtaStatus(bits) => status = bits.bits(),
             Attribute::Other(other) if other.kind() == ID => id = value(other).map(u32::from_be_bytes),
             Attribute::Other(other) if other.kind() == ZONE => zone = value(other).map(u16::from_be_bytes),
             _ => {}
         }
     }
-    Some(Flow { original: original?, reply: reply?, id, zone })
+    let ((protocol, original), (_, reply)) = (original?, reply?);
+    Some(Tracked { protocol: protocol.into(), original, reply, id, zone, status })
 }
 
-/// A tuple's addresses and ports, where its protocol is UDP.
-fn udp(parts: &[Part]) -> Option<Tuple> {
+/// A tuple's protocol, addresses and ports.
+fn tuple(parts: &[Part]) -> Option<(Protocol, Tuple)> {
     let (mut source, mut destination): (Option<IpAddr>, Option<IpAddr>) = (None, None);
     let (mut from, mut to, mut protocol) = (None, None, None);
     for part in parts {
@@ -259,15 +287,17 @@ fn udp(parts: &[Part]) -> Option<Tuple> {
                 ProtoTuple::Protocol(number) => protocol = Some(*number),
                 ProtoTuple::SourcePort(port) => from = Some(*port),
                 ProtoTuple::DestinationPort(port) => to = Some(*port),
+                ProtoTuple::Other(other) if other.kind() == ICMP_ID => {
+                    from = value(other).map(u16::from_be_bytes);
+                    to = from;
+                }
                 _ => {}
             }),
             _ => {}
         }
     }
-    if protocol != Some(Protocol::Udp) {
-        return None;
-    }
-    Some(Tuple { source: SocketAddr::new(source?, from?), destination: SocketAddr::new(destination?, to?) })
+    let (source, destination) = (SocketAddr::new(source?, from?), SocketAddr::new(destination?, to?));
+    Some((protocol?, Tuple { source, destination }))
 }
 
 fn zone_of(parts: &[Part]) -> Option<u16> {

@@ -323,23 +323,33 @@ fn next_hop(hop: &RouteNextHop, names: &Names) -> Option<NextHop> {
 
 /// Permanent neighbours, and forwarding entries with a destination (those of VXLAN devices).
 fn entries(rtnl: &mut Rtnl, names: &Names) -> Result<(Vec<Neighbour>, Vec<FdbEntry>), Fault> {
-    let (mut neighbours, mut fdb) = (Vec::new(), Vec::new());
-    for family in [AddressFamily::Inet, AddressFamily::Bridge] {
-        let mut ask = NeighbourMessage::default();
-        ask.header.family = family;
-        for answer in rtnl.dump(Message::GetNeighbour(ask))? {
-            let Message::NewNeighbour(message) = answer else { continue };
-            if message.header.state != NeighbourState::Permanent {
-                continue;
-            }
-            let Some((dev, ip, mac)) = entry(&message, names) else { continue };
-            match family {
-                AddressFamily::Bridge => fdb.push(FdbEntry { dev, mac, dst: ip }),
-                _ => neighbours.push(Neighbour { dev, ip, mac }),
-            }
-        }
-    }
-    Ok((neighbours, fdb))
+    let is_permanent = |state| state == NeighbourState::Permanent;
+    let neighbours = table(rtnl, names, AddressFamily::Inet, is_permanent)?;
+    let fdb = table(rtnl, names, AddressFamily::Bridge, is_permanent)?;
+    let neighbours = neighbours.into_iter().map(|(dev, ip, mac)| Neighbour { dev, ip, mac }).collect();
+    Ok((neighbours, fdb.into_iter().map(|(dev, dst, mac)| FdbEntry { dev, mac, dst }).collect()))
+}
+
+/// Neighbours that the namespace has learnt.
+pub(super) fn learnt(rtnl: &mut Rtnl) -> Result<Vec<Neighbour>, Fault> {
+    let messages = links(rtnl)?;
+    let names: Names = messages.iter().filter_map(|m| Some((m.header.index, link_name(m)?))).collect();
+    let lost = [NeighbourState::Permanent, NeighbourState::Failed, NeighbourState::Incomplete, NeighbourState::Noarp];
+    let known = table(rtnl, &names, AddressFamily::Inet, |state| !lost.contains(&state))?;
+    Ok(known.into_iter().map(|(dev, ip, mac)| Neighbour { dev, ip, mac }).collect())
+}
+
+fn table(
+    rtnl: &mut Rtnl,
+    names: &Names,
+    family: AddressFamily,
+    wanted: impl Fn(NeighbourState) -> bool,
+) -> Result<Vec<(IfName, IpAddr, Mac)>, Fault> {
+    let mut ask = NeighbourMessage::default();
+    ask.header.family = family;
+    let answers = rtnl.dump(Message::GetNeighbour(ask))?.into_iter();
+    let messages = answers.filter_map(|m| if let Message::NewNeighbour(n) = m { Some(n) } else { None });
+    Ok(messages.filter(|m| wanted(m.header.state)).filter_map(|m| entry(&m, names)).collect())
 }
 
 fn entry(message: &NeighbourMessage, names: &Names) -> Option<(IfName, IpAddr, Mac)> {

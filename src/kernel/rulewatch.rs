@@ -18,6 +18,8 @@
 //!   socket gets a large random one instead, so that a change of one's own may seem a stranger's,
 //!   which costs one look at the rules.
 //!
+//! What a recording does (`kernel::record`) changes no rule and is passed over.
+//!
 //! The kernel queues the message before it answers the program. So once a child of one's own has
 //! ended, all its changes are here, and [`RuleWatch::drain`] finds them without waiting.
 
@@ -33,6 +35,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::ns::NetNs;
+use super::record;
 use super::rtnl::split;
 
 /// `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h).
@@ -144,10 +147,15 @@ fn generations_only() -> [SockFilter; 4] {
 fn next(socket: &Socket, buffer: &mut [u8]) -> io::Result<Option<Change>> {
     let mut window = &mut buffer[..];
     match socket.recv(&mut window, 0) {
-        Ok(length) => Ok(buffer.get(..length).and_then(|bytes| split(bytes).find_map(change))),
+        Ok(length) => Ok(buffer.get(..length).and_then(|bytes| split(bytes).find_map(change)).filter(is_told)),
         Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => Ok(Some(Change::default())),
         Err(e) => Err(e),
     }
+}
+
+/// Whether it is anybody else's than a recording's.
+fn is_told(change: &Change) -> bool {
+    !change.port.is_some_and(record::is_own_port)
 }
 
 fn change(bytes: &[u8]) -> Option<Change> {

@@ -30,4 +30,5 @@ pub use dns::Dns;
 pub use host_ports::HostPort;
 pub use ingress::IngressLayer;
 pub use model::*;
+pub use probes::question;
 pub use resolve::resolve;

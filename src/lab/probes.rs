@@ -46,6 +46,12 @@ pub(super) fn resolve(file: &LabFile, lab: &Lab, before: Option<&Lab>, problems:
     all
 }
 
+/// A question that stands in no file, such as one that is asked once.
+pub fn question(spec: &ProbeSpec, lab: &Lab, problems: &mut Problems) -> Option<Probe> {
+    let file = LabFile::default();
+    Resolver { file: &file, lab, names: &Names::new(lab), problems, place: Place::default(), asker: None }.probe(spec)
+}
+
 /// The probe with a name that it has alone, where it was given none.
 fn named(probe: Probe, spec: &ProbeSpec, taken: &mut HashMap<String, u32>) -> Probe {
     match spec.name {

@@ -179,7 +179,7 @@ impl<'a> Resolver<'a> {
 }
 
 /// What hints want to know of a pod.
-fn behind(pod: &Pod) -> Behind<'_> {
+pub fn behind(pod: &Pod) -> Behind<'_> {
     Behind {
         namespace: pod.id.namespace.as_str(),
         name: pod.id.name.as_str(),

@@ -148,7 +148,7 @@ fn reply(message: &Message, asked: Option<RecordType>) -> Reply {
 }
 
 /// The mnemonics of the IANA registry, which are what a lab file says.
-fn rcode(code: ResponseCode) -> String {
+pub fn rcode(code: ResponseCode) -> String {
     const NAMES: [&str; 11] = [
         "NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "YXDOMAIN", "YXRRSET", "NXRRSET", "NOTAUTH",
         "NOTZONE",

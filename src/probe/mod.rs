@@ -39,6 +39,7 @@ use crate::lab::names::NsName;
 use crate::lab::probe::Expect;
 use crate::spec::probe::FailureName;
 
+pub use dns::rcode;
 pub use outcome::{Details, Kind, Outcome, Verdict};
 pub use run::run_all;
 

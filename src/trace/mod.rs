@@ -4,5 +4,21 @@
 //! that they can be compared, drawn and exported by the same code. [`walk`] predicts. Taking packets from the kernel is
 //! `kernel::record`'s, asking the question that is traced is `probe`'s; nothing here does I/O.
 
+pub mod align;
+pub mod flow;
+mod freed;
+mod hits;
 pub mod model;
+mod objects;
+pub mod packet;
+mod packets;
+mod proxied;
+pub mod question;
+mod remedy;
+pub mod show;
+pub mod sight;
+pub mod tell;
+mod translation;
+mod verdict;
 pub mod walk;
+mod who;

@@ -1,9 +1,12 @@
 //! Namespaces for the tests, and running each test twice.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use labctl::kernel::ns::NetNs;
 
+/// How long anything that is waited for may take. Far more than it needs, for slow machines.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Set for a test that is already inside a user namespace.
 const INSIDE: &str = "LABCTL_TEST_IN_USER_NAMESPACE";
 
@@ -59,7 +62,24 @@ pub fn fresh() -> NetNs {
 /// Run a script in a namespace; each of its lines must succeed.
 #[track_caller]
 pub fn sh(ns: &NetNs, script: &str) {
+    out(ns, script);
+}
+
+/// The same; returns what it printed.
+#[track_caller]
+pub fn out(ns: &NetNs, script: &str) -> String {
     let done = ns.run(|| Command::new("sh").args(["-ec", script]).output());
     let done = done.expect("the namespace").expect("sh");
     assert!(done.status.success(), "{script}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8_lossy(&done.stdout).into_owned()
+}
+
+/// Wait until `condition` holds.
+#[track_caller]
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < PATIENCE, "after {PATIENCE:?} still not: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

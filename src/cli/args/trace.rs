@@ -1,0 +1,84 @@
+//! What can be typed of `trace`.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, ValueEnum};
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("kind").args(["tcp", "udp", "icmp", "http"])))]
+pub struct TraceArgs {
+    /// Who asks: a pod, host, client or `router`
+    #[arg(required_unless_present = "follow")]
+    pub from: Option<String>,
+    /// Whom: a pod, host, client, service, name, address or URL, with :PORT where it is wanted
+    #[arg(required_unless_present = "follow")]
+    pub to: Option<String>,
+    /// Open a TCP connection
+    #[arg(long)]
+    pub tcp: bool,
+    /// Send a UDP datagram
+    #[arg(long)]
+    pub udp: bool,
+    /// Ping
+    #[arg(long, visible_alias = "ping")]
+    pub icmp: bool,
+    /// Send an HTTP request; a URL as target does so, too
+    #[arg(long)]
+    pub http: bool,
+    /// The port, by number or name; the target's first where it is left out
+    #[arg(short, long)]
+    pub port: Option<String>,
+    /// Send an HTTP request there in place of the URL's host, as curl's --connect-to; `ingress` is the
+    /// ingress controller
+    #[arg(long, value_name = "NAME")]
+    pub connect_to: Option<String>,
+    /// Accept any certificate
+    #[arg(short = 'k', long)]
+    pub insecure: bool,
+    /// Bytes of a ping's packet, which must not be fragmented then
+    #[arg(short, long, value_name = "BYTES")]
+    pub size: Option<u32>,
+    /// Seconds to wait for an answer, or to follow [default: 2; while following: until Ctrl-C]
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<f64>,
+    /// Tell the way back in full, too
+    #[arg(long)]
+    pub reply: bool,
+    /// Say what a fault rests on and what would mend it
+    #[arg(long)]
+    pub why: bool,
+    /// Send nothing: say what the plan says, without root and, with --file, without a running lab
+    #[arg(long)]
+    pub predict: bool,
+    /// The lab file to predict from, in place of a running lab
+    #[arg(short, long, value_name = "FILE", requires = "predict")]
+    pub file: Option<String>,
+    /// Send nothing: watch what a pod, host or client sends and gets
+    #[arg(long, value_name = "POD", conflicts_with_all = ["from", "to", "predict", "kind", "port", "size", "connect_to"])]
+    pub follow: Option<String>,
+    /// The lab; may be left out where only one runs
+    #[arg(short, long)]
+    pub lab: Option<String>,
+    /// How to show it
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: TraceFormat,
+    /// Write it to this file in place of standard output
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// How a trace is shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum TraceFormat {
+    #[default]
+    Text,
+    /// Text with every rule and every packet
+    Wide,
+    Json,
+    /// Packets of every device, for Wireshark
+    Pcapng,
+    /// A sequence diagram
+    Mermaid,
+    /// A page that plays it
+    Html,
+}

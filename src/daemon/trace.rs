@@ -1,0 +1,204 @@
+//! Traces of a running lab: a question is sent as a probe would send it, while every device of every
+//! namespace is watched, and what was seen is told. What it means is [`crate::trace`]'s; here is only
+//! who does what when.
+//!
+//! The lab's state is read back before the question is sent, so that nothing is to be done afterwards but
+//! to think. Everything that watches belongs to sockets of this process: when it ends, however it ends,
+//! the kernel takes it back.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use serde::{Deserialize, Serialize};
+
+use crate::diag::{Problem, codes};
+use crate::kernel::learnt;
+use crate::kernel::ns::NetNs;
+use crate::kernel::record::{Event, Filter, Options, Recorder, Recording, Seen, Spot};
+use crate::lab::Lab;
+use crate::lab::names::NsName;
+use crate::lab::probe::{Ask, Probe};
+use crate::plan::Plan;
+use crate::probe::{self, Outcome};
+use crate::trace::model::Trace;
+use crate::trace::question::{MARK_HEADER, Question};
+use crate::trace::tell::{self, Material};
+use crate::trace::walk::Known;
+
+use super::server::{Outcome as Answered, field, ok};
+use super::state::Daemon;
+
+/// How long nothing must come for a trace to be over, and how long it is waited for that at most.
+const QUIET: Duration = Duration::from_millis(40);
+const PATIENCE: Duration = Duration::from_millis(250);
+/// Bytes kept of a frame: so many that a request's headers are among them.
+const SNAP: usize = 1600;
+
+/// What is asked of the daemon.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TraceRequest {
+    pub question: Question,
+    /// Whether the frames are wanted, too.
+    pub frames: bool,
+}
+
+/// What it answers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TraceAnswer {
+    Traced(Box<Traced>),
+    /// The question cannot be asked.
+    Failed(Vec<Problem>),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Traced {
+    pub trace: Trace,
+    pub frames: Vec<RecordedFrame>,
+}
+
+/// A frame as a tap recorded it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RecordedFrame {
+    pub place: NsName,
+    pub dev: String,
+    pub outgoing: bool,
+    pub ethernet: bool,
+    /// Nanoseconds since the epoch.
+    pub at: u64,
+    /// The bytes that were kept, in base64.
+    pub bytes: String,
+    /// All bytes that it had.
+    pub length: u32,
+}
+
+/// What came of a question that was watched.
+struct Watched {
+    outcome: Outcome,
+    recording: Recording,
+    /// What could not be watched, in words.
+    missing: Vec<String>,
+}
+
+/// Ask and tell.
+pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
+    let lab = daemon.lab();
+    let mut asked = match request.question.probe(&lab) {
+        Ok(probe) => probe,
+        Err(problems) => return ok(&TraceAnswer::Failed(problems)),
+    };
+    let mark = mark();
+    if let Ask::Http(http) = &mut asked.ask {
+        http.headers.insert(MARK_HEADER.to_owned(), mark.clone());
+    }
+    let (there, planned) = daemon.there_and_planned().await?;
+    let known = learnt(daemon, &lab).await;
+    let Watched { outcome, recording, missing } = watched(daemon, &lab, &asked).await?;
+    let text = daemon.text();
+    let (file, edited) = (text.name, !text.edits.is_empty());
+    let frames = if request.frames { frames(&recording) } else { Vec::new() };
+    let told = tokio::task::spawn_blocking(move || {
+        let question = &request.question;
+        let material = Material {
+            lab: &lab,
+            planned: &planned,
+            there: &there,
+            known: &known,
+            recording: &recording,
+            missing: &missing,
+            file: &file,
+            edited,
+        };
+        tell::trace(&material, (question, &asked, &outcome), mark.as_bytes())
+    });
+    let trace = told.await.map_err(|e| refused(format!("the trace cannot be told: {e}")))?;
+    ok(&TraceAnswer::Traced(Box::new(Traced { trace, frames })))
+}
+
+/// Send the question while everything is watched.
+async fn watched(daemon: &Rc<Daemon>, lab: &Lab, asked: &Probe) -> Result<Watched, Box<Problem>> {
+    let spots: Vec<Spot> =
+        lab.namespaces().filter_map(|place| Some(Spot { netns: daemon.netns(&place)?, place })).collect();
+    let options = Options { snap: SNAP, rules: true, conntrack: true, drops: true, filter: Filter::default() };
+    let opened = tokio::task::spawn_blocking(move || Recorder::open(&spots, &options)).await;
+    let recorder = match opened {
+        Ok(Ok(recorder)) => Arc::new(recorder),
+        Ok(Err(e)) => return Err(refused(format!("packets cannot be watched: {e}"))),
+        Err(e) => return Err(refused(format!("packets cannot be watched: {e}"))),
+    };
+    let missing = recorder.missing().iter().map(|m| m.why.clone()).collect();
+    let outcome = probe::run_all(std::slice::from_ref(asked), Arc::new(field(daemon)), 1).await.pop();
+    until_quiet(&recorder).await;
+    let finished = tokio::task::spawn_blocking(move || Arc::into_inner(recorder).map(Recorder::finish)).await;
+    match (outcome, finished) {
+        (Some(outcome), Ok(Some(recording))) => Ok(Watched { outcome, recording, missing }),
+        _ => Err(refused("the question was not asked".to_owned())),
+    }
+}
+
+/// What the namespaces have learnt. One that cannot be read says nothing; the others still do.
+async fn learnt(daemon: &Rc<Daemon>, lab: &Lab) -> Known {
+    let all: Vec<(NsName, NetNs)> =
+        lab.namespaces().filter_map(|place| Some((place.clone(), daemon.netns(&place)?))).collect();
+    let read = tokio::task::spawn_blocking(move || {
+        let mut known = Known::default();
+        for (place, netns) in all {
+            let Ok(learnt) = learnt::read(&netns) else { continue };
+            known.neighbours.extend(learnt.neighbours.into_iter().map(|n| (place.clone(), n)));
+            known.sysctls.extend(learnt.settings.into_iter().map(|s| (place.clone(), s)));
+            if learnt.conntrack_full {
+                known.conntrack_full.insert(place);
+            }
+        }
+        known
+    });
+    read.await.unwrap_or_default()
+}
+
+/// Wait until nothing has come for a while, but not for ever: others may talk, too.
+async fn until_quiet(recorder: &Recorder) {
+    let begin = Instant::now();
+    while begin.elapsed() < PATIENCE {
+        let since = recorder.last_event().map_or(QUIET, |last| last.elapsed());
+        if since >= QUIET {
+            return;
+        }
+        tokio::time::sleep(QUIET - since).await;
+    }
+}
+
+/// A word that is in no packet but this trace's.
+fn mark() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{:016x}", now.as_nanos() as u64 ^ (u64::from(std::process::id()) << 40))
+}
+
+fn frames(recording: &Recording) -> Vec<RecordedFrame> {
+    let frame = |event: &Event| {
+        let (Seen::Frame(frame), Some(place)) = (&event.seen, &event.place) else { return None };
+        Some(RecordedFrame {
+            place: place.clone(),
+            dev: frame.dev.to_string(),
+            outgoing: frame.outgoing,
+            ethernet: frame.ethernet,
+            at: event.at,
+            bytes: base64::engine::general_purpose::STANDARD.encode(&frame.bytes),
+            length: frame.length,
+        })
+    };
+    recording.events.iter().filter_map(frame).collect()
+}
+
+fn refused(why: String) -> Box<Problem> {
+    Box::new(Problem::error(codes::KERNEL_REFUSED, why).help("`labctl doctor` tries what a trace needs"))
+}
+
+impl Daemon {
+    /// What the lab's kernel holds, and what it should hold.
+    async fn there_and_planned(&self) -> Result<(Plan, Plan), Box<Problem>> {
+        let _turn = self.turn().await;
+        Ok((self.observe().await?, self.planned()))
+    }
+}

@@ -1,0 +1,157 @@
+//! What a recording is made of, as plain data.
+
+use std::collections::BTreeMap;
+
+use crate::kernel::conntrack::Tracked;
+use crate::lab::names::{IfName, NsName};
+
+/// Something that the kernel told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Nanoseconds since 1970 (`CLOCK_REALTIME`): when it happened for frames and freed packets, when it
+    /// was read for rules and connections, to which the kernel gives no time.
+    pub at: u64,
+    /// Counts all events in the order in which they were read. Within one namespace the rules and
+    /// connections have it in the order in which they happened, and so have the frames.
+    pub sequence: u64,
+    /// The namespace; nothing for a freed packet, of which the kernel does not tell it.
+    pub place: Option<NsName>,
+    pub seen: Seen,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    Frame(Frame),
+    Rule(RuleSeen),
+    Conntrack(Entry),
+    Freed(Freed),
+}
+
+/// A frame at a device (packet(7)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// The device's index in its namespace.
+    pub index: u32,
+    pub dev: IfName,
+    /// Whether it left by the device (`PACKET_OUTGOING`).
+    pub outgoing: bool,
+    /// `PACKET_HOST` and the like (linux/if_packet.h).
+    pub packet_type: u8,
+    /// Whether `bytes` begin with an Ethernet header; those of a TUN device begin with the IP header.
+    pub ethernet: bool,
+    /// `ETH_P_IP` and the like.
+    pub protocol: u16,
+    /// The first bytes of it, at most [`super::Options::snap`].
+    pub bytes: Vec<u8>,
+    /// All bytes that it had.
+    pub length: u32,
+    /// The packet's mark, where the kernel tells it (since 5.19).
+    pub mark: Option<u32>,
+}
+
+/// What nf_tables tells of a packet that is traced (`NFT_MSG_TRACE`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleSeen {
+    pub table: String,
+    /// `NFPROTO_IPV4` and the like: the table's.
+    pub family: u8,
+    pub chain: String,
+    /// The rule's number for the kernel; [`RuleBook`] makes of it the place in the chain.
+    pub handle: Option<u64>,
+    pub kind: RuleKind,
+    pub verdict: Verdict,
+    /// Headers and devices come once for each hook that the packet passes, with the first rule (or the
+    /// policy) that it meets there; later ones have none.
+    pub link: Vec<u8>,
+    /// The first 20 bytes or less.
+    pub network: Vec<u8>,
+    /// The first 20 bytes or less.
+    pub transport: Vec<u8>,
+    pub iif: Option<IfName>,
+    pub oif: Option<IfName>,
+    pub mark: Option<u32>,
+    /// `NFPROTO_IPV4` and the like: the packet's.
+    pub nfproto: Option<u32>,
+    /// The kernel's number for the packet, which is used again and again, and changes on the way.
+    pub id: u32,
+    /// Newer kernels (since 6.15) tell the number of the connection's entry.
+    pub connection: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RuleKind {
+    /// A rule was met.
+    Rule,
+    /// A built-in chain's policy.
+    Policy,
+    /// A chain ended without a verdict. Behind a built-in one's end its policy comes.
+    Return,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Accept,
+    Drop,
+    Continue,
+    Return,
+    Jump(String),
+    Goto(String),
+    /// `NF_STOLEN`, `NF_QUEUE` and the like, as the kernel numbers them.
+    Other(i32),
+}
+
+/// What became of an entry of connection tracking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub change: EntryChange,
+    pub entry: Tracked,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryChange {
+    New,
+    Updated,
+    Destroyed,
+}
+
+/// A packet that the kernel dropped, of any namespace of the machine (the tracepoint `skb:kfree_skb`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Freed {
+    /// The kernel's word, such as `NETFILTER_DROP`.
+    pub reason: String,
+    /// The function that dropped it, as `ip_rcv_core+0x1a0`; its address where the kernel hides names.
+    pub location: String,
+    /// `ETH_P_IP` or `ETH_P_ARP`.
+    pub protocol: u16,
+    /// The device that it was at last, where it was at any, by name alone: other namespaces may have one
+    /// of that name.
+    pub dev: Option<IfName>,
+    /// Its bytes there, without the Ethernet header where it came in.
+    pub length: Option<u32>,
+    /// When it was there, as [`Event::at`]; a tap saw it at about this time.
+    pub there: Option<u64>,
+    /// Its place in the kernel's memory, which is used again and again.
+    pub skb: u64,
+}
+
+/// How much a counter went up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CounterDelta {
+    pub place: NsName,
+    /// Such as `Ip.InNoRoutes`, `TcpExt.IPReversePathFilter` or `dev flannel.1 tx_dropped`.
+    pub name: String,
+    pub by: u64,
+}
+
+/// The rules of each chain, so that a handle becomes the place in its chain, which is the line of
+/// `iptables -S`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RuleBook(pub BTreeMap<(NsName, String, String), Vec<u64>>);
+
+impl RuleBook {
+    /// The place of a rule in its chain, from 1.
+    pub fn number(&self, place: &NsName, rule: &RuleSeen) -> Option<usize> {
+        let handles = self.0.get(&(place.clone(), rule.table.clone(), rule.chain.clone()))?;
+        handles.iter().position(|handle| Some(*handle) == rule.handle).map(|at| at + 1)
+    }
+}

@@ -1,0 +1,213 @@
+//! Observing packets in many namespaces at once, as plain events: frames at devices, rules that were met,
+//! entries of connection tracking, packets that the kernel dropped and why, and counters.
+//!
+//! Nothing is decided about packets, and nothing of it stays: whatever is made in a namespace belongs to a
+//! socket and goes with it, also when the process is killed. What events mean together is `trace`'s.
+
+mod connections;
+mod counters;
+mod event;
+mod filter;
+mod place;
+mod reader;
+mod rules;
+mod stamps;
+mod tap;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle, scope};
+use std::time::Instant;
+
+use crate::lab::names::NsName;
+use crate::trace::model::Means;
+
+use super::ns::NetNs;
+use place::{Failure, Place};
+use reader::{Reader, Shared};
+use stamps::Stamps;
+
+pub use event::{CounterDelta, Entry, EntryChange, Event, Frame, Freed, RuleBook, RuleKind, RuleSeen, Seen, Verdict};
+pub use filter::Filter;
+pub use rules::is_own_table;
+
+/// Netlink ports of recordings' sockets, by which their changes of rules are told from others'. They are
+/// no process' number, of which there are at most 4,194,304, and none that the kernel chooses itself,
+/// which are negative.
+const PORTS: RangeInclusive<u32> = 0x4c41_4200..=0x4c41_42ff;
+
+/// Sockets are closed by so many threads: for each the kernel waits until no CPU looks at it any more,
+/// and it waits for many as long as for one.
+const CLOSERS: usize = 64;
+
+/// Whether a change of rules was made by a recording, by the netlink port that comes with it.
+pub fn is_own_port(port: u32) -> bool {
+    PORTS.contains(&port)
+}
+
+/// One namespace to observe. It stays for as long as it is recorded.
+pub struct Spot {
+    pub place: NsName,
+    pub netns: NetNs,
+}
+
+/// What is recorded. Frames and counters always are.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Bytes that are kept of a frame, at least 64.
+    pub snap: usize,
+    /// The rules that packets meet.
+    pub rules: bool,
+    /// New, changed and removed entries of connection tracking.
+    pub conntrack: bool,
+    /// Why the kernel drops packets. It tells root alone.
+    pub drops: bool,
+    pub filter: Filter,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { snap: 256, rules: true, conntrack: true, drops: true, filter: Filter::default() }
+    }
+}
+
+impl Options {
+    fn snap(&self) -> u32 {
+        u32::try_from(self.snap.clamp(64, 0xffff)).unwrap_or(0xffff)
+    }
+}
+
+/// A means that is asked for and does not work here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    pub means: Means,
+    /// In words.
+    pub why: String,
+    /// Where; none where it is the whole machine.
+    pub places: Vec<NsName>,
+}
+
+/// A recording that goes on.
+pub struct Recorder {
+    shared: Arc<Shared>,
+    reader: Option<JoinHandle<Reader>>,
+    missing: Vec<Missing>,
+}
+
+/// What a recording found.
+#[derive(Debug)]
+pub struct Recording {
+    /// Sorted by time; those that were taken before are not among them.
+    pub events: Vec<Event>,
+    /// So many events were lost, at least.
+    pub lost: u64,
+    pub counters: Vec<CounterDelta>,
+    /// Of the namespaces in which a rule was met, as they are at the end.
+    pub chains: RuleBook,
+}
+
+impl Recorder {
+    /// Everything is recording when this returns. What this machine or user does not have is left out and
+    /// told by [`Recorder::missing`]. Blocks; errors where a namespace cannot be entered or no thread be
+    /// started.
+    pub fn open(spots: &[Spot], options: &Options) -> io::Result<Recorder> {
+        let shared = Arc::new(Shared::new()?);
+        let (places, missing) = scope(|scope| {
+            let stamps = scope.spawn(Stamps::ask);
+            let opened = scope.spawn(|| places(spots, options)).join();
+            let opened = opened.unwrap_or_else(|_| Err(panicked()))?;
+            // Only now that the taps have asked for stamps, too, may this socket go.
+            stamps.join().unwrap_or_else(|_| Err(panicked()))?.wait()?;
+            Ok::<_, io::Error>(opened)
+        })?;
+        let reader = Reader::new(places, Arc::clone(&shared))?;
+        let reader = Builder::new().name("record".to_owned()).spawn(|| reader.run())?;
+        Ok(Recorder { shared, reader: Some(reader), missing })
+    }
+
+    /// Which means are missing, and why.
+    pub fn missing(&self) -> &[Missing] {
+        &self.missing
+    }
+
+    /// What came since the last call, sorted by time.
+    pub fn drain(&self) -> Vec<Event> {
+        self.shared.take()
+    }
+
+    /// When something was read last.
+    pub fn last_event(&self) -> Option<Instant> {
+        self.shared.last()
+    }
+
+    /// Stop. Everything temporary is gone when this returns. Blocks for some tens of milliseconds.
+    pub fn finish(mut self) -> Recording {
+        let reader = self.stop();
+        let (mut counters, mut chains, mut lost) = (Vec::new(), RuleBook::default(), self.shared.lost());
+        if let Some(reader) = reader {
+            lost += reader.places.iter().filter_map(|place| place.tap.as_ref()).map(tap::Tap::lost).sum::<u64>();
+            // A namespace that cannot be read any more tells nothing.
+            let _ = scope(|scope| scope.spawn(|| look_back(&reader.places, &mut counters, &mut chains)).join());
+            close(reader.places);
+        }
+        Recording { events: self.shared.take(), lost, counters, chains }
+    }
+
+    fn stop(&mut self) -> Option<Reader> {
+        let reader = self.reader.take()?;
+        self.shared.stop();
+        reader.join().ok()
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        if let Some(reader) = self.stop() {
+            close(reader.places);
+        }
+    }
+}
+
+fn panicked() -> io::Error {
+    io::Error::other("a thread of the recording panicked")
+}
+
+/// Open all places, on a thread that walks through them.
+fn places(spots: &[Spot], options: &Options) -> io::Result<(Vec<Place>, Vec<Missing>)> {
+    let mut places = Vec::with_capacity(spots.len());
+    let mut missing: BTreeMap<Failure, Vec<NsName>> = BTreeMap::new();
+    for spot in spots {
+        let mut failed = Vec::new();
+        places.push(Place::open(spot, options, &mut failed)?);
+        for failure in failed {
+            missing.entry(failure).or_default().push(spot.place.clone());
+        }
+    }
+    let missing = missing.into_iter().map(|((means, why), places)| Missing { means, why, places });
+    Ok((places, missing.collect()))
+}
+
+/// Read what is only known afterwards, on a thread that walks through the places.
+fn look_back(places: &[Place], counters: &mut Vec<CounterDelta>, chains: &mut RuleBook) {
+    for place in places {
+        let counted = place.counted().unwrap_or_default();
+        counters.extend(counted.into_iter().map(|(name, by)| CounterDelta { place: place.name.clone(), name, by }));
+        if place.met {
+            // Where they cannot be read, handles stay without a place in their chain.
+            let _ = place.book(chains);
+        }
+    }
+}
+
+fn close(mut places: Vec<Place>) {
+    let each = places.len().div_ceil(CLOSERS).max(1);
+    scope(|scope| {
+        while !places.is_empty() {
+            let some = places.split_off(places.len().saturating_sub(each));
+            // Where no thread can be started the closure is dropped, and so they are closed here.
+            let _ = Builder::new().spawn_scoped(scope, move || drop(some));
+        }
+    });
+}

@@ -1,0 +1,222 @@
+//! One namespace that is recorded: its sockets, its devices' names, what it had counted before.
+
+use std::io;
+
+use netlink_sys::Socket;
+use nix::time::{ClockId, clock_gettime};
+
+use crate::kernel::nfnl::short;
+use crate::kernel::ns::NetNs;
+use crate::kernel::rtnl::split;
+use crate::kernel::tables;
+use crate::lab::names::{IfName, NsName};
+use crate::plan::deviation::NftTable;
+use crate::trace::model::Means;
+
+use super::connections;
+use super::counters::{self, Counters, Devices};
+use super::event::{Frame, RuleBook, Seen};
+use super::rules;
+use super::tap::{Tap, enlarge, nanoseconds};
+use super::{Options, Spot};
+
+/// `NFNLGRP_CONNTRACK_NEW`, `_UPDATE` and `_DESTROY` (linux/netfilter/nfnetlink.h).
+const CONNTRACK: [u32; 3] = [1, 2, 3];
+/// `NFNLGRP_NFTRACE`.
+const NFTRACE: u32 = 9;
+/// Asked for, as of a tap's.
+const BUFFER: usize = 4 * 1024 * 1024;
+/// No more is read from one socket before others have their turn.
+const AT_ONCE: usize = 256;
+
+/// What is said where a means does not work here.
+pub(super) type Failure = (Means, String);
+
+pub(super) struct Place {
+    pub name: NsName,
+    netns: NetNs,
+    pub tap: Option<Tap>,
+    pub told: Option<Socket>,
+    left: Option<NftTable>,
+    devices: Devices,
+    before: Counters,
+    /// Whether a rule of it was met.
+    pub met: bool,
+}
+
+/// What was read from a socket.
+#[derive(Default)]
+pub(super) struct Read {
+    /// With the time of each.
+    pub events: Vec<(u64, Seen)>,
+    pub lost: u64,
+    /// Whether there may be more.
+    pub more: bool,
+}
+
+impl Place {
+    /// Begin to record in the spot's namespace, which the calling thread enters.
+    pub fn open(spot: &Spot, options: &Options, failed: &mut Vec<Failure>) -> io::Result<Place> {
+        spot.netns.enter()?;
+        let (before, devices) = counters::read().unwrap_or_else(|e| {
+            failed.push((Means::Counter, e.to_string()));
+            Default::default()
+        });
+        let (name, netns) = (spot.place.clone(), spot.netns.clone());
+        let mut place = Place { name, netns, tap: None, told: None, left: None, devices, before, met: false };
+        match Tap::open(&options.filter, options.snap()) {
+            Ok(tap) => place.tap = Some(tap),
+            Err(e) => failed.push((Means::Tap, e.to_string())),
+        }
+        place.hear_rules(options, failed);
+        place.hear_connections(options, failed);
+        Ok(place)
+    }
+
+    fn hear_rules(&mut self, options: &Options, failed: &mut Vec<Failure>) {
+        if !options.rules {
+            return;
+        }
+        if tables::legacy() {
+            failed.push((
+                Means::Rules,
+                "rules of iptables-legacy are there, of which nf_tables does not tell".to_owned(),
+            ));
+        }
+        let marking = rules::mark(&options.filter).and_then(|mut marking| {
+            ready(&mut marking.socket)?;
+            marking.socket.add_membership(NFTRACE)?;
+            Ok(marking)
+        });
+        match marking {
+            Ok(marking) => (self.told, self.left) = (Some(marking.socket), marking.left),
+            Err(e) => failed.push((Means::Rules, format!("nf_tables does not trace here: {e}"))),
+        }
+    }
+
+    /// On the same socket, where there is one.
+    fn hear_connections(&mut self, options: &Options, failed: &mut Vec<Failure>) {
+        if !options.conntrack {
+            return;
+        }
+        let heard = self.told.take().map_or_else(
+            || {
+                let (mut socket, _) = rules::socket()?;
+                ready(&mut socket).map(|()| socket)
+            },
+            Ok,
+        );
+        let heard = heard.and_then(|socket| {
+            let joined = CONNTRACK.iter().try_for_each(|group| socket.add_membership(*group));
+            self.told = Some(socket);
+            joined
+        });
+        if let Err(e) = heard {
+            failed.push((Means::Conntrack, format!("connection tracking does not tell of changes: {e}")));
+        }
+    }
+
+    /// The next frames.
+    pub fn frames(&mut self, buffer: &mut [u8]) -> Read {
+        let mut read = Read::default();
+        let Some(tap) = &self.tap else { return read };
+        while read.events.len() < AT_ONCE {
+            let caught = match tap.next(buffer) {
+                Ok(Some(caught)) => caught,
+                // The network of a device is down: told once, and it goes on (packet(7)).
+                Err(e) if e.raw_os_error() == Some(libc::ENETDOWN) => continue,
+                Ok(None) | Err(_) => return read,
+            };
+            let frame = Frame {
+                index: caught.index,
+                dev: device(&mut self.devices, &self.netns, caught.index),
+                outgoing: caught.packet_type == libc::PACKET_OUTGOING,
+                packet_type: caught.packet_type,
+                ethernet: caught.ethernet,
+                protocol: caught.protocol,
+                bytes: caught.bytes,
+                length: caught.length,
+                mark: caught.mark,
+            };
+            read.events.push((caught.at, Seen::Frame(frame)));
+        }
+        read.more = true;
+        read
+    }
+
+    /// What netfilter has told since.
+    pub fn tidings(&mut self, buffer: &mut [u8]) -> Read {
+        let mut read = Read::default();
+        let Some(socket) = &self.told else { return read };
+        for _ in 0..AT_ONCE {
+            let mut window = &mut buffer[..];
+            let length = match socket.recv(&mut window, 0) {
+                Ok(length) => length,
+                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
+                    // How much it was the kernel does not tell.
+                    read.lost += 1;
+                    continue;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => return read,
+            };
+            let now = now();
+            for message in split(&buffer[..length]) {
+                let seen = if short(message, 4) == rules::TRACE {
+                    let names = |index| device(&mut self.devices, &self.netns, index);
+                    rules::seen(message, names).map(Seen::Rule)
+                } else {
+                    connections::entry(message).map(Seen::Conntrack)
+                };
+                self.met |= matches!(seen, Some(Seen::Rule(_)));
+                read.events.extend(seen.map(|seen| (now, seen)));
+            }
+        }
+        read.more = true;
+        read
+    }
+
+    /// How much each counter went up since the beginning. The calling thread enters the namespace.
+    pub fn counted(&self) -> io::Result<Vec<(String, u64)>> {
+        self.netns.enter()?;
+        let (after, _) = counters::read().map_err(io::Error::other)?;
+        Ok(counters::difference(&self.before, &after))
+    }
+
+    /// Add the rules of the namespace, which the calling thread enters.
+    pub fn book(&self, book: &mut RuleBook) -> io::Result<()> {
+        self.netns.enter()?;
+        rules::book(&self.name, book)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(table) = self.left.take() {
+            // Without an owner it is ours to remove; where that fails the namespace is gone.
+            let _ = self.netns.run(|| tables::delete(&table));
+        }
+    }
+}
+
+/// A socket whose answers have been read, made ready to listen.
+fn ready(socket: &mut Socket) -> io::Result<()> {
+    enlarge(socket, BUFFER)?;
+    socket.set_non_blocking(true)
+}
+
+/// A device's name. One that came later is looked for; one that has gone again is called by its number.
+fn device(devices: &mut Devices, netns: &NetNs, index: u32) -> IfName {
+    if let Some(name) = devices.get(&index) {
+        return name.clone();
+    }
+    if let Ok(Ok((_, found))) = netns.run(counters::read) {
+        devices.extend(found);
+    }
+    devices.entry(index).or_insert_with(|| IfName::new(&format!("if{index}"))).clone()
+}
+
+/// The time as frames have it.
+pub(super) fn now() -> u64 {
+    clock_gettime(ClockId::CLOCK_REALTIME).map_or(0, |time| nanoseconds(time.as_ref()))
+}

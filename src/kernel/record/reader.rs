@@ -1,0 +1,159 @@
+//! The thread that reads all sockets of a recording as soon as something comes, because the kernel keeps
+//! little; and what it has read, which others take.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::lab::names::NsName;
+
+use super::event::{Event, Seen};
+use super::place::{Place, Read};
+
+/// So many bytes of events are kept until somebody takes them; what comes then is lost.
+const MOST: usize = 128 * 1024 * 1024;
+/// What an event takes beside its bytes.
+const EACH: usize = size_of::<Event>() + 128;
+/// The largest thing that any of the sockets gives.
+const LARGEST: usize = 64 * 1024;
+/// What of the number of a source says which of a place's sockets it is.
+const TIDINGS: u64 = 1;
+const STOP: u64 = u64::MAX;
+
+/// What has been read and not been taken.
+#[derive(Default)]
+struct Kept {
+    events: Vec<Event>,
+    bytes: usize,
+    lost: u64,
+    sequence: u64,
+    last: Option<Instant>,
+}
+
+/// Between the thread that reads and the others.
+pub(super) struct Shared {
+    kept: Mutex<Kept>,
+    stop: EventFd,
+}
+
+impl Shared {
+    pub fn new() -> io::Result<Shared> {
+        let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(Shared { kept: Mutex::default(), stop })
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Make the thread that reads end, once it has read what is there.
+    pub fn stop(&self) {
+        // A counter that is full has been set, too.
+        let _ = self.stop.write(1);
+    }
+
+    pub fn take(&self) -> Vec<Event> {
+        let mut kept = self.kept();
+        kept.bytes = 0;
+        let mut events = std::mem::take(&mut kept.events);
+        drop(kept);
+        events.sort_by_key(|event| (event.at, event.sequence));
+        events
+    }
+
+    pub fn last(&self) -> Option<Instant> {
+        self.kept().last
+    }
+
+    pub fn lost(&self) -> u64 {
+        self.kept().lost
+    }
+
+    fn keep(&self, place: Option<&NsName>, read: Read) {
+        let mut kept = self.kept();
+        kept.lost += read.lost;
+        if read.events.is_empty() {
+            return;
+        }
+        kept.last = Some(Instant::now());
+        for (at, seen) in read.events {
+            let size = EACH + if let Seen::Frame(frame) = &seen { frame.bytes.len() } else { 0 };
+            if kept.bytes + size > MOST {
+                kept.lost += 1;
+                continue;
+            }
+            kept.bytes += size;
+            kept.sequence += 1;
+            let sequence = kept.sequence;
+            kept.events.push(Event { at, sequence, place: place.cloned(), seen });
+        }
+    }
+}
+
+/// All that is read.
+pub(super) struct Reader {
+    pub places: Vec<Place>,
+    shared: Arc<Shared>,
+    epoll: Epoll,
+    buffer: Vec<u8>,
+}
+
+impl Reader {
+    pub fn new(places: Vec<Place>, shared: Arc<Shared>) -> io::Result<Reader> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let wait_for = |fd: &dyn AsFd, number| epoll.add(fd.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, number));
+        wait_for(&shared.stop, STOP)?;
+        for (i, place) in (0u64..).zip(&places) {
+            if let Some(tap) = &place.tap {
+                wait_for(tap, i << 1)?;
+            }
+            if let Some(told) = &place.told {
+                wait_for(told, i << 1 | TIDINGS)?;
+            }
+        }
+        Ok(Reader { places, shared, epoll, buffer: vec![0; LARGEST] })
+    }
+
+    /// Read until [`Shared::stop`], and then what is still there.
+    pub fn run(mut self) -> Reader {
+        let mut ready = [EpollEvent::empty(); 64];
+        loop {
+            let count = match self.epoll.wait(&mut ready, EpollTimeout::NONE) {
+                Ok(count) => count,
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(_) => return self,
+            };
+            for source in ready[..count].iter().map(EpollEvent::data) {
+                if source == STOP {
+                    self.rest();
+                    return self;
+                }
+                self.read(source);
+            }
+        }
+    }
+
+    /// Returns whether there may be more.
+    fn read(&mut self, source: u64) -> bool {
+        let at = usize::try_from(source >> 1).unwrap_or(usize::MAX);
+        let Some(place) = self.places.get_mut(at) else { return false };
+        let tidings = source & TIDINGS != 0;
+        let read = if tidings { place.tidings(&mut self.buffer) } else { place.frames(&mut self.buffer) };
+        let more = read.more;
+        self.shared.keep(Some(&place.name), read);
+        more
+    }
+
+    /// What was there when the end was asked for. Where packets come faster than they are read, no more
+    /// than the sockets could hold then.
+    fn rest(&mut self) {
+        for source in 0..2 * self.places.len() as u64 {
+            let mut turns = 0..256;
+            while turns.next().is_some() && self.read(source) {}
+        }
+    }
+}

@@ -1,0 +1,445 @@
+//! What was seen of a packet, laid beside what the lab's state says of its way.
+//!
+//! Taps see devices and nothing between them. What lies between (which route, which rule, which neighbour)
+//! is known from walking the same packet through the state that was read back. The walk's device steps
+//! are matched with sights in their order: a step that was seen gets its time and its header, one that was
+//! not and has seen ones behind it was passed unseen, and where no later step was seen the walk is left:
+//! from there on only what was seen counts. So a wrong walk can make a trace poor in words, never wrong.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use super::model::{Cause, Drop, Header, Means, Packet, RuleMet, Step, What};
+use super::sight::Sight;
+use crate::lab::names::{HostName, NsName};
+
+/// A rule that nf_tables told of, with its place in its chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hit {
+    pub place: NsName,
+    /// 1 where a tunnel's packet met it.
+    pub layer: u8,
+    pub met: RuleMet,
+}
+
+/// What one packet's way is made of.
+pub struct Way<'a> {
+    /// The steps that the state (or the plan) has for it.
+    pub walked: &'a [Step],
+    /// Its sights, in the order of time.
+    pub sights: &'a [&'a Sight],
+    /// The rules that it met.
+    pub hits: &'a [Hit],
+    /// The time that steps are counted from, in nanoseconds since the epoch.
+    pub begin: u64,
+    /// The host that a namespace is on.
+    pub host_of: &'a dyn Fn(&NsName) -> Option<HostName>,
+}
+
+/// What was laid together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Aligned {
+    pub steps: Vec<Step>,
+    /// How many of the walked steps hold; all of them where nothing spoke against one.
+    pub held: usize,
+    /// Sights that no walked step had.
+    pub unforeseen: usize,
+}
+
+/// Lay both beside each other.
+pub fn align(way: &Way) -> Aligned {
+    let matches = matches(way);
+    let seen_last = matches.iter().rposition(Option::is_some);
+    // Steps behind the last one that was seen hold up to the next device, where it would have been seen.
+    let first_unseen = |from: usize| (from..way.walked.len()).find(|n| is_device(&way.walked[*n]));
+    let held = match seen_last {
+        None if way.sights.is_empty() => first_unseen(0).unwrap_or(way.walked.len()),
+        None => 0,
+        Some(last) => first_unseen(last + 1).unwrap_or(way.walked.len()),
+    };
+    let mut told = Told { way, steps: Vec::new(), next: 0, unforeseen: 0 };
+    for (step, found) in way.walked[..held].iter().zip(&matches) {
+        if let Some(n) = found {
+            told.raw_until(*n);
+            told.next = n + 1;
+        }
+        told.walked(step, found.map(|n| way.sights[n]));
+    }
+    told.raw_until(way.sights.len());
+    let Told { mut steps, unforeseen, .. } = told;
+    meet(&mut steps, way);
+    let seen = matches[..held].iter().enumerate().filter_map(|(n, found)| Some((n, &way.sights[(*found)?].seen)));
+    settle(&mut steps, way, &seen.collect::<Vec<_>>());
+    Aligned { steps, held, unforeseen }
+}
+
+/// The sight of each walked step, where it has one.
+fn matches(way: &Way) -> Vec<Option<usize>> {
+    let mut next = 0;
+    let find = |step: &Step, from: usize| (from..way.sights.len()).find(|n| fits(step, way.sights[*n]));
+    way.walked
+        .iter()
+        .map(|step| {
+            let found = find(step, next)?;
+            next = found + 1;
+            Some(found)
+        })
+        .collect()
+}
+
+/// Whether a tap sees a step.
+fn is_device(step: &Step) -> bool {
+    is_out(step).is_some()
+}
+
+/// Whether a step that a tap sees leads out of its device. A bridge that takes a frame for itself, and a
+/// VXLAN device that has unwrapped one, hand it up as if it had come in by them.
+fn is_out(step: &Step) -> Option<bool> {
+    match &step.what {
+        What::Out => Some(true),
+        What::In | What::Bridged { port: None, flooded: false, .. } => Some(false),
+        What::Decapsulated { .. } if step.dev.is_some() => Some(false),
+        _ => None,
+    }
+}
+
+fn fits(step: &Step, sight: &Sight) -> bool {
+    is_out(step) == Some(sight.outgoing)
+        && step.place == sight.place
+        && step.dev.as_ref() == Some(&sight.dev)
+        && step.layer == sight.layer
+}
+
+struct Told<'a, 'w> {
+    way: &'a Way<'w>,
+    steps: Vec<Step>,
+    /// The next sight that was not told of.
+    next: usize,
+    unforeseen: usize,
+}
+
+impl Told<'_, '_> {
+    /// Tell of sights that nothing foresaw.
+    fn raw_until(&mut self, end: usize) {
+        for sight in &self.way.sights[self.next.min(end)..end] {
+            self.unforeseen += 1;
+            let step = seen(sight, self.way);
+            self.steps.push(step);
+        }
+        self.next = self.next.max(end);
+    }
+
+    fn walked(&mut self, step: &Step, sight: Option<&Sight>) {
+        let mut step = step.clone();
+        if let Some(sight) = sight {
+            step.at = Some(sight.at.saturating_sub(self.way.begin));
+            step.header = Some(sight.seen.clone());
+            step.known_by.insert(0, Means::Tap);
+        }
+        self.steps.push(step);
+    }
+}
+
+/// The step of a sight alone.
+fn seen(sight: &Sight, way: &Way) -> Step {
+    let says = if sight.outgoing { format!("leaves by {}", sight.dev) } else { format!("comes in by {}", sight.dev) };
+    Step {
+        at: Some(sight.at.saturating_sub(way.begin)),
+        place: sight.place.clone(),
+        host: (way.host_of)(&sight.place),
+        dev: Some(sight.dev.clone()),
+        layer: sight.layer,
+        what: if sight.outgoing { What::Out } else { What::In },
+        header: Some(sight.seen.clone()),
+        known_by: vec![Means::Tap],
+        says,
+    }
+}
+
+/// Mark the rules that nf_tables told of, and put in those that the walk did not have. A policy that lets
+/// through is nothing that happened.
+fn meet(steps: &mut Vec<Step>, way: &Way) {
+    // For each place, behind which step its next rule comes.
+    let mut after: HashMap<&NsName, usize> = HashMap::new();
+    for hit in way.hits.iter().filter(|hit| hit.met.number > 0 || hit.met.verdict == "DROP") {
+        let from = after.get(&hit.place).copied().unwrap_or(0);
+        let known = (from..steps.len()).find(|n| is_met(&steps[*n], hit));
+        let at = match known {
+            Some(at) => {
+                confirm(&mut steps[at], hit);
+                at
+            }
+            None => {
+                let at = place_for(steps, hit, from);
+                steps.insert(at, met(hit, way));
+                // What comes behind has moved by one.
+                after.values_mut().filter(|n| **n >= at).for_each(|n| *n += 1);
+                at
+            }
+        };
+        after.insert(&hit.place, at + 1);
+    }
+}
+
+fn is_met(step: &Step, hit: &Hit) -> bool {
+    let same = |met: &RuleMet| (&met.table, &met.chain, met.number) == (&hit.met.table, &hit.met.chain, hit.met.number);
+    step.place == hit.place
+        && step.layer == hit.layer
+        && match &step.what {
+            What::Rule(met) => same(met) && !step.known_by.contains(&Means::Rules),
+            _ => false,
+        }
+}
+
+fn confirm(step: &mut Step, hit: &Hit) {
+    step.known_by.insert(0, Means::Rules);
+    if let What::Rule(met) = &mut step.what {
+        met.verdict.clone_from(&hit.met.verdict);
+    }
+}
+
+/// Where a rule goes that the walk did not have: behind the rules of its place before it, and else behind
+/// the first step of its place.
+fn place_for(steps: &[Step], hit: &Hit, from: usize) -> usize {
+    if from > 0 {
+        return from.min(steps.len());
+    }
+    let first = steps.iter().position(|s| s.place == hit.place && s.layer == hit.layer);
+    first.map_or(steps.len(), |n| n + 1)
+}
+
+fn met(hit: &Hit, way: &Way) -> Step {
+    let RuleMet { table, chain, number, rule, verdict, .. } = &hit.met;
+    let dropped = verdict == "DROP";
+    // nf_tables tells of a REJECT as of a DROP.
+    let cause = match (*number, rule.contains("-j REJECT")) {
+        (0, _) => Cause::PolicyDrop,
+        (_, true) => Cause::RuleReject,
+        _ => Cause::RuleDrop,
+    };
+    let name = if *number == 0 { format!("policy of {chain}") } else { format!("rule {number} of {chain}") };
+    let says = format!("{name} in {table}: {verdict}");
+    let what = match dropped {
+        true => What::Dropped(Drop { cause, by: rule.clone(), reason: None }),
+        false => What::Rule(hit.met.clone()),
+    };
+    Step {
+        at: None,
+        place: hit.place.clone(),
+        host: (way.host_of)(&hit.place),
+        dev: None,
+        layer: hit.layer,
+        what,
+        header: None,
+        known_by: vec![Means::Rules],
+        says,
+    }
+}
+
+/// Put the ports that were really seen in place of those that the walk could only suppose: which port
+/// masquerading chooses, and which one a tunnel's packet is sent from, nobody knows before.
+fn settle(steps: &mut [Step], way: &Way, matched: &[(usize, &Header)]) {
+    let mut real: HashMap<(IpAddr, u16), u16> = HashMap::new();
+    for (n, seen) in matched {
+        let Some(supposed) = &way.walked[*n].header else { continue };
+        let both = [
+            ((supposed.source, supposed.source_port), (seen.source, seen.source_port)),
+            ((supposed.destination, supposed.destination_port), (seen.destination, seen.destination_port)),
+        ];
+        for (end, seen) in both {
+            if end.0 == seen.0 && end.1 != seen.1 {
+                real.insert(end, seen.1);
+            }
+        }
+    }
+    if !real.is_empty() {
+        steps.iter_mut().for_each(|step| correct(step, &real));
+    }
+}
+
+fn correct(step: &mut Step, real: &HashMap<(IpAddr, u16), u16>) {
+    let ports = |header: &mut Header| {
+        if let Some(port) = real.get(&(header.source, header.source_port)) {
+            header.source_port = *port;
+        }
+        if let Some(port) = real.get(&(header.destination, header.destination_port)) {
+            header.destination_port = *port;
+        }
+    };
+    if let Some(header) = step.header.as_mut().filter(|_| !step.known_by.contains(&Means::Tap)) {
+        ports(header);
+    }
+    match &mut step.what {
+        What::Rewritten { before, after, .. } => {
+            ports(before);
+            ports(after);
+        }
+        What::Encapsulated { outer, .. } => ports(outer),
+        _ => {}
+    }
+    for ((ip, supposed), port) in real.iter().filter(|((_, supposed), _)| *supposed > 0) {
+        let (supposed, port) = (SocketAddr::new(*ip, *supposed), SocketAddr::new(*ip, *port));
+        step.says = step.says.replace(&supposed.to_string(), &port.to_string());
+    }
+}
+
+/// Whether two packets took the same steps, but for times and headers.
+pub fn same_way(a: &Packet, b: &Packet) -> bool {
+    let devices = |p: &Packet| -> Vec<_> {
+        let steps = p.steps.iter().filter(|s| is_device(s) && s.known_by.contains(&Means::Tap));
+        steps.map(|s| (s.place.clone(), s.dev.clone(), s.layer, s.what == What::Out)).collect()
+    };
+    devices(a) == devices(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::{Protocol, Rewrite};
+    use super::super::packet::Essence;
+    use super::*;
+    use crate::lab::names::IfName;
+
+    fn host(name: &str) -> NsName {
+        NsName::Host(HostName::try_from(name.to_owned()).expect("a name"))
+    }
+
+    fn header(source_port: u16) -> Header {
+        Header {
+            source: [10, 0, 0, 1].into(),
+            destination: [10, 0, 0, 2].into(),
+            protocol: Protocol::Tcp,
+            source_port,
+            destination_port: 80,
+            ttl: 64,
+            length: 60,
+            dont_fragment: false,
+            macs: None,
+        }
+    }
+
+    fn step(place: &str, dev: Option<&str>, what: What) -> Step {
+        Step {
+            at: None,
+            place: host(place),
+            host: None,
+            dev: dev.map(IfName::new),
+            layer: 0,
+            what,
+            header: None,
+            known_by: vec![Means::State],
+            says: "walked".into(),
+        }
+    }
+
+    fn rule(chain: &str, number: u32) -> RuleMet {
+        RuleMet {
+            table: "filter".into(),
+            chain: chain.into(),
+            number,
+            rule: "-j DROP".into(),
+            verdict: "ACCEPT".into(),
+            meaning: None,
+        }
+    }
+
+    fn sight(at: u64, place: &str, dev: &str, outgoing: bool) -> Sight {
+        Sight {
+            at,
+            place: host(place),
+            dev: IfName::new(dev),
+            outgoing,
+            layer: 0,
+            seen: header(4000),
+            header: header(4000),
+            identification: 0,
+            vni: None,
+            essence: Essence::Tcp { sequence: 1, acknowledged: 0, flags: 2, data: 0 },
+            kind: "SYN".into(),
+            about: None,
+            marked: false,
+        }
+    }
+
+    fn aligned(walked: &[Step], sights: &[Sight], hits: &[Hit]) -> (Aligned, Vec<String>) {
+        let sights: Vec<&Sight> = sights.iter().collect();
+        let way = Way { walked, sights: &sights, hits, begin: 10, host_of: &|_| None };
+        let aligned = align(&way);
+        let told = aligned.steps.iter().map(|s| {
+            let what = match &s.what {
+                What::In => "in".to_owned(),
+                What::Out => "out".to_owned(),
+                What::Rule(met) => format!("{} {}", met.chain, met.number),
+                What::Dropped(drop) => format!("drop by {}", drop.by),
+                other => format!("{other:?}"),
+            };
+            let dev = s.dev.as_ref().map(|d| format!(" {d}")).unwrap_or_default();
+            format!("{}{dev} {what}{}", s.place, if s.is_inferred() { " ~" } else { "" })
+        });
+        let told = told.collect();
+        (aligned, told)
+    }
+
+    fn walk() -> Vec<Step> {
+        vec![
+            step("a", Some("eth0"), What::Out),
+            step("b", Some("veth"), What::In),
+            step("b", None, What::Rule(rule("FORWARD", 1))),
+            step("b", Some("eth0"), What::Out),
+            step("c", Some("eth0"), What::In),
+        ]
+    }
+
+    #[test]
+    fn what_was_seen_is_marked_and_what_lies_between_is_kept() {
+        let sights = [sight(10, "a", "eth0", true), sight(12, "b", "veth", false), sight(15, "b", "eth0", true)];
+        let (aligned, told) = aligned(&walk(), &sights, &[]);
+        assert_eq!(told, ["a eth0 out", "b veth in", "b FORWARD 1 ~", "b eth0 out"]);
+        assert_eq!((aligned.held, aligned.unforeseen, aligned.steps[1].at), (4, 0, Some(2)));
+    }
+
+    #[test]
+    fn a_device_that_was_passed_unseen_is_inferred() {
+        let sights = [sight(10, "a", "eth0", true), sight(15, "b", "eth0", true), sight(16, "c", "eth0", false)];
+        let (_, told) = aligned(&walk(), &sights, &[]);
+        assert_eq!(told, ["a eth0 out", "b veth in ~", "b FORWARD 1 ~", "b eth0 out", "c eth0 in"]);
+    }
+
+    #[test]
+    fn where_the_walk_is_left_only_what_was_seen_counts() {
+        let sights = [sight(10, "a", "eth0", true), sight(12, "b", "veth", false), sight(15, "b", "eth1", true)];
+        let (aligned, told) = aligned(&walk(), &sights, &[]);
+        assert_eq!(told, ["a eth0 out", "b veth in", "b FORWARD 1 ~", "b eth1 out"]);
+        assert_eq!((aligned.held, aligned.unforeseen), (3, 1));
+        let (aligned, told) = self::aligned(&walk(), &[sight(10, "x", "eth0", true)], &[]);
+        assert_eq!((told, aligned.held), (vec!["x eth0 out".to_owned()], 0));
+    }
+
+    #[test]
+    fn rules_that_were_told_confirm_the_walk_or_add_to_it() {
+        let sights = [sight(10, "a", "eth0", true), sight(12, "b", "veth", false)];
+        let hit = |number, verdict: &str| Hit {
+            place: host("b"),
+            layer: 0,
+            met: RuleMet { verdict: verdict.into(), ..rule("FORWARD", number) },
+        };
+        let (_, told) = aligned(&walk(), &sights, &[hit(1, "continue"), hit(7, "DROP")]);
+        assert_eq!(told, ["a eth0 out", "b veth in", "b FORWARD 1", "b drop by -j DROP"]);
+    }
+
+    #[test]
+    fn a_rewrite_gets_the_port_that_was_really_chosen() {
+        let rewritten =
+            What::Rewritten { how: Rewrite::Source, before: Box::new(header(4000)), after: Box::new(header(1)) };
+        let mut walked =
+            [step("b", Some("veth"), What::In), step("b", None, rewritten), step("b", Some("eth0"), What::Out)];
+        walked[0].header = Some(header(4000));
+        walked[2].header = Some(header(1));
+        walked[1].says = "becomes 10.0.0.1:1".into();
+        let mut sights = [sight(10, "b", "veth", false), sight(12, "b", "eth0", true)];
+        sights[1].seen = header(50_123);
+        let (aligned, _) = aligned(&walked, &sights, &[]);
+        let What::Rewritten { before, after, .. } = &aligned.steps[1].what else { panic!("no rewrite") };
+        assert_eq!((before.source_port, after.source_port), (4000, 50_123));
+        assert_eq!(aligned.steps[1].says, "becomes 10.0.0.1:50123");
+    }
+}

@@ -1,0 +1,238 @@
+//! Which sights are of one packet, and which packets of one flow.
+//!
+//! It begins with what the asker sent and grows: a sight belongs to a flow when its addresses and ports are
+//! known to be the flow's, when its essence is that of a packet of the flow (then NAT has given it the
+//! addresses that it has, which are the flow's from now on), or when it is an error about such a packet.
+//! What connection tracking told adds addresses, too. Nothing here knows how a lab is built.
+
+use std::collections::{HashMap, HashSet};
+
+use super::model::{Direction, Role};
+use super::packet::Essence;
+use super::sight::{Sight, Tuple};
+
+/// Packets between the same two ends, by their sights.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub role: Role,
+    /// Both ends as the first packet had them when it was sent.
+    pub tuple: Tuple,
+    /// Every pair of ends that NAT gave it, in the direction of its packets.
+    pub tuples: HashMap<Tuple, Direction>,
+    /// In the order in which they were first seen.
+    pub packets: Vec<FoundPacket>,
+}
+
+/// One packet of a flow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundPacket {
+    pub direction: Direction,
+    pub essence: Essence,
+    /// Indices of its sights, in the order of time.
+    pub sights: Vec<usize>,
+    /// The place in [`Found::packets`] of the packet that it repeats.
+    pub again: Option<usize>,
+    /// The place of the packet that it tells of.
+    pub about: Option<usize>,
+}
+
+/// The flow that began with `tuple`. `translated` are pairs of ends that connection tracking holds to be the
+/// same packet before and after a translation.
+pub fn flow(role: Role, tuple: Tuple, sights: &[Sight], translated: &[(Tuple, Tuple)]) -> Found {
+    let grown = grow(tuple, sights, translated);
+    let packets = packets(sights, &grown.members);
+    Found { role, tuple, tuples: grown.tuples, packets }
+}
+
+struct Grown {
+    tuples: HashMap<Tuple, Direction>,
+    /// The direction of each sight that belongs.
+    members: HashMap<usize, Direction>,
+}
+
+fn opposite(direction: Direction) -> Direction {
+    match direction {
+        Direction::There => Direction::Back,
+        Direction::Back => Direction::There,
+    }
+}
+
+fn grow(tuple: Tuple, sights: &[Sight], translated: &[(Tuple, Tuple)]) -> Grown {
+    let mut grown = Grown { tuples: HashMap::new(), members: HashMap::new() };
+    let mut essences: HashSet<(Essence, Direction)> = HashSet::new();
+    learn(&mut grown.tuples, tuple, Direction::There);
+    // Each round finds a member or an address more, or is the last.
+    loop {
+        let before = (grown.members.len(), grown.tuples.len());
+        for (original, after) in translated {
+            let known = |t: &Tuple| grown.tuples.get(t).copied();
+            match (known(original), known(after)) {
+                (Some(direction), None) => learn(&mut grown.tuples, *after, direction),
+                (None, Some(direction)) => learn(&mut grown.tuples, *original, direction),
+                _ => {}
+            }
+        }
+        for (n, sight) in sights.iter().enumerate() {
+            if grown.members.contains_key(&n) {
+                continue;
+            }
+            if let Some(direction) = direction_of(sight, &grown.tuples, &essences) {
+                grown.members.insert(n, direction);
+                if sight.about.is_none() {
+                    essences.insert((sight.essence, direction));
+                    learn(&mut grown.tuples, sight.tuple(), direction);
+                }
+            }
+        }
+        if before == (grown.members.len(), grown.tuples.len()) {
+            return grown;
+        }
+    }
+}
+
+fn learn(tuples: &mut HashMap<Tuple, Direction>, tuple: Tuple, direction: Direction) {
+    tuples.entry(tuple).or_insert(direction);
+    // A packet between equal ends, as some pings are, has no direction of its own.
+    tuples.entry(tuple.reversed()).or_insert(opposite(direction));
+}
+
+fn direction_of(
+    sight: &Sight,
+    tuples: &HashMap<Tuple, Direction>,
+    essences: &HashSet<(Essence, Direction)>,
+) -> Option<Direction> {
+    if let Some((about, essence)) = &sight.about {
+        let known = tuples.get(about).copied();
+        let by_essence = || {
+            let both = [Direction::There, Direction::Back];
+            both.into_iter().find(|d| essences.contains(&(*essence, *d)))
+        };
+        return known.or_else(by_essence).map(opposite);
+    }
+    if let Essence::Echo { reply, .. } = sight.essence {
+        // An echo's identifier is both of its ports, so it alone does not tell requests from replies.
+        let direction = if reply { Direction::Back } else { Direction::There };
+        let known = tuples.contains_key(&sight.tuple()) || essences.contains(&(sight.essence, direction));
+        return known.then_some(direction);
+    }
+    let known = tuples.get(&sight.tuple()).copied();
+    known.or_else(|| {
+        let both = [Direction::There, Direction::Back];
+        both.into_iter().find(|d| essences.contains(&(sight.essence, *d)))
+    })
+}
+
+/// Put sights of the same packet together. A packet that is seen once more where it was seen before is
+/// another one of the same looks, but for one whose TTL is lower: that goes in a circle.
+fn packets(sights: &[Sight], members: &HashMap<usize, Direction>) -> Vec<FoundPacket> {
+    let mut order: Vec<usize> = members.keys().copied().collect();
+    order.sort_unstable_by_key(|n| (sights[*n].at, *n));
+    let mut all: Vec<FoundPacket> = Vec::new();
+    let mut latest: HashMap<(Essence, Direction), usize> = HashMap::new();
+    for n in order {
+        let (sight, direction) = (&sights[n], members[&n]);
+        let key = (sight.essence, direction);
+        let before = latest.get(&key).copied();
+        if let Some(at) = before.filter(|at| !is_repeated(sight, sights, &all[*at])) {
+            all[at].sights.push(n);
+            continue;
+        }
+        let first = before.map(|at| all[at].again.unwrap_or(at));
+        latest.insert(key, all.len());
+        let about = sight.about.as_ref().and_then(|(_, essence)| all.iter().rposition(|p| p.essence == *essence));
+        all.push(FoundPacket { direction, essence: sight.essence, sights: vec![n], again: first, about });
+    }
+    all
+}
+
+fn is_repeated(sight: &Sight, sights: &[Sight], packet: &FoundPacket) -> bool {
+    let same_point = packet.sights.iter().map(|n| &sights[*n]).filter(|s| s.point() == sight.point());
+    same_point.map(|s| s.header.ttl).min().is_some_and(|ttl| sight.header.ttl >= ttl)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::{Header, Protocol};
+    use super::*;
+    use crate::lab::names::{HostName, IfName, NsName};
+
+    /// A sight of a TCP packet: when, where, from and to whom, its sequence number and TTL.
+    fn sight(at: u64, place: &str, dev: (&str, bool), ends: (&str, &str), sequence: u32, ttl: u8) -> Sight {
+        let end = |word: &str| word.parse::<std::net::SocketAddr>().expect("an end");
+        let (source, destination) = (end(ends.0), end(ends.1));
+        let header = Header {
+            source: source.ip(),
+            destination: destination.ip(),
+            protocol: Protocol::Tcp,
+            source_port: source.port(),
+            destination_port: destination.port(),
+            ttl,
+            length: 60,
+            dont_fragment: true,
+            macs: None,
+        };
+        Sight {
+            at,
+            place: NsName::Host(HostName::try_from(place.to_owned()).expect("a name")),
+            dev: IfName::new(dev.0),
+            outgoing: dev.1,
+            layer: 0,
+            seen: header.clone(),
+            header,
+            identification: 0,
+            vni: None,
+            essence: Essence::Tcp { sequence, acknowledged: 0, flags: 2, data: 0 },
+            kind: "SYN".into(),
+            about: None,
+            marked: false,
+        }
+    }
+
+    const VIP: (&str, &str) = ("10.0.0.1:4000", "10.96.0.1:80");
+
+    fn found(sights: &[Sight]) -> Found {
+        flow(Role::Request, sights[0].tuple(), sights, &[])
+    }
+
+    #[test]
+    fn a_packet_is_followed_through_nat_and_its_answer_found() {
+        let sights = [
+            sight(1, "a", ("eth0", true), VIP, 7, 64),
+            sight(2, "b", ("veth", false), VIP, 7, 64),
+            sight(3, "b", ("eth0", true), ("192.168.0.1:999", "10.0.0.2:8080"), 7, 63),
+            sight(4, "c", ("eth0", true), ("10.0.0.2:8080", "192.168.0.1:999"), 90, 64),
+            sight(5, "b", ("veth", true), ("10.96.0.1:80", "10.0.0.1:4000"), 90, 63),
+            sight(6, "b", ("veth", true), ("10.9.9.9:80", "10.0.0.1:4000"), 91, 63),
+        ];
+        let found = found(&sights);
+        let told: Vec<_> = found.packets.iter().map(|p| (p.direction, p.sights.clone())).collect();
+        assert_eq!(told, [(Direction::There, vec![0, 1, 2]), (Direction::Back, vec![3, 4])]);
+    }
+
+    #[test]
+    fn the_same_once_more_is_a_second_try_and_a_lower_ttl_a_circle() {
+        let mut sights = vec![
+            sight(1, "a", ("eth0", true), VIP, 7, 64),
+            sight(2, "b", ("veth", false), VIP, 7, 64),
+            sight(9, "a", ("eth0", true), VIP, 7, 64),
+            sight(10, "b", ("veth", false), VIP, 7, 64),
+        ];
+        let told: Vec<_> = found(&sights).packets.iter().map(|p| (p.sights.clone(), p.again)).collect();
+        assert_eq!(told, [(vec![0, 1], None), (vec![2, 3], Some(0))]);
+        (sights[2].header.ttl, sights[3].header.ttl) = (62, 62);
+        assert_eq!(found(&sights).packets.len(), 1);
+    }
+
+    #[test]
+    fn what_connection_tracking_told_leads_on_where_nothing_was_seen() {
+        let sights = [
+            sight(1, "a", ("eth0", true), VIP, 7, 64),
+            sight(4, "c", ("eth0", true), ("10.0.0.2:8080", "10.0.0.1:4000"), 90, 64),
+        ];
+        assert_eq!(found(&sights).packets.len(), 1);
+        let to_pod = sights[1].tuple().reversed();
+        let found = flow(Role::Request, sights[0].tuple(), &sights, &[(sights[0].tuple(), to_pod)]);
+        assert_eq!(found.packets.len(), 2);
+        assert_eq!(found.packets[1].direction, Direction::Back);
+    }
+}

@@ -1,0 +1,62 @@
+//! Packets that the kernel says it dropped, joined with those that taps have seen.
+//!
+//! The kernel tells of every packet of the machine, with the device at which it was and when; a tap saw
+//! the same packet there at about that time.
+
+use crate::kernel::record::{Event, Freed, Recording, Seen};
+
+use super::model::{Flow, Means, Packet, What};
+use super::tell::Evidence;
+
+/// How far apart the two may have looked at their clocks, in nanoseconds.
+const APART: u64 = 200_000;
+/// Not drops: a packet that was taken, or one of a queue that was thrown away with its owner.
+const NO_DROP: [&str; 3] = ["NOT_SPECIFIED", "SOCKET_RCVBUFF", "PACKET_SOCK_ERROR"];
+
+/// The packets that were dropped, in a sentence each.
+pub fn reasons(evidence: &Evidence, recording: &Recording, flows: &[Flow]) -> Vec<String> {
+    let mut all = Vec::new();
+    for packet in flows.iter().flat_map(|f| &f.packets) {
+        let Some((place, freed)) = of_packet(packet, recording, evidence.begin) else { continue };
+        let line = format!("{place}: the kernel dropped the {} in {}: {}", packet.kind, freed.location, freed.reason);
+        if !all.contains(&line) {
+            all.push(line);
+        }
+    }
+    all
+}
+
+/// Give the steps that drop packets the kernel's reason.
+pub fn mark(packets: &mut [Packet], recording: &Recording, begin: u64) {
+    for packet in packets {
+        let Some(reason) = of_packet(packet, recording, begin).map(|(_, freed)| freed.reason.clone()) else { continue };
+        for step in &mut packet.steps {
+            if let What::Dropped(drop) = &mut step.what {
+                drop.reason = Some(reason.clone());
+                step.known_by.insert(0, Means::DropReason);
+            }
+        }
+    }
+}
+
+/// Why the kernel freed a packet, where it did so behind the packet's last sight.
+fn of_packet<'r>(packet: &Packet, recording: &'r Recording, begin: u64) -> Option<(String, &'r Freed)> {
+    let last = packet.steps.iter().rfind(|s| s.known_by.contains(&Means::Tap))?;
+    let (at, dev) = (last.at? + begin, last.dev.as_ref()?);
+    let freed = recording.events.iter().filter_map(|event| freed(event));
+    let fits = |(when, freed): &(u64, &Freed)| {
+        let there = freed.there.unwrap_or(*when);
+        freed.dev.as_ref().is_none_or(|d| d == dev)
+            && there.abs_diff(at) < APART
+            && !NO_DROP.contains(&freed.reason.as_str())
+    };
+    let nearest = freed.filter(fits).min_by_key(|(when, f)| f.there.unwrap_or(*when).abs_diff(at));
+    nearest.map(|(_, freed)| (last.place.to_string(), freed))
+}
+
+fn freed(event: &Event) -> Option<(u64, &Freed)> {
+    match &event.seen {
+        Seen::Freed(freed) => Some((event.at, freed)),
+        _ => None,
+    }
+}

@@ -1,0 +1,239 @@
+//! What is asked to be traced: from the words of the command line to a probe that sends it.
+//!
+//! Names and addresses are found by the code that finds those of a lab file's probes, so that a trace
+//! asks exactly what a probe would ask. Here is only which kind of question is meant where none is named.
+
+use serde::{Deserialize, Serialize};
+
+use crate::diag::{Place, Problem, Problems, codes};
+use crate::lab::names::NsName;
+use crate::lab::probe::Probe;
+use crate::lab::{Lab, question};
+use crate::objects::{ObjectKey, Service};
+use crate::spec::at::At;
+use crate::spec::probe::{ConnectLong, ConnectSpec, HttpLong, HttpSpec, PingLong, PingSpec, ProbeSpec};
+use crate::spec::value::Protocol;
+
+/// The header that carries a trace's mark through proxies.
+pub const MARK_HEADER: &str = "labctl-trace";
+
+/// A question as it was typed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Question {
+    pub from: String,
+    /// A machine, service, name, address or URL, with `:PORT` where it is wanted.
+    pub to: String,
+    pub kind: Option<Ask>,
+    /// A number, or a port's name.
+    pub port: Option<String>,
+    /// Send an HTTP request to this address in place of the URL's.
+    pub connect_to: Option<String>,
+    /// Accept any certificate.
+    pub insecure: bool,
+    /// Bytes of a ping's packet, which then must not be fragmented.
+    pub size: Option<u32>,
+    /// Seconds to wait for the answer.
+    pub timeout: Option<f64>,
+}
+
+/// With what is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ask {
+    Tcp,
+    Udp,
+    Icmp,
+    Http,
+}
+
+impl Question {
+    /// The probe that asks it, once.
+    ///
+    /// # Errors
+    /// What cannot be found, with what is near.
+    pub fn probe(&self, lab: &Lab) -> Result<Probe, Vec<Problem>> {
+        let spec = self.spec(lab).map_err(|problem| vec![*problem])?;
+        let mut problems = Problems::default();
+        let found = question(&spec, lab, &mut problems);
+        match found {
+            Some(probe) if !problems.has_errors() => Ok(Probe { name: self.to.clone(), retries: 0, ..probe }),
+            _ => Err(problems.into_iter().map(unplaced).collect()),
+        }
+    }
+
+    fn spec(&self, lab: &Lab) -> Result<ProbeSpec, Box<Problem>> {
+        let kind = self.kind.unwrap_or_else(|| self.usual(lab));
+        let mut spec = ProbeSpec { from: Some(at(self.from.clone())), ..ProbeSpec::default() };
+        spec.timeout = self.timeout.map(at);
+        match kind {
+            Ask::Icmp => {
+                let to = at(split(&self.to).0.to_owned());
+                let ping = PingLong { to, size: self.size.map(at), dont_fragment: self.size.is_some(), ttl: None };
+                spec.ping = Some(at(PingSpec(ping)));
+            }
+            Ask::Tcp => spec.tcp = Some(self.connect(lab, Protocol::Tcp)?),
+            Ask::Udp => spec.udp = Some(self.connect(lab, Protocol::Udp)?),
+            Ask::Http => {
+                let connect_to = self.connect_to.clone().map(at);
+                let url = at(self.url(lab));
+                let http = HttpLong { url, connect_to, insecure: self.insecure, ..HttpLong::default() };
+                spec.http = Some(at(HttpSpec(http)));
+            }
+        }
+        Ok(spec)
+    }
+
+    /// The kind that is meant where none is named: a URL is asked by HTTP, a port by TCP, a service by the
+    /// protocol of its first port, and anything else is pinged.
+    fn usual(&self, lab: &Lab) -> Ask {
+        let (host, port) = split(&self.to);
+        if is_url(&self.to) {
+            return Ask::Http;
+        }
+        let first = self.service(lab, host).and_then(|s| s.spec.as_ref()?.ports.as_ref()?.first());
+        match first.map(|p| crate::objects::protocol(p.protocol.as_deref())) {
+            Some("UDP") => Ask::Udp,
+            Some(_) => Ask::Tcp,
+            None if port.or(self.port.as_deref()).is_some() => Ask::Tcp,
+            None => Ask::Icmp,
+        }
+    }
+
+    fn connect(&self, lab: &Lab, protocol: Protocol) -> Result<At<ConnectSpec>, Box<Problem>> {
+        let (host, port) = split(bare(&self.to));
+        let port = self.port.clone().or(port.map(str::to_owned)).or_else(|| self.first_port(lab, host, protocol));
+        let Some(port) = port else {
+            let message = format!("`{host}` has no {protocol} port of its own that could be meant");
+            return Err(Box::new(Problem::error(codes::PORT_UNKNOWN, message).help("name one with `--port`")));
+        };
+        let to = at(format!("{host}:{port}"));
+        Ok(at(ConnectSpec(ConnectLong { to, send: None })))
+    }
+
+    fn url(&self, lab: &Lab) -> String {
+        if is_url(&self.to) {
+            return self.to.clone();
+        }
+        let (host, port) = split(&self.to);
+        let port = self.port.clone().or(port.map(str::to_owned));
+        match port.or_else(|| self.first_port(lab, host, Protocol::Tcp)) {
+            Some(port) => format!("http://{host}:{port}/"),
+            None => format!("http://{host}/"),
+        }
+    }
+
+    /// The first port of a service or machine.
+    fn first_port(&self, lab: &Lab, host: &str, protocol: Protocol) -> Option<String> {
+        let name = protocol.to_string();
+        if let Some(service) = self.service(lab, host) {
+            let ports = service.spec.as_ref()?.ports.as_ref()?;
+            let fits = |p: &&crate::objects::ServicePort| crate::objects::protocol(p.protocol.as_deref()) == name;
+            return ports.iter().find(fits).map(|p| p.port.to_string());
+        }
+        let ports: Vec<_> = match lab.find(host)? {
+            NsName::Pod(id) => lab.pod(&id)?.ports().collect(),
+            NsName::Host(name) => lab.host(&name)?.ports.iter().collect(),
+            NsName::Client(name) => lab.clients.iter().find(|c| c.name == name)?.ports.iter().collect(),
+            NsName::Router => Vec::new(),
+        };
+        ports.iter().find(|p| p.protocol == protocol).map(|p| p.number.to_string())
+    }
+
+    /// The service that `host` names, as the asker would mean it.
+    fn service<'l>(&self, lab: &'l Lab, host: &str) -> Option<&'l Service> {
+        if lab.find(host).is_some() {
+            return None;
+        }
+        let own = match lab.find(&self.from) {
+            Some(NsName::Pod(id)) => id.namespace.as_str().to_owned(),
+            _ => "default".to_owned(),
+        };
+        let domain = format!(".svc.{}", lab.cluster.domain);
+        let word = host.trim_end_matches('.');
+        let word = word.strip_suffix(&domain).or(word.strip_suffix(".svc")).unwrap_or(word);
+        let (name, namespace) = word.split_once('.').unwrap_or((word, &own));
+        let by_address = |s: &&Service| s.spec.as_ref().and_then(|s| s.cluster_ip.as_deref()) == Some(host);
+        lab.service(&ObjectKey::new(namespace, name)).or_else(|| lab.services.iter().find(by_address))
+    }
+}
+
+fn at<T>(value: T) -> At<T> {
+    At::new(value, Place::default())
+}
+
+fn is_url(word: &str) -> bool {
+    word.starts_with("http://") || word.starts_with("https://")
+}
+
+/// A URL's host and port; any other word as it is.
+fn bare(word: &str) -> &str {
+    let rest = word.split_once("://").map_or(word, |(_, rest)| rest);
+    if rest.len() == word.len() { word } else { rest.split('/').next().unwrap_or(rest) }
+}
+
+/// `HOST:PORT` as its parts.
+fn split(word: &str) -> (&str, Option<&str>) {
+    match word.rsplit_once(':') {
+        Some((host, port)) if !port.is_empty() && !host.contains(':') && !port.contains('/') => (host, Some(port)),
+        _ => (word, None),
+    }
+}
+
+/// A problem of words that stand in no file.
+fn unplaced(mut problem: Problem) -> Problem {
+    problem.labels.clear();
+    problem
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::probe::{Ask as Asked, Target};
+    use crate::spec::load::{Text, decode_text};
+
+    fn lab() -> Lab {
+        let text = "hosts: { node1: {} }\nclients: { laptop: {} }\n\
+                    pods: { a: { host: node1, labels: { app: a }, ports: [8080, { containerPort: 53, protocol: UDP }] } }\n\
+                    services: { web: { selector: { app: a }, ports: [{ port: 80, targetPort: 8080 }] } }\n";
+        let text = Text { name: "lab".into(), text: text.into(), default_name: "lab".into(), ..Text::default() };
+        let mut problems = Problems::default();
+        let lab = crate::lab::resolve(&decode_text(&text), None, &mut problems);
+        lab.unwrap_or_else(|| panic!("{problems:?}"))
+    }
+
+    fn asked(question: Question) -> Result<Asked, String> {
+        let probe = question.probe(&lab());
+        probe.map(|p| p.ask).map_err(|p| p.iter().map(ToString::to_string).collect())
+    }
+
+    fn of(from: &str, to: &str) -> Question {
+        Question { from: from.into(), to: to.into(), ..Question::default() }
+    }
+
+    #[test]
+    fn the_kind_follows_from_the_target() {
+        assert!(matches!(asked(of("a", "node1")), Ok(Asked::Ping { .. })));
+        assert!(matches!(asked(of("a", "laptop:22")), Ok(Asked::Tcp { port: 22, .. })));
+        let Ok(Asked::Tcp { to, port: 80, .. }) = asked(of("a", "web")) else { panic!("no tcp") };
+        assert_eq!(to, Target::Name("web".into()));
+        assert!(matches!(asked(of("laptop", "web")), Ok(Asked::Tcp { to: Target::Service(_), port: 80, .. })));
+        assert!(matches!(asked(of("a", "http://web/x")), Ok(Asked::Http(_))));
+    }
+
+    #[test]
+    fn a_kind_that_is_named_finds_its_port() {
+        let udp = Question { kind: Some(Ask::Udp), ..of("laptop", "a") };
+        assert!(matches!(asked(udp), Ok(Asked::Udp { port: 53, .. })));
+        let ping = Question { kind: Some(Ask::Icmp), ..of("laptop", "web") };
+        assert!(matches!(asked(ping), Ok(Asked::Ping { .. })));
+        let none = asked(Question { kind: Some(Ask::Tcp), ..of("a", "laptop") });
+        assert!(none.is_err_and(|e| e.contains("--port")));
+    }
+
+    #[test]
+    fn what_is_not_there_is_said_with_what_is_near() {
+        assert!(asked(of("a", "laptob")).is_err_and(|e| e.contains("did you mean `laptop`")));
+        assert!(asked(of("b", "laptop")).is_err());
+    }
+}

@@ -1,0 +1,9 @@
+//! The JSON Schema of a trace, made from the very types that are printed.
+
+use crate::spec::schema;
+use crate::trace::model::Trace;
+
+/// The schema as it is committed in `schemas/trace.schema.json`, with a line end behind it.
+pub fn text() -> String {
+    schema::of::<Trace>()
+}

@@ -1,0 +1,205 @@
+//! From what was recorded to what is told: flows, their packets, each one's steps, and the end.
+//!
+//! Pure: everything that was seen and read back is in [`Material`]. The files beside this one do the
+//! parts; here is their order.
+
+use crate::kernel::record::{Event, Frame, Recording, Seen};
+use crate::lab::probe::{Ask, Probe};
+use crate::lab::{Backend, Lab};
+use crate::plan::Plan;
+use crate::probe::Outcome;
+
+use super::flow::{self, Found};
+use super::freed;
+use super::hits::Hits;
+use super::model::{Asked, Flow, Means, Protocol, Role, Trace, VERSION};
+use super::packets::Teller;
+use super::proxied;
+use super::question::Question;
+use super::sight::{self, ArpSight, Sight, Tapped, Tunnels, Tuple};
+use super::translation;
+use super::verdict::{self, Case};
+use super::walk::Known;
+use super::who::Who;
+
+/// Cluster DNS' port.
+const DNS: u16 = 53;
+
+/// What a trace is made of.
+pub struct Material<'a> {
+    pub lab: &'a Lab,
+    /// What the lab's kernel should hold, services' rules included.
+    pub planned: &'a Plan,
+    /// What it held before the question was sent.
+    pub there: &'a Plan,
+    pub recording: &'a Recording,
+    /// What no plan has words for.
+    pub known: &'a Known,
+    /// What could not be watched, in words.
+    pub missing: &'a [String],
+    /// The lab's file, as the caller would name it, and whether the lab was changed beside it since.
+    pub file: &'a str,
+    pub edited: bool,
+}
+
+/// What was read in a recording.
+pub struct Evidence<'a> {
+    pub sights: Vec<Sight>,
+    pub arps: Vec<ArpSight>,
+    pub hits: Hits,
+    pub entries: Vec<translation::Entry>,
+    pub who: Who<'a>,
+    /// When the first packet of the trace was seen, in nanoseconds since the epoch.
+    pub begin: u64,
+}
+
+/// Tell of one question.
+pub fn trace(material: &Material, (question, asked, outcome): (&Question, &Probe, &Outcome), mark: &[u8]) -> Trace {
+    let mut evidence = Evidence::read(material, mark);
+    let found = flows(&evidence, asked, outcome);
+    evidence.begin = found.iter().filter_map(|f| first_time(f, &evidence.sights)).min().unwrap_or(0);
+    let mut teller = Teller::new(material, &evidence);
+    let mut flows: Vec<Flow> = found.iter().map(|found| teller.flow(found)).collect();
+    for flow in &mut flows {
+        freed::mark(&mut flow.packets, material.recording, evidence.begin);
+    }
+    proxied::tell(&mut flows, material.lab, asked);
+    let case = Case { material, evidence: &evidence, teller: &teller, asked, outcome, flows: &flows };
+    let verdict = verdict::judge(&case);
+    let means = means(&flows, material);
+    Trace {
+        version: VERSION,
+        lab: material.lab.name.to_string(),
+        asked: Asked {
+            from: asked.from.clone(),
+            to: question.to.clone(),
+            kind: outcome.kind.to_string(),
+            tried: outcome.tried.clone(),
+            seen: outcome.observed.clone(),
+            answered: outcome.passed(),
+        },
+        parting: teller.parting(),
+        flows,
+        verdict,
+        means,
+        notes: notes(material),
+    }
+}
+
+impl<'a> Evidence<'a> {
+    pub fn read(material: &Material<'a>, mark: &[u8]) -> Evidence<'a> {
+        let recording = material.recording;
+        let (sights, arps) = sight::read(recording.events.iter().filter_map(tapped), tunnels(material.lab), mark);
+        Evidence {
+            sights,
+            arps,
+            hits: Hits::read(recording, material.there),
+            entries: translation::entries(recording),
+            who: Who::new(material.lab, material.there),
+            begin: 0,
+        }
+    }
+}
+
+fn tapped(event: &Event) -> Option<Tapped<'_>> {
+    let (Seen::Frame(frame), Some(place)) = (&event.seen, &event.place) else { return None };
+    let Frame { dev, outgoing, ethernet, bytes, .. } = frame;
+    Some(Tapped { at: event.at, place, dev, outgoing: *outgoing, ethernet: *ethernet, bytes })
+}
+
+/// By which ports the lab's tunnels are known.
+pub fn tunnels(lab: &Lab) -> Tunnels {
+    match lab.cluster.backend {
+        Backend::Vxlan { port, .. } => Tunnels { vxlan: port, flannel_udp: 0 },
+        Backend::Udp { port } => Tunnels { vxlan: 0, flannel_udp: port },
+        Backend::HostGw => Tunnels::default(),
+    }
+}
+
+/// The flows of a question: names that were looked up, the question itself, and what proxies asked.
+fn flows(evidence: &Evidence, asked: &Probe, outcome: &Outcome) -> Vec<Found> {
+    let translated = translation::pairs(&evidence.entries);
+    let sent = |wanted: &dyn Fn(&Tuple) -> bool| {
+        let own = evidence.sights.iter().filter(|s| s.place == asked.from && s.outgoing && s.layer == 0);
+        let mut all: Vec<Tuple> = Vec::new();
+        for tuple in own.filter(|s| s.about.is_none()).map(Sight::tuple).filter(|t| wanted(t)) {
+            if !all.contains(&tuple) && !all.contains(&tuple.reversed()) {
+                all.push(tuple);
+            }
+        }
+        all
+    };
+    let grown = |role: Role, tuples: Vec<Tuple>| -> Vec<Found> {
+        tuples.into_iter().map(|t| flow::flow(role, t, &evidence.sights, &translated)).collect()
+    };
+    let wanted = target(asked, outcome);
+    let is_request = |t: &Tuple| {
+        wanted.is_some_and(|(ip, port, protocol)| {
+            t.destination.0 == ip && t.protocol == protocol && (protocol == Protocol::Icmp || t.destination.1 == port)
+        })
+    };
+    let is_lookup = |t: &Tuple| t.destination.1 == DNS && t.protocol != Protocol::Icmp && !is_request(t);
+    let mut all = grown(Role::NameLookup, sent(&is_lookup));
+    all.extend(grown(Role::Request, sent(&is_request)));
+    let proxied = marked(evidence, &all);
+    all.extend(grown(Role::Proxied, proxied));
+    all.sort_by_key(|f| first_time(f, &evidence.sights));
+    all
+}
+
+/// The address, port and protocol that the question went to.
+pub fn target(asked: &Probe, outcome: &Outcome) -> Option<(std::net::IpAddr, u16, Protocol)> {
+    let tried = outcome.tried.as_ref()?;
+    let protocol = match &asked.ask {
+        Ask::Ping { .. } => Protocol::Icmp,
+        Ask::Udp { .. } | Ask::Dns { tcp: false, .. } => Protocol::Udp,
+        Ask::Tcp { .. } | Ask::Http(_) | Ask::Dns { .. } => Protocol::Tcp,
+        Ask::Exec { .. } => return None,
+    };
+    match tried.parse::<std::net::SocketAddr>() {
+        Ok(end) => Some((end.ip(), end.port(), protocol)),
+        Err(_) => tried.parse().ok().map(|ip| (ip, 0, protocol)),
+    }
+}
+
+/// Flows that carry the question's mark and are none of `known`: a proxy sent it on.
+fn marked(evidence: &Evidence, known: &[Found]) -> Vec<Tuple> {
+    let mut all: Vec<Tuple> = Vec::new();
+    let is_known = |t: &Tuple, all: &[Tuple]| {
+        known.iter().any(|f| f.tuples.contains_key(t)) || all.contains(t) || all.contains(&t.reversed())
+    };
+    for sight in evidence.sights.iter().filter(|s| s.marked && s.outgoing && s.layer == 0) {
+        let tuple = sight.tuple();
+        // Where it is seen first is where it was sent; later sights may have other addresses.
+        let same = |t: &Tuple| {
+            let others = evidence.sights.iter().filter(|s| s.essence == sight.essence);
+            others.map(Sight::tuple).any(|o| o == *t || o == t.reversed())
+        };
+        if !is_known(&tuple, &all) && !all.iter().any(same) {
+            all.push(tuple);
+        }
+    }
+    all
+}
+
+fn first_time(found: &Found, sights: &[Sight]) -> Option<u64> {
+    found.packets.iter().flat_map(|p| &p.sights).map(|n| sights[*n].at).min()
+}
+
+/// Every means that some step is known by.
+fn means(flows: &[Flow], material: &Material) -> Vec<Means> {
+    let steps = flows.iter().flat_map(|f| &f.packets).flat_map(|p| &p.steps);
+    let mut all: Vec<Means> = steps.flat_map(|s| s.known_by.iter().copied()).collect();
+    if !material.recording.counters.is_empty() {
+        all.push(Means::Counter);
+    }
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+fn notes(material: &Material) -> Vec<String> {
+    let lost = material.recording.lost;
+    let lost = (lost > 0).then(|| format!("{lost} events came too fast to be read; steps may be missing"));
+    lost.into_iter().chain(material.missing.iter().cloned()).collect()
+}

@@ -1,0 +1,202 @@
+//! The end of a trace: who answered, or why nobody did, on what that rests and what would mend it.
+//!
+//! The walk through the state that was read back names a cause and its place. Here the one that matters
+//! is chosen, made more exact by what the lab's objects say ([`super::objects`]), and held against what
+//! was seen: the last sight, rules that dropped, the kernel's own reasons, counters.
+
+use std::net::IpAddr;
+
+use crate::lab::probe::Probe;
+use crate::plan::diff::{self, Step as Difference};
+use crate::probe::Outcome;
+use crate::spec::probe::FailureName;
+
+use super::model::{Cause, Direction, Fate, Fault, Flow, Header, Means, Packet, Protocol, Role, Step, Verdict, What};
+use super::packets::Teller;
+use super::tell::{Evidence, Material, target};
+use super::walk::{Blame, Exchange};
+use super::{freed, objects, remedy};
+
+/// More lines than these are not told of one kind of evidence.
+const MOST: usize = 6;
+
+/// All that is looked at.
+pub struct Case<'a> {
+    pub material: &'a Material<'a>,
+    pub evidence: &'a Evidence<'a>,
+    pub teller: &'a Teller<'a>,
+    pub asked: &'a Probe,
+    pub outcome: &'a Outcome,
+    pub flows: &'a [Flow],
+}
+
+/// Say how it ended.
+pub fn judge(case: &Case) -> Verdict {
+    if case.outcome.passed() {
+        return Verdict { says: answered(case), fault: None };
+    }
+    let unseen = case.unseen();
+    let Some(blame) = case.blame(unseen.as_ref()) else {
+        let says = format!("not answered: {}; no fault was found on the way", case.outcome.observed);
+        return Verdict { says, fault: None };
+    };
+    let blame = objects::refined(case, blame);
+    let drift = diff::diff(case.material.there, case.material.planned);
+    let fault = Fault {
+        cause: blame.cause,
+        place: blame.place.clone(),
+        object: blame.object.clone(),
+        evidence: case.evidence_for(&blame, &drift),
+        remedy: remedies(case, &blame, &drift),
+    };
+    Verdict { says: format!("{}: {}", blame.place, blame.says), fault: Some(fault) }
+}
+
+fn answered(case: &Case) -> String {
+    let by = case.flows.iter().rfind(|f| f.role != Role::NameLookup).and_then(taken_by);
+    match by {
+        Some(by) => format!("delivered to {by}; {} got {}", case.asked.from, case.outcome.observed),
+        None => case.outcome.observed.clone(),
+    }
+}
+
+/// Who took the first packet of a flow.
+fn taken_by(flow: &Flow) -> Option<String> {
+    let first = flow.packets.iter().find(|p| p.direction == Direction::There)?;
+    match &first.fate {
+        Fate::Delivered { to } => Some(to.to_string()),
+        _ => None,
+    }
+}
+
+impl Case<'_> {
+    /// What the state says of a request of which nothing was seen.
+    fn unseen(&self) -> Option<Exchange> {
+        if self.flows.iter().any(|f| f.role == Role::Request) {
+            return None;
+        }
+        let (destination, port, protocol) = target(self.asked, self.outcome)?;
+        self.teller.unseen(&self.asked.from, first_header(destination, port, protocol))
+    }
+
+    /// The fault that kept the answer away.
+    fn blame(&self, unseen: Option<&Exchange>) -> Option<Blame> {
+        let walked = |role: Role| {
+            let both = self.flows.iter().zip(&self.teller.walked);
+            both.filter(move |(flow, _)| flow.role == role).filter_map(|(flow, e)| Some((flow, e.as_ref()?)))
+        };
+        let fault = |(flow, exchange): (&Flow, &Exchange)| exchange.fault.clone().filter(|_| !is_answered(flow));
+        if self.outcome.details.failure == Some(FailureName::Name) {
+            return walked(Role::NameLookup).find_map(fault).or_else(|| objects::no_name(self));
+        }
+        let on_the_way = || {
+            let proxied = walked(Role::Proxied).filter_map(fault).last();
+            walked(Role::Request).filter_map(fault).last().or(proxied)
+        };
+        let beyond = || objects::beyond_the_network(self);
+        on_the_way().or_else(|| unseen.and_then(|e| e.fault.clone())).or_else(beyond).or_else(|| self.lost())
+    }
+
+    /// Where a packet was seen last, when the state knows no reason.
+    fn lost(&self) -> Option<Blame> {
+        let packets = self.flows.iter().filter(|f| f.role != Role::NameLookup).flat_map(|f| &f.packets);
+        let packet = packets.into_iter().rfind(|p| !matches!(p.fate, Fate::Delivered { .. }))?;
+        let last = packet.steps.iter().rfind(|s| !s.is_inferred())?;
+        let (cause, by) = match &last.what {
+            What::Dropped(drop) => (drop.cause, drop.by.clone()),
+            _ => (Cause::Other, last.dev.as_ref().map(ToString::to_string).unwrap_or_default()),
+        };
+        let says = format!("the {} was seen here last: {}", packet.kind, last.says);
+        Some(Blame { cause, place: last.place.clone(), object: by, says })
+    }
+
+    fn evidence_for(&self, blame: &Blame, drift: &[Difference]) -> Vec<String> {
+        let mut all: Vec<String> = self.last_sight().into_iter().collect();
+        let told = self.flows.iter().flat_map(|f| &f.packets).flat_map(|p| &p.steps);
+        let dropped = told.filter(|s| s.known_by.contains(&Means::Rules)).filter_map(dropped_by);
+        all.extend(dropped.take(1));
+        all.extend(freed::reasons(self.evidence, self.material.recording, self.flows).into_iter().take(MOST));
+        let counters =
+            self.material.recording.counters.iter().filter(|c| c.place == blame.place && tells_of_loss(&c.name));
+        all.extend(counters.take(MOST).map(|c| format!("{}: {} went up by {}", c.place, c.name, c.by)));
+        all.extend(self.unanswered_arp());
+        let here = drift.iter().filter(|s| s.ns == blame.place);
+        all.extend(here.take(MOST).map(|s| {
+            let text = s.op.to_string();
+            format!("{} is not as planned: it would take `{}`", s.ns, text.lines().next().unwrap_or_default())
+        }));
+        all
+    }
+
+    fn last_sight(&self) -> Option<String> {
+        let packets = || self.flows.iter().flat_map(|f| &f.packets);
+        let packet = packets().rfind(|p| !matches!(p.fate, Fate::Delivered { .. })).or_else(|| packets().last())?;
+        let tries = packets().filter(|p| p.kind == packet.kind && p.direction == packet.direction).count();
+        let last = packet.steps.iter().rfind(|s| s.known_by.contains(&Means::Tap))?;
+        let dev = last.dev.as_ref().map(|d| format!(" at {d}")).unwrap_or_default();
+        let often = if tries > 1 { format!(" ({tries} tries)") } else { String::new() };
+        Some(format!("the {}{often} was seen last in {}{dev}", packet.kind, last.place))
+    }
+
+    /// Neighbours that were asked for and did not answer.
+    fn unanswered_arp(&self) -> Option<String> {
+        let arps = &self.evidence.arps;
+        let asked = arps.iter().find(|a| {
+            let answer = |b: &&super::sight::ArpSight| b.arp.reply && b.arp.sender == a.arp.target;
+            a.outgoing && !a.arp.reply && !arps.iter().any(|b| answer(&b))
+        })?;
+        Some(format!("{} asked for {} at {} and nobody answered (ARP)", asked.place, asked.arp.target, asked.dev))
+    }
+}
+
+fn dropped_by(step: &Step) -> Option<String> {
+    match &step.what {
+        What::Dropped(drop) => Some(format!("{}: nf_tables told that `{}` dropped it", step.place, drop.by)),
+        _ => None,
+    }
+}
+
+/// Whether an answer came back to where the flow began.
+fn is_answered(flow: &Flow) -> bool {
+    let took = |p: &&Packet| p.direction == Direction::There && p.again.is_none();
+    let from = flow.packets.iter().find(took).and_then(|p| p.steps.first()).map(|s| &s.place);
+    let is_answer = |p: &Packet| {
+        p.direction == Direction::Back
+            && !p.kind.starts_with("RST")
+            && p.about.is_none()
+            && matches!(&p.fate, Fate::Delivered { to } if Some(to) == from)
+    };
+    flow.packets.iter().any(is_answer)
+}
+
+/// Counters that go up when packets are lost (proc_net_snmp, `ip -s link`).
+fn tells_of_loss(name: &str) -> bool {
+    const WORDS: [&str; 10] = [
+        "NoRoutes",
+        "AddrErrors",
+        "Discards",
+        "ReversePathFilter",
+        "dropped",
+        "errors",
+        "FragFails",
+        "NoPorts",
+        "insert_failed",
+        "drop",
+    ];
+    WORDS.iter().any(|word| name.contains(word)) && !name.contains("Icmp")
+}
+
+fn remedies(case: &Case, blame: &Blame, drift: &[Difference]) -> Vec<super::model::Remedy> {
+    let file = case.material.file;
+    let mut all = objects::remedies(case, blame);
+    all.extend(remedy::of_machine(&blame.place, drift, file));
+    if all.iter().all(|r| r.command.is_none()) && (case.material.edited || !drift.is_empty()) {
+        all.push(remedy::up(file));
+    }
+    all
+}
+
+/// A packet of the question as its sender would begin it.
+fn first_header(destination: IpAddr, port: u16, protocol: Protocol) -> Header {
+    super::walk::Probe::to(protocol, destination, port).header
+}

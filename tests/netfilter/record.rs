@@ -1,0 +1,156 @@
+//! What each means of a recording sees.
+
+use std::net::{Ipv4Addr, UdpSocket};
+
+use labctl::kernel::ns::NetNs;
+use labctl::kernel::record::{EntryChange, Filter, Options, Recorder, RuleKind, Seen, Verdict};
+
+use crate::as_root_and_in_a_user_namespace;
+use crate::ground::sh;
+use crate::line::{LEFT, Line, RIGHT, destination, frames, host, rules, way};
+
+as_root_and_in_a_user_namespace!(
+    a_ping_is_seen_at_every_device_in_its_order,
+    frames_are_cut_and_their_length_is_told,
+    a_rule_that_drops_is_told_with_its_place_in_the_chain,
+    a_policy_that_drops_is_told,
+    a_translation_is_told_by_both_of_its_tuples,
+    counters_tell_of_a_packet_without_a_route,
+    only_what_the_filter_names_is_recorded,
+    what_came_is_given_out_once,
+);
+
+/// Frames alone.
+fn plain() -> Options {
+    Options { rules: false, conntrack: false, drops: false, ..Options::default() }
+}
+
+fn a_ping_is_seen_at_every_device_in_its_order() {
+    let line = Line::new();
+    let seen = line.record(&plain(), || line.ping(RIGHT));
+    let there = ["left eth0 out", "middle west in", "middle east out", "right eth0 in"];
+    let back = ["right eth0 out", "middle east in", "middle west out", "left eth0 in"];
+    assert_eq!(way(&seen.events), [there, back].concat());
+    assert!(seen.events.is_sorted_by_key(|event| event.at), "{:?}", seen.events);
+    assert!(seen.events.windows(2).all(|two| two[0].at < two[1].at), "{:?}", seen.events);
+    assert_eq!(seen.lost, 0);
+}
+
+fn frames_are_cut_and_their_length_is_told() {
+    let line = Line::new();
+    let seen = line.record(&Options { snap: 64, ..plain() }, || line.ping(RIGHT));
+    for (_, frame) in frames(&seen.events) {
+        // 14 bytes of Ethernet, 20 of IP, 8 of ICMP, 56 that ping sends.
+        assert_eq!((frame.bytes.len(), frame.length, frame.ethernet), (64, 98, true), "{frame:?}");
+    }
+}
+
+fn a_rule_that_drops_is_told_with_its_place_in_the_chain() {
+    let line = Line::new();
+    sh(&line.middle, "iptables-nft -A FORWARD -p tcp -j ACCEPT\niptables-nft -A FORWARD -p icmp -j DROP");
+    let seen = line.record(&Options { drops: false, ..Options::default() }, || line.ping(RIGHT));
+    let met = rules(&seen.events);
+    let [rule] = &met[..] else { panic!("{met:?}") };
+    assert_eq!((rule.table.as_str(), rule.chain.as_str()), ("filter", "FORWARD"));
+    assert_eq!((rule.kind, &rule.verdict), (RuleKind::Rule, &Verdict::Drop));
+    assert_eq!(seen.chains.number(&host("middle"), rule), Some(2));
+    let devices = [&rule.iif, &rule.oif].map(|dev| dev.as_ref().map(ToString::to_string));
+    assert_eq!(devices, [Some("west".to_owned()), Some("east".to_owned())]);
+    assert_eq!(destination(&rule.network, 0), RIGHT);
+    assert_eq!(rule.transport[0], 8, "an echo request: {rule:?}");
+    assert_eq!(way(&seen.events), ["left eth0 out", "middle west in"]);
+}
+
+fn a_policy_that_drops_is_told() {
+    let line = Line::new();
+    sh(&line.middle, "iptables-nft -N MINE\niptables-nft -A FORWARD -j MINE\niptables-nft -P FORWARD DROP");
+    let seen = line.record(&Options { drops: false, ..Options::default() }, || line.ping(RIGHT));
+    let met: Vec<_> = rules(&seen.events).into_iter().map(|r| (r.kind, r.chain.as_str(), r.verdict.clone())).collect();
+    let jump = (RuleKind::Rule, "FORWARD", Verdict::Jump("MINE".to_owned()));
+    let back = (RuleKind::Return, "MINE", Verdict::Continue);
+    let policy = (RuleKind::Policy, "FORWARD", Verdict::Drop);
+    // Older kernels do not tell of a built-in chain's end.
+    let told = met.into_iter().filter(|(kind, chain, _)| *kind != RuleKind::Return || *chain != "FORWARD");
+    assert_eq!(told.collect::<Vec<_>>(), [jump, back, policy]);
+}
+
+/// A socket in a namespace.
+fn udp(ns: &NetNs, address: (Ipv4Addr, u16)) -> UdpSocket {
+    ns.run(|| UdpSocket::bind(address)).expect("the namespace").expect("a socket")
+}
+
+fn a_translation_is_told_by_both_of_its_tuples() {
+    let line = Line::new();
+    sh(&line.middle, "iptables-nft -t nat -A PREROUTING -d 10.9.9.9 -p udp -j DNAT --to-destination 10.0.1.2:53");
+    let (client, server) = (udp(&line.left, (LEFT, 4000)), udp(&line.right, (RIGHT, 53)));
+    let seen = line.record(&Options { drops: false, ..Options::default() }, || {
+        client.send_to(b"who", "10.9.9.9:80").expect("a packet");
+        let (_, from) = server.recv_from(&mut [0; 8]).expect("a packet");
+        server.send_to(b"me", from).expect("a packet");
+        client.recv(&mut [0; 8]).expect("an answer");
+    });
+    let entries: Vec<_> = seen
+        .events
+        .iter()
+        .filter_map(|e| if let Seen::Conntrack(entry) = &e.seen { Some(entry) } else { None })
+        .collect();
+    let new = entries.iter().find(|e| e.change == EntryChange::New).unwrap_or_else(|| panic!("{entries:?}"));
+    assert_eq!(new.entry.protocol, 17);
+    assert_eq!(new.entry.original.destination.to_string(), "10.9.9.9:80");
+    assert_eq!(new.entry.reply.source.to_string(), "10.0.1.2:53");
+    assert!(rules(&seen.events).iter().any(|r| r.table == "nat" && r.chain == "PREROUTING"), "{:?}", seen.events);
+    let there: Vec<_> = frames(&seen.events)[..4].iter().map(|(_, f)| destination(&f.bytes, 14)).collect();
+    assert_eq!(there, [Ipv4Addr::new(10, 9, 9, 9), Ipv4Addr::new(10, 9, 9, 9), RIGHT, RIGHT]);
+}
+
+fn counters_tell_of_a_packet_without_a_route() {
+    let line = Line::new();
+    let seen = line.record(&plain(), || line.ping(Ipv4Addr::new(10, 7, 7, 7)));
+    let counted =
+        |name: &str, place: &str| seen.counters.iter().find(|c| c.name == name && c.place == host(place)).map(|c| c.by);
+    assert_eq!(counted("IpExt.InNoRoutes", "middle"), Some(1), "{:?}", seen.counters);
+    assert_eq!(counted("IpExt.InNoRoutes", "right"), None);
+    assert_eq!(counted("dev west rx_packets", "middle"), Some(1), "{:?}", seen.counters);
+    assert!(seen.counters.iter().all(|c| c.by > 0));
+}
+
+fn only_what_the_filter_names_is_recorded() {
+    let line = Line::new();
+    sh(&line.middle, "iptables-nft -A FORWARD -j ACCEPT");
+    let filter = Filter { protocols: vec![17], addresses: vec![RIGHT], tunnels: vec![8472] };
+    let client = udp(&line.left, (LEFT, 4000));
+    let elsewhere = Ipv4Addr::new(10, 0, 1, 9);
+    sh(&line.middle, "ip neighbour add 10.0.1.9 lladdr 02:00:00:00:01:02 dev east");
+    let seen = line.record(&Options { filter, drops: false, conntrack: false, ..Options::default() }, || {
+        client.send_to(b"named", (RIGHT, 7)).expect("a packet");
+        client.send_to(b"another address", (elsewhere, 7)).expect("a packet");
+        client.send_to(b"a tunnel's", (elsewhere, 8472)).expect("a packet");
+        sh(&line.left, "nc -w 1 -z 10.0.1.2 81 || true");
+    });
+    let found = |at: usize, bytes: &[u8]| (bytes[at + 9], destination(bytes, at));
+    let mut sent: Vec<_> = frames(&seen.events)
+        .into_iter()
+        .filter(|(place, frame)| **place == host("left") && frame.outgoing)
+        .map(|(_, frame)| found(14, &frame.bytes))
+        .collect();
+    assert_eq!(sent, [(17, RIGHT), (17, elsewhere)]);
+    // Nobody has the first port, which an ICMP error tells.
+    let forwarded: Vec<_> = rules(&seen.events).into_iter().filter(|r| r.chain == "FORWARD").collect();
+    sent.insert(1, (1, LEFT));
+    assert_eq!(forwarded.iter().map(|r| found(0, &r.network)).collect::<Vec<_>>(), sent);
+}
+
+fn what_came_is_given_out_once() {
+    let line = Line::new();
+    let recorder = Recorder::open(&line.spots(), &plain()).expect("a recording");
+    assert_eq!(recorder.last_event(), None);
+    line.ping(RIGHT);
+    let mut first = Vec::new();
+    crate::ground::until("eight frames have come", || {
+        first.extend(recorder.drain());
+        first.len() == 8
+    });
+    assert!(recorder.last_event().is_some());
+    line.ping(RIGHT);
+    assert_eq!(recorder.finish().events.len(), 8);
+}
