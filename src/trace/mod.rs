@@ -1,7 +1,7 @@
 //! Where a packet went, what changed it, and why it died.
 //!
 //! [`model`] is what a trace says, whoever says it: observing and predicting give the same words, so
-//! that they can be compared, drawn and exported by the same code. Taking packets from the kernel is
+//! that they can be compared, drawn and exported by the same code. [`walk`] predicts. Taking packets from the kernel is
 //! `kernel::record`'s, asking the question that is traced is `probe`'s; nothing here does I/O.
 
 pub mod align;
