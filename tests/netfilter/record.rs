@@ -3,11 +3,14 @@
 use std::net::{Ipv4Addr, UdpSocket};
 
 use labctl::kernel::ns::NetNs;
-use labctl::kernel::record::{EntryChange, Event, Filter, Freed, Options, Recorder, RuleKind, Seen, Verdict};
+use labctl::kernel::record::{EntryChange, Event, Filter, Freed, Options, Recorder, RuleKind, Seen, Spot, Verdict};
+use labctl::kernel::tun;
+use labctl::lab::names::IfName;
+use labctl::plan::{Link, LinkKind};
 use labctl::trace::model::Means;
 
 use crate::as_root_and_in_a_user_namespace;
-use crate::ground::sh;
+use crate::ground::{fresh, sh};
 use crate::line::{LEFT, Line, RIGHT, destination, frames, host, rules, way};
 
 as_root_and_in_a_user_namespace!(
@@ -203,6 +206,46 @@ fn packets_that_arrive_are_no_drops() {
         });
         let reasons: Vec<_> = freed(&events, 759).into_iter().map(|(_, freed)| freed.reason.as_str()).collect();
         assert_eq!(reasons, ["IP_INNOROUTES"], "{events:?}");
+    });
+}
+
+#[test]
+fn frames_of_a_tun_device_begin_with_the_ip_header() {
+    crate::ground::as_root(|| {
+        let ns = fresh();
+        let link = Link {
+            name: IfName::new("tun0"),
+            index: 7,
+            mtu: 1500,
+            mac: None,
+            master: None,
+            hairpin: false,
+            up: true,
+            kind: LinkKind::Tun,
+        };
+        let made = ns.run(|| tun::create(&link)).expect("the namespace").expect("a device");
+        sh(&ns, "ip address add 10.2.0.1/24 dev tun0\nip link set tun0 up");
+        let spot = Spot { place: host("one"), netns: ns.clone() };
+        let recorder = Recorder::open(&[spot], &plain()).expect("a recording");
+        udp(&ns, (Ipv4Addr::new(10, 2, 0, 1), 4000)).send_to(b"who", "10.2.0.2:53").expect("a packet");
+        let events = recorder.finish().events;
+        drop(made);
+        let all = frames(&events);
+        let [(_, frame)] = &all[..] else { panic!("{all:?}") };
+        assert_eq!((frame.ethernet, frame.dev.as_str(), frame.index, frame.length), (false, "tun0", 7, 31));
+        assert_eq!(destination(&frame.bytes, 0), Ipv4Addr::new(10, 2, 0, 2));
+    });
+}
+
+#[test]
+fn rules_of_iptables_legacy_are_said_to_be_missing() {
+    crate::ground::as_root(|| {
+        let line = Line::new();
+        sh(&line.middle, "iptables-legacy -A FORWARD -p icmp -j DROP");
+        let recorder = Recorder::open(&line.spots(), &Options::default()).expect("a recording");
+        let missing = recorder.missing();
+        let [one] = missing else { panic!("{missing:?}") };
+        assert_eq!((one.means, &one.places[..]), (Means::Rules, &[host("middle")][..]));
     });
 }
 

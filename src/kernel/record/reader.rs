@@ -188,3 +188,47 @@ impl Reader {
         all
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::record::event::Frame;
+    use crate::lab::names::IfName;
+
+    fn frame(bytes: usize) -> Seen {
+        let dev = IfName::new("eth0");
+        let (index, outgoing, packet_type, ethernet, protocol, length, mark) = (2, true, 4, true, 0x800, 64, None);
+        Seen::Frame(Frame {
+            index,
+            dev,
+            outgoing,
+            packet_type,
+            ethernet,
+            protocol,
+            bytes: vec![0; bytes],
+            length,
+            mark,
+        })
+    }
+
+    #[test]
+    fn what_nobody_takes_is_kept_up_to_a_bound_and_counted_behind_it() {
+        let shared = Shared::new().expect("an eventfd");
+        let many = |count| Read { events: (0..count).map(|at| (at, frame(MOST / 4))).collect(), lost: 1, more: false };
+        shared.keep(None, many(5));
+        assert_eq!((shared.take().len(), shared.lost()), (3, 3));
+        shared.keep(None, many(2));
+        assert_eq!((shared.take().len(), shared.lost()), (2, 4), "there is room again");
+    }
+
+    #[test]
+    fn what_is_taken_is_sorted_by_time_and_then_by_the_order_of_reading() {
+        let shared = Shared::new().expect("an eventfd");
+        for times in [[5, 3], [4, 3]] {
+            let events = times.map(|at| (at, frame(0))).into();
+            shared.keep(None, Read { events, ..Read::default() });
+        }
+        let order: Vec<_> = shared.take().iter().map(|event| (event.at, event.sequence)).collect();
+        assert_eq!(order, [(3, 2), (3, 4), (4, 3), (5, 1)]);
+    }
+}
