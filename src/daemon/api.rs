@@ -75,6 +75,8 @@ pub enum Steps {
         steps: Vec<StepText>,
         /// What they do to services, a line each.
         services: Vec<String>,
+        /// What becomes of ingresses, secrets and the controller, a line each.
+        objects: Vec<String>,
     },
     Failed(Vec<Problem>),
 }
@@ -118,6 +120,14 @@ pub struct LabStatus {
     pub file: String,
     /// Memory of the daemon in KiB (VmRSS).
     pub memory_kib: u64,
+}
+
+/// A controller's configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControllerConfig {
+    pub text: String,
+    /// Why the controller does not serve what the lab wants of it, where that is so.
+    pub refused: Option<String>,
 }
 
 /// A refusal.

@@ -13,6 +13,7 @@ mod ending;
 mod enter;
 mod host_ports;
 mod ingress;
+mod ingress_front;
 mod ingress_labs;
 mod kubernetes;
 mod live;

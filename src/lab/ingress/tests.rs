@@ -1,7 +1,7 @@
 //! What a lab makes of ingresses, secrets and the controller's settings.
 
 use super::*;
-use crate::diag::{Place, Problem, Problems};
+use crate::diag::{Place, Problem, Problems, codes};
 use crate::lab::resolve;
 use crate::objects::ByteString;
 use crate::spec::edit::{Edit, ObjectKind, ObjectRef};
@@ -121,11 +121,19 @@ fn pods_with_ports_of_their_hosts_stand_apart() {
 }
 
 #[test]
-fn the_built_in_controller_serves_strangers_but_not_what_is_others() {
-    assert_eq!(names(&layer(&with_class("whatever")).ingresses), ["default/cafe"]);
-    let theirs =
-        format!("ingressClasses: {{ whatever: {{ controller: example.com/gateway }} }}\n{}", with_class("whatever"));
-    let layer = layer(&theirs);
+fn a_class_that_nobody_describes_is_served_by_nobody_and_told() {
+    for controller in ["built-in", "nginx", "haproxy"] {
+        let lines = format!("cluster: {{ ingress: {{ controller: {controller} }} }}\n{}", with_class("whatever"));
+        let (lab, told) = told(&lines, &[], &[]);
+        let layer = lab.and_then(|lab| lab.ingress).expect("a layer");
+        assert_eq!((layer.ingresses.len(), layer.unserved.len()), (0, 1), "{controller}");
+        assert!(told.iter().any(|p| p.code == codes::INGRESS_CLASS && p.message.contains("whatever")), "{told:#?}");
+    }
+    let described = |controller: &str| {
+        format!("ingressClasses: {{ whatever: {{ controller: {controller} }} }}\n{}", with_class("whatever"))
+    };
+    assert_eq!(names(&layer(&described("labctl/built-in")).ingresses), ["default/cafe"]);
+    let layer = layer(&described("example.com/gateway"));
     assert_eq!((layer.ingresses.len(), layer.unserved.len()), (0, 1));
     assert_eq!(layer.unserved[0].class, "whatever");
     assert_eq!(names(&layer.all().cloned().collect::<Vec<_>>()), ["default/cafe"]);
@@ -157,7 +165,7 @@ fn ingresses_without_class_get_the_default_one() {
     let classes = "ingressClasses: { other: { controller: example.com/gateway, annotations: { \
                    ingressclass.kubernetes.io/is-default-class: 'true' } } }\n";
     let ingresses = format!(
-        "ingresses: {{ a: {{ rules: [{0}] }}, b: {{ annotations: {{ {CLASS_ANNOTATION}: mine }}, rules: [{0}] }} }}\n",
+        "ingresses: {{ a: {{ rules: [{0}] }}, b: {{ annotations: {{ {CLASS_ANNOTATION}: built-in }}, rules: [{0}] }} }}\n",
         rule("cafe.example.com")
     );
     let layer = layer(&format!("{classes}{ingresses}"));
@@ -165,6 +173,40 @@ fn ingresses_without_class_get_the_default_one() {
     assert_eq!(layer.unserved[0].class, "other");
     let classes: Vec<_> = layer.classes.iter().filter_map(|c| c.metadata.name.as_deref()).collect();
     assert_eq!(classes, ["other", "built-in"]);
+}
+
+/// As the API server's admission has it, which looks at ingresses when they are created.
+#[test]
+fn a_default_class_that_comes_later_takes_no_ingress_away() {
+    let class = "ingressClasses: { other: { controller: example.com/gateway, annotations: { \
+                 ingressclass.kubernetes.io/is-default-class: 'true' } } }\n";
+    let ingress = |name: &str, class: &str| format!("  {name}: {{ {class}rules: [{}] }}\n", rule("cafe.example.com"));
+    let change = |before: Option<&Lab>, lines: &str| {
+        let text = Text {
+            name: "lab".into(),
+            text: format!("{GROUND}{lines}"),
+            default_name: "lab".into(),
+            ..Text::default()
+        };
+        resolve(&decode_text(&text), before, &mut Problems::default()).expect("a lab")
+    };
+    let served = |lab: &Lab| names(&lab.ingress.as_ref().expect("a layer").ingresses);
+    let first = change(None, &format!("ingresses:\n{}", ingress("a", "")));
+    let second = change(Some(&first), &format!("{class}ingresses:\n{}{}", ingress("a", ""), ingress("b", "")));
+    assert_eq!(served(&second), ["default/a"], "b was created after the class");
+    // Nor does one give back what it has once given.
+    let third = change(Some(&second), &format!("ingresses:\n{}{}", ingress("a", ""), ingress("b", "")));
+    assert_eq!(served(&third), ["default/a"]);
+    // A class that was written is gone with its line.
+    let own = ingress("a", "ingressClassName: built-in, ");
+    let fourth = change(Some(&third), &format!("{class}ingresses:\n{own}"));
+    let fifth = change(Some(&fourth), &format!("{class}ingresses:\n{}", ingress("a", "")));
+    let a = &fifth.ingress.as_ref().expect("a layer").ingresses[0];
+    assert_eq!(class_of(a), None);
+    // One that was deleted is created anew.
+    let without = change(Some(&fifth), &format!("cluster: {{ ingress: {{}} }}\n{class}"));
+    let again = change(Some(&without), &format!("{class}ingresses:\n{}", ingress("a", "")));
+    assert_eq!(served(&again), [""; 0]);
 }
 
 const OF_MANIFEST: &str = "
@@ -258,6 +300,52 @@ fn settings_are_those_of_the_config_map_and_of_the_file() {
     let config = layer(lines).config;
     let all: Vec<_> = config.iter().map(|(k, v)| format!("{k}={v}")).collect();
     assert_eq!(all, ["keep-alive=30", "proxy-body-size=8m", "use-http2=false"]);
+}
+
+/// As in an installation of ingress-nginx, whose controller is started with the name of its own.
+#[test]
+fn the_controllers_own_config_map_is_read_without_being_named() {
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: ingress-controller, namespace: ingress }\n\
+               data: { keep-alive: '60' }\n";
+    let (lab, told) = told("cluster: { ingress: {} }\n", &[], &[Edit::Apply(manifest(map))]);
+    assert_eq!(told, []);
+    assert_eq!(lab.and_then(|lab| lab.ingress).expect("a layer").config["keep-alive"], "60");
+}
+
+#[test]
+fn what_a_change_does_is_said_of_ingresses_classes_secrets_and_the_controller() {
+    let before = lab(&with_tls("hosts: [tea.example.com], ", "cafe-secret"));
+    let lines = with_tls("hosts: [tea.example.com, coffee.example.com], ", "cafe-secret");
+    let after = lab(&format!("cluster: {{ ingress: {{ controller: nginx, config: {{ keep-alive: 7 }} }} }}\n{lines}"));
+    assert_eq!(changes(&before, &before), [""; 0]);
+    assert_eq!(
+        changes(&before, &after),
+        [
+            "ingress default/cafe: changed",
+            "ingressclass built-in: gone",
+            "ingressclass nginx: new",
+            "secret default/cafe-secret: changed",
+            "settings of ingress/ingress-controller: changed",
+            "controller ingress/ingress-controller: changed",
+        ]
+    );
+}
+
+#[test]
+fn hosts_whose_certificate_clients_refuse_are_known_for_as_long_as_it_is_so() {
+    let bad = |lines: &str, manifests: &[&str]| {
+        let layer = told(lines, manifests, &[]).0.and_then(|lab| lab.ingress).expect("a layer");
+        layer.bad_certificates(&layer.ingresses[0], std::time::SystemTime::now())
+    };
+    let missing = "there is no secret default/other";
+    let nobody = "other.example.com: clients get the default certificate, one that nobody trusts";
+    assert_eq!(bad("", &[OF_MANIFEST]), [format!("{nobody}: {missing}")]);
+    let with_default = "cluster: { ingress: { defaultSSLCertificate: default/all } }\n";
+    let all = "other.example.com: clients get the default certificate, that of secret default/all";
+    assert_eq!(bad(with_default, &[OF_MANIFEST]), [format!("{all}: {missing}")]);
+    let unfit = "secrets: { other: { stringData: { tls.crt: x } } }\n";
+    assert_eq!(bad(unfit, &[OF_MANIFEST]), [format!("{nobody}: secret default/other has no `tls.key`")]);
+    assert_eq!(bad(&with_tls("", "cafe-secret"), &[]), [""; 0], "the lab signs it");
 }
 
 const OLD: &str = "
