@@ -116,6 +116,9 @@ pub struct LabStatus {
     pub pods_ready: usize,
     /// What is not as it should be, in words; empty where all is well.
     pub trouble: Vec<String>,
+    /// What works and is likely not as it was meant, in words.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// The text that the lab was made from.
     pub file: String,
     /// Memory of the daemon in KiB (VmRSS).

@@ -37,8 +37,8 @@ pub struct IngressLayer {
     pub controllers: Controllers,
 }
 
-/// How many faults of ingresses are told at once.
-const MOST_TROUBLE: usize = 20;
+/// How many bad certificates are told of at once.
+const MOST_NOTES: usize = 20;
 /// Where programs of the usual distributions look for authorities: Debian and its like, Fedora and its
 /// like, SUSE, Alpine.
 const BUNDLES: [&str; 4] = [
@@ -185,8 +185,8 @@ impl Daemon {
         lab.pods.iter().filter_map(told).collect()
     }
 
-    /// What is wrong with the ingresses of `lab` that fit, a line for each fault and at most [`MOST_TROUBLE`].
-    pub fn ingress_trouble(&self, lab: &Lab, fits: impl Fn(&ObjectKey) -> bool) -> Vec<String> {
+    /// Which certificates of ingresses that fit are refused by clients, a line each and at most [`MOST_NOTES`].
+    pub fn certificate_notes(&self, lab: &Lab, fits: impl Fn(&ObjectKey) -> bool) -> Vec<String> {
         let Some(layer) = &lab.ingress else { return Vec::new() };
         let now = SystemTime::now();
         let all = layer.ingresses.iter().map(|ingress| (ObjectKey::of(&ingress.metadata), ingress));
@@ -194,7 +194,7 @@ impl Daemon {
             let bad = layer.bad_certificates(ingress, now);
             bad.into_iter().map(move |why| format!("ingress {key}: {why}"))
         });
-        told.take(MOST_TROUBLE).collect()
+        told.take(MOST_NOTES).collect()
     }
 
     /// What keeps an ingress from being served as it is written, in words.
@@ -209,7 +209,7 @@ impl Daemon {
             return vec![nobody(unserved)];
         }
         let prefix = format!("ingress {key}: ");
-        let own = self.ingress_trouble(&lab, |k| k == key).into_iter();
+        let own = self.certificate_notes(&lab, |k| k == key).into_iter();
         let own = own.map(|line| line.strip_prefix(&prefix).map(str::to_owned).unwrap_or(line));
         own.chain(self.refusals(&lab)).collect()
     }

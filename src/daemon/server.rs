@@ -184,7 +184,6 @@ fn status(daemon: &Daemon) -> LabStatus {
     let mut trouble: Vec<String> = lab.pods.iter().filter_map(|p| objects::trouble(daemon, p)).collect();
     trouble.extend(daemon.services.trouble());
     trouble.extend(daemon.refusals(&lab));
-    trouble.extend(daemon.ingress_trouble(&lab, |_| true));
     for ns in &daemon.plan().namespaces {
         if ns.flanneld.is_some() && daemon.workloads.flannelds.pid(&ns.ns).is_none() {
             trouble.push(format!("host {}: flanneld does not run; `labctl up` starts it again", ns.ns));
@@ -202,6 +201,7 @@ fn status(daemon: &Daemon) -> LabStatus {
         pods: lab.pods.len(),
         pods_ready: ready,
         trouble,
+        notes: daemon.certificate_notes(&lab, |_| true),
         file: daemon.text().name,
         memory_kib: memory(),
     }

@@ -175,6 +175,12 @@ fn a_default_class_that_is_applied_later_takes_nothing_away(bench: &Bench) {
     assert!(late.contains("nobody serves it: it is of the class other"), "{late}");
     assert_eq!(bench.json(&["get", "ingress", "late"])["spec"]["ingressClassName"], "other");
     assert_eq!(bench.json(&["get", "ingress", "cafe"])["spec"]["ingressClassName"], Value::Null);
+    // The same by the file: what is told is what the running lab makes of it.
+    let class = "ingressClasses: { other: { controller: example.com/gateway, annotations: { \
+                 ingressclass.kubernetes.io/is-default-class: 'true' } } }\n";
+    let ran = bench.run(&["up", "--no-probes", &bench.write(&(cafe("built-in") + class))]).ends_with(0);
+    assert!(!ran.stderr.contains("is of the class"), "{ran}");
+    assert!(is_served(bench, "https://cafe.example.com/"));
 }
 
 fn a_bad_secret_is_told_for_as_long_as_it_is_bad(bench: &Bench) {
