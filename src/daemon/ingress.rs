@@ -203,7 +203,10 @@ impl Daemon {
         let Some(layer) = &lab.ingress else { return Vec::new() };
         let is_it = |u: &&Unserved| ObjectKey::of(&u.ingress.metadata) == *key;
         let nobody = |u: &Unserved| {
-            format!("nobody serves it: it is of the class {}, which is not one of {}", u.class, layer.controller.driver)
+            format!(
+                "nobody serves it: it is of the class {}, which the controller {} does not serve",
+                u.class, layer.controller.driver
+            )
         };
         if let Some(unserved) = layer.unserved.iter().find(is_it) {
             return vec![nobody(unserved)];
