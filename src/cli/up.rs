@@ -178,8 +178,15 @@ pub fn await_ready(client: &Client, seconds: u64, help: &str) -> Result<(), Box<
 
 pub fn run(args: &UpArgs) -> Done {
     let ready = prepare_with(&args.from)?;
-    show(&ready.warnings, &ready.sources);
+    // What a running lab makes of its file depends on what it was before, so it tells by itself.
+    let runs = RuntimeDir::open().and_then(|dir| dir.labs()).is_ok_and(|labs| labs.contains(&ready.lab.name));
+    if !runs {
+        show(&ready.warnings, &ready.sources);
+    }
     let raised = raise(&ready, args.foreground)?;
+    if runs {
+        show(&told_by(&raised, &ready), &ready.sources);
+    }
     await_ready(&raised.client, args.timeout, RUNS_ON)?;
     let mut outcomes: Vec<Outcome> = Vec::new();
     if !args.no_probes && !ready.lab.probes.is_empty() {
@@ -196,6 +203,17 @@ pub fn run(args: &UpArgs) -> Done {
     }
     let all = outcomes.iter().all(Outcome::passed) && trouble.is_empty();
     Ok(if all { ExitCode::SUCCESS } else { ExitCode::from(DIFFERED) })
+}
+
+/// The warnings of a lab that ran before, or of one that has gone in between and was built anew.
+fn told_by(raised: &Raised, ready: &Ready) -> Problems {
+    let mut all = Problems::default();
+    match raised.changed {
+        true => all.extend(raised.summary.warnings.clone()),
+        false => all.extend(ready.warnings.iter().cloned()),
+    }
+    all.sort();
+    all
 }
 
 /// What is not well once the probes have run, said on standard error: a program that ended at once
