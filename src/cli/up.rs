@@ -46,7 +46,8 @@ pub fn prepare_with(args: &FileArgs) -> Result<Ready, Failure> {
     check(beside::read_with(args.file.as_deref(), &args.beside)?)
 }
 
-fn check(text: Text) -> Result<Ready, Failure> {
+/// Check what was read.
+pub fn check(text: Text) -> Result<Ready, Failure> {
     let mut loaded = decode_text(&text);
     let mut problems = std::mem::take(&mut loaded.problems);
     let lab = lab::resolve(&loaded, None, &mut problems);

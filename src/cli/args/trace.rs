@@ -79,6 +79,4 @@ pub enum TraceFormat {
     Pcapng,
     /// A sequence diagram
     Mermaid,
-    /// A page that plays it
-    Html,
 }
