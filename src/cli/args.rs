@@ -1,11 +1,13 @@
 //! What can be typed. Nothing is done here. Verbs about a lab's objects are in [`objects`], those that
-//! look into its machines in [`machines`].
+//! look into its machines in [`machines`], that of pictures in [`graph`].
 
+mod graph;
 mod machines;
 mod objects;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use graph::{GraphArgs, PictureFormat};
 pub use machines::{BridgeArgs, ExecArgs, FlannelArgs, Inspect, InspectArgs, LogsArgs, ShellArgs, StackArgs};
 pub use objects::{ApplyArgs, DeleteArgs, DescribeArgs, GetArgs, Kind, ScaleArgs, Wanted};
 
@@ -58,6 +60,8 @@ pub enum Verb {
     Plan(PlanArgs),
     /// Show where a running lab's kernel state differs from its plan
     Diff(LabArgs),
+    /// Draw a lab: networks, machines, pods, devices and links, and a trace along them
+    Graph(GraphArgs),
     /// Print the rules that kube-proxy would write for manifests
     Rules(super::rules::RulesArgs),
     /// Check lab files

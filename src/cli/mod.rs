@@ -17,6 +17,7 @@ mod down;
 mod exec;
 mod explain;
 mod get;
+mod graph;
 mod hidden;
 mod inspect;
 mod kube;
@@ -144,6 +145,7 @@ fn run(verb: Verb) -> Done {
         Verb::Logs(args) => logs::run(&args),
         Verb::Plan(args) => plan::run(&args),
         Verb::Diff(args) => diff::run(&args),
+        Verb::Graph(args) => graph::run(&args),
         Verb::Rules(args) => rules::run(&args),
         Verb::Validate(args) => validate::run(&args),
         Verb::Explain(args) => explain::run(&args),
