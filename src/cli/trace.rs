@@ -4,11 +4,9 @@ use std::process::ExitCode;
 
 use base64::Engine;
 
-use crate::daemon::client::Client;
 use crate::daemon::trace::{RecordedFrame, TraceAnswer, TraceRequest, Traced};
 use crate::diag::{Problem, Problems, Sources, codes};
-use crate::lab::Lab;
-use crate::spec::load::Text;
+use crate::plan;
 use crate::trace::model::Trace;
 use crate::trace::predict;
 use crate::trace::question::{Ask, Question};
@@ -16,7 +14,7 @@ use crate::trace::show::{self, pcapng};
 
 use super::args::{TraceArgs, TraceFormat};
 use super::output;
-use super::{DIFFERED, Done, Failure, find_lab, up};
+use super::{DIFFERED, Done, Failure, find_lab, graph, up};
 
 pub fn run(args: &TraceArgs) -> Done {
     let traced = if args.predict { predicted(args)? } else { observed(args)? };
@@ -27,8 +25,8 @@ pub fn run(args: &TraceArgs) -> Done {
 /// Send the question, and be told where it went.
 fn observed(args: &TraceArgs) -> Result<Traced, Failure> {
     let client = find_lab(args.lab.as_deref())?;
-    let question = Question { port: args.port.clone(), ..question(args) };
-    let frames = args.output == TraceFormat::Pcapng;
+    let question = question(args);
+    let frames = args.format() == TraceFormat::Pcapng;
     let base = std::env::current_dir().ok();
     match client.post("/labctl/v1/trace", &TraceRequest { question, frames, base })? {
         TraceAnswer::Failed(found) => Err(failed(found)),
@@ -40,17 +38,11 @@ fn observed(args: &TraceArgs) -> Result<Traced, Failure> {
 fn predicted(args: &TraceArgs) -> Result<Traced, Failure> {
     let lab = match &args.file {
         Some(file) => up::prepare(file)?.lab,
-        None => running(&find_lab(args.lab.as_deref())?)?,
+        None => graph::running(&find_lab(args.lab.as_deref())?)?.lab,
     };
     let question = question(args);
     let asked = question.probe(&lab).map_err(failed)?;
     Ok(Traced { trace: predict::trace(&lab, &asked, &question.to), frames: Vec::new() })
-}
-
-/// The lab that runs, as its text means it.
-fn running(client: &Client) -> Result<Lab, Failure> {
-    let text: Text = client.get("/labctl/v1/text")?;
-    Ok(up::check(text)?.lab)
 }
 
 fn failed(found: Vec<Problem>) -> Failure {
@@ -75,20 +67,34 @@ fn question(args: &TraceArgs) -> Question {
     }
 }
 
-fn print(args: &TraceArgs, traced: &Traced) -> Result<(), Box<Problem>> {
+fn print(args: &TraceArgs, traced: &Traced) -> Result<(), Failure> {
     let trace = &traced.trace;
-    let bytes = match args.output {
+    let bytes = match args.format() {
         TraceFormat::Text | TraceFormat::Wide => text(args, trace).into_bytes(),
         TraceFormat::Json => format!("{:#}\n", serde_json::json!(trace)).into_bytes(),
         TraceFormat::Mermaid => show::mermaid(trace).into_bytes(),
         TraceFormat::Pcapng => capture(args, traced)?,
+        TraceFormat::Html => page(args, trace)?.into_bytes(),
     };
-    write(args, &bytes)
+    match &args.out {
+        Some(path) => output::write_file(path, &bytes)?,
+        None => output::write_bytes(&bytes),
+    }
+    Ok(())
+}
+
+/// A page that plays the trace along a picture of the lab.
+fn page(args: &TraceArgs, trace: &Trace) -> Result<String, Failure> {
+    let lab = match &args.file {
+        Some(file) => up::prepare(file)?.lab,
+        None => graph::running(&find_lab(args.lab.as_deref())?)?.lab,
+    };
+    Ok(crate::graph::html(&lab, &plan::plan(&lab), Some(trace)))
 }
 
 fn text(args: &TraceArgs, trace: &Trace) -> String {
     let colour = args.out.is_none() && output::colour(&std::io::stdout());
-    let wide = args.output == TraceFormat::Wide;
+    let wide = args.format() == TraceFormat::Wide;
     show::text(trace, &show::Style { width: output::width(), colour, why: args.why, wide })
 }
 
@@ -121,16 +127,4 @@ fn frame(frame: &RecordedFrame) -> pcapng::Frame {
         length: frame.length,
         comment: frame.comment.clone(),
     }
-}
-
-/// To the file that was named, or to standard output.
-fn write(args: &TraceArgs, bytes: &[u8]) -> Result<(), Box<Problem>> {
-    let Some(path) = &args.out else {
-        output::write_bytes(bytes);
-        return Ok(());
-    };
-    std::fs::write(path, bytes).map_err(|e| {
-        let message = format!("{} cannot be written: {e}", path.display());
-        Box::new(Problem::error(codes::FILE_UNREADABLE, message).help("check the path and its permissions"))
-    })
 }
