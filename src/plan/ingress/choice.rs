@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use regex::bytes::{Captures, Regex, RegexBuilder};
 
-use super::types::{BackendName, HostPattern, Location, PathPattern, Routing, Server};
+use super::types::{BackendName, HostPattern, Location, Options, PathPattern, Routing, Server};
 
 /// Bytes that a compiled pattern may take, and as much again for each thread's search: a pattern is
 /// written by a lab's user, and a slip such as `(a{1000}){1000}` must not take the machine.
@@ -130,6 +130,11 @@ impl<'a> Choice<'a> {
             Some(location) => Some(&location.backend),
             None => self.routing.default_backend.as_ref(),
         }
+    }
+
+    /// What holds for the request, whoever answers it.
+    pub fn options(&self) -> &'a Options {
+        self.location.map_or(&self.routing.default_options, |location| &location.options)
     }
 
     /// What becomes of `path`, which this choice was made for; nothing where it stays.

@@ -22,6 +22,9 @@ pub struct Routing {
     pub backends: BTreeMap<BackendName, Backend>,
     /// Who answers what no location takes; the controller itself, with 404, where nobody is named.
     pub default_backend: Option<BackendName>,
+    /// What holds where no location does: the ConfigMap's limits, and nothing else of it.
+    #[serde(default)]
+    pub default_options: Options,
     /// By secret.
     pub certificates: BTreeMap<SecretName, Certificate>,
     /// What is shown to those who ask for a name without a certificate of its own: that of

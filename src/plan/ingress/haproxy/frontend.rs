@@ -81,7 +81,7 @@ impl Page<'_> {
     /// Where what no path takes goes.
     fn rest(&self) -> String {
         let Some(default) = &self.routing.default_backend else { return "not-found".to_owned() };
-        self.sections.find(default, None).unwrap_or("no-endpoints").to_owned()
+        self.sections.find(default, Manner::rest(self.routing)).unwrap_or("no-endpoints").to_owned()
     }
 
     fn hosts(&mut self) {
@@ -142,7 +142,7 @@ impl Page<'_> {
         let Some(conditions) = conditions(&location.path) else {
             return self.refuse(location, "HAProxy cannot read its path: it is too long or has control characters");
         };
-        let section = self.sections.find(&location.backend, Some(Manner::of(location)));
+        let section = self.sections.find(&location.backend, Manner::of(location));
         let section = section.unwrap_or("no-endpoints").to_owned();
         self.lines.comment(format_args!("{}: {}", location.source, location.path));
         for condition in conditions {

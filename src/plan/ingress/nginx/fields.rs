@@ -125,10 +125,12 @@ pub const FIELDS: &[Field] = &[
     field("ssl-session-cache-size", Http, "ssl_session_cache shared:SSL", Size, "10m"),
     field("ssl-buffer-size", Http, "ssl_buffer_size", Size, "4k"),
     field("proxy-buffering", Http, "proxy_buffering", Truth, "false"),
-    field("proxy-request-buffering", Http, "proxy_request_buffering", Truth, "true"),
+    // Where ingress-nginx first writes a body to a file: a pod's files here are in memory.
+    field("proxy-request-buffering", Http, "proxy_request_buffering", Truth, "false"),
     field("proxy-buffer-size", Http, "proxy_buffer_size", Size, "4k"),
     field("proxy-buffers-number", Elsewhere, "proxy_buffers", Number, "4"),
-    field("proxy-max-temp-file-size", Http, "proxy_max_temp_file_size", Size, "1024m"),
+    // And an answer, where it is to be buffered.
+    field("proxy-max-temp-file-size", Http, "proxy_max_temp_file_size", Size, "0"),
     field("proxy-next-upstream", Http, "proxy_next_upstream", Words(FAULTS), "error timeout"),
     field("proxy-next-upstream-timeout", Http, "proxy_next_upstream_timeout", Time, "0"),
     field("allow-backend-server-header", Elsewhere, "", Truth, "false"),

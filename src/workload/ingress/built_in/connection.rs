@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, HeaderValue, REFERER, USER_AGENT};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 
-use super::body::Answer;
+use super::body::{Answer, Feed};
 use super::decide;
 use super::forward::Passing;
 use super::intake::{Intake, Limits, Shared, Speaks};
@@ -211,7 +211,11 @@ async fn answer(site: &Rc<Site>, peer: &Rc<Peer>, request: Request<Incoming>, en
     }
     let state = site.state();
     match decide::decide(&state.router, peer, &request, &entry.id) {
-        Err(page) => page.response(),
+        Err(page) => {
+            let unread = request.version() == Version::HTTP_2 && !request.body().is_end_stream();
+            let unread = unread.then(|| Rc::new(Feed::new(request.into_body(), 0, Duration::ZERO)));
+            page.response().map(|answer| answer.before_the_end_of(unread))
+        }
         Ok(way) => {
             entry.backend.clone_from(way.name);
             entry.id = way.facts.id.clone();

@@ -2,7 +2,6 @@
 //! forbidden, and the rest has a backend.
 
 use std::net::IpAddr;
-use std::sync::LazyLock;
 
 use hyper::body::{Body, Incoming};
 use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue};
@@ -13,9 +12,6 @@ use super::connection::Peer;
 use super::headers::{self, Facts};
 use super::pages::Page;
 use crate::plan::ingress::{Backend, BackendName, Choice, Options, Rewritten, Router, host_of, normalise};
-
-/// For the default backend, to which no ingress' annotations apply.
-static NO_OPTIONS: LazyLock<Options> = LazyLock::new(Options::default);
 
 /// Where a request goes.
 pub struct Way<'a> {
@@ -52,7 +48,7 @@ pub fn decide<'a>(
         let to = format!("{}://{written}{root}", facts.scheme.to_str().unwrap_or("http"));
         return Err(Page::redirect(StatusCode::FOUND, to));
     }
-    let options = choice.location.map_or(&*NO_OPTIONS, |location| &location.options);
+    let options = choice.options();
     admit(options, &facts, request)?;
     let (name, backend) = backend(router, &choice, &host)?;
     let target = target(&choice, &path, request)?;
@@ -143,9 +139,6 @@ fn target(choice: &Choice<'_>, path: &[u8], request: &Request<Incoming>) -> Resu
         return Ok(uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")));
     };
     let text = join(&rewritten, uri.query());
-    if text.starts_with("http://") || text.starts_with("https://") {
-        return Err(Page::redirect(StatusCode::FOUND, text));
-    }
     let slash = if text.starts_with('/') { "" } else { "/" };
     let bad = |_| Page::new(StatusCode::BAD_REQUEST, "the rewritten path is none");
     PathAndQuery::try_from(format!("{slash}{text}")).map_err(bad)

@@ -149,7 +149,8 @@ impl<'a> Passing<'a> {
                 Page::new(StatusCode::SERVICE_UNAVAILABLE, why)
             }
         };
-        page.response()
+        let unread = self.feed.clone().filter(|_| self.head.version == Version::HTTP_2);
+        page.response().map(|answer| answer.before_the_end_of(unread))
     }
 
     fn service(&self) -> String {
