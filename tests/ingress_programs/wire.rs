@@ -15,6 +15,7 @@ use crate::ground::{Ground, Rules, self_signed};
 
 pub const TESTS: &[Test] = &[
     ("tls_shows_each_name_its_certificate", tls_shows_each_name_its_certificate),
+    ("strict_transport_security_is_told", strict_transport_security_is_told),
     ("http2_is_spoken_over_tls", http2_is_spoken_over_tls),
     ("endpoints_may_want_tls", endpoints_may_want_tls),
     ("a_connection_is_upgraded", a_connection_is_upgraded),
@@ -98,20 +99,47 @@ fn tls_shows_each_name_its_certificate(ground: &Ground) {
         .prefix("h.com", "/", "there")
         .prefix("x.h.com", "/", "there")
         .prefix("*.wild.com", "/", "there")
+        .prefix("bare.wild.com", "/", "there")
         .tls("h.com", &own)
         .tls("*.wild.com", &own);
     let fake = self_signed("fake.example.com");
     rules.0.default_certificate = Some(fake.clone());
     let _controller = ground.serving(&rules.0, &[("default-there-80", &[server.address])]);
-    for (name, expected) in
-        [("h.com", &own), ("a.wild.com", &own), ("b.a.wild.com", &fake), ("x.h.com", &fake), ("else.com", &fake)]
-    {
+    for (name, expected) in [
+        ("h.com", &own),
+        ("a.wild.com", &own),
+        ("b.a.wild.com", &fake),
+        ("bare.wild.com", &fake),
+        ("x.h.com", &fake),
+        ("else.com", &fake),
+    ] {
         assert_eq!(shown(name), der(expected), "{name}");
     }
     let answer = Connection::over(tls("h.com")).get("h.com", "/x");
     let seen = answer.body.to_ascii_lowercase();
     assert!(seen.contains("x-forwarded-proto: https\n") && seen.contains("x-forwarded-port: 443\n"), "{answer:?}");
     assert_eq!(Connection::over(tls("else.com")).get("h.com", "/x").code, 200, "the Host header chooses");
+}
+
+fn strict_transport_security_is_told(ground: &Ground) {
+    let server = Server::start("there", 11);
+    let mut rules = Rules::new()
+        .prefix("h.com", "/tea", "there")
+        .prefix("bare.com", "/", "there")
+        .tls("h.com", &self_signed("h.com"));
+    let mut controller = ground.serving(&rules.0, &[("default-there-80", &[server.address])]);
+    let over_tls = |host: &str, path: &str| {
+        Connection::over(tls(host)).get(host, path).header("strict-transport-security").to_owned()
+    };
+    // Also in an answer of the controller's own.
+    for path in ["/tea", "/nowhere"] {
+        assert_eq!(over_tls("h.com", path), "max-age=31536000; includeSubDomains", "{path}");
+    }
+    assert_eq!(over_tls("bare.com", "/"), "", "whose certificate nobody believes");
+    assert_eq!(get("h.com", "/tea").header("strict-transport-security"), "");
+    rules.0.settings.hsts = None;
+    controller.routing(&rules.0);
+    crate::ground::settles("it is not told any more", || over_tls("h.com", "/tea").is_empty());
 }
 
 fn http2_is_spoken_over_tls(ground: &Ground) {

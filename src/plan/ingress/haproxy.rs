@@ -213,10 +213,7 @@ impl Page<'_> {
 
     /// Who is shown which certificate. The first line is for those who ask for no name of the list.
     fn certificates(&self) -> String {
-        let own = |server: &Server| {
-            let secret = server.tls.as_ref()?.certificate.as_ref()?;
-            self.routing.certificates.contains_key(secret).then(|| certificate_file(secret))
-        };
+        let own = |server: &Server| self.routing.secret_of(server).map(|secret| certificate_file(secret));
         let servers = &self.routing.servers;
         let any = servers.iter().find(|s| s.host == HostPattern::Any).and_then(own);
         let default = self.routing.default_certificate.as_ref().map(|_| DEFAULT_CERTIFICATE.to_owned());

@@ -146,7 +146,8 @@ impl std::fmt::Debug for Certificate {
     }
 }
 
-/// Who serves each backend now: only endpoints that are ready. A backend that is missing has none.
+/// Who serves each backend now: only endpoints that are ready. Of a backend that is missing there is no
+/// service, or its service has no such port.
 pub type Endpoints = BTreeMap<BackendName, Vec<Endpoint>>;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -110,6 +110,11 @@ impl Page<'_> {
             self.lines.blank();
             self.lines.comment(format_args!("host {}", server.host));
             put!(self, "acl host_{n} var(txn.server) -m int {n}");
+            let hsts = routing.settings.hsts.as_ref().filter(|_| routing.secret_of(server).is_some());
+            if let Some(value) = hsts.and_then(|value| quote::quote_text(value)) {
+                let how = "http-after-response set-header Strict-Transport-Security";
+                put!(self, "{how} {value} if {{ ssl_fc }} {{ var(txn.server) -m int {n} }}");
+            }
             for (m, location) in server.locations.iter().enumerate() {
                 self.location((n, m), location);
             }

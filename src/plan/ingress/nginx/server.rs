@@ -61,8 +61,7 @@ impl Page<'_> {
     }
 
     fn certificate(&mut self, server: &Server) {
-        let own = server.tls.as_ref().and_then(|tls| Some((tls, tls.certificate.as_ref()?)));
-        let own = own.filter(|(_, secret)| self.routing.certificates.contains_key(*secret));
+        let own = server.tls.as_ref().zip(self.routing.secret_of(server));
         let file = match own {
             Some((tls, secret)) => {
                 self.lines.comment(format_args!("{}: secret {secret}", tls.source));
@@ -79,16 +78,12 @@ impl Page<'_> {
     }
 
     fn hsts(&mut self) {
-        if !self.fields.is("hsts") {
+        let Some(value) = self.routing.settings.hsts.as_ref().and_then(|value| quote::quote_text(value, false)) else {
             return;
-        }
-        let within = if self.fields.is("hsts-include-subdomains") { "; includeSubDomains" } else { "" };
-        let preload = if self.fields.is("hsts-preload") { "; preload" } else { "" };
-        let age = self.fields.get("hsts-max-age");
-        self.lines.comment(format_args!("ConfigMap, hsts"));
+        };
         // A header without a value is not sent.
         put!(self, "set $hsts \"\";");
-        put!(self, "if ($scheme = https) {{ set $hsts \"max-age={age}{within}{preload}\"; }}");
+        put!(self, "if ($scheme = https) {{ set $hsts {value}; }}");
         put!(self, "add_header Strict-Transport-Security $hsts always;");
     }
 

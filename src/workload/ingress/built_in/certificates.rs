@@ -71,11 +71,11 @@ impl Certificates {
         let secrets = routing.certificates.iter();
         let loaded: HashMap<&String, Arc<CertifiedKey>> =
             secrets.filter_map(|(secret, c)| Some((secret, load(secret, c)?))).collect();
-        let mut all = Certificates { names: HashMap::new(), wildcards: HashMap::new(), default };
+        let mut all = Certificates { names: HashMap::new(), wildcards: HashMap::new(), default: Arc::clone(&default) };
         for server in &routing.servers {
-            let Some(tls) = &server.tls else { continue };
-            let own = tls.certificate.as_ref().and_then(|secret| loaded.get(secret));
-            let key = Arc::clone(own.unwrap_or(&all.default));
+            // A name without a certificate must not get that of a wildcard.
+            let own = routing.secret_of(server).and_then(|secret| loaded.get(secret));
+            let key = Arc::clone(own.unwrap_or(&default));
             match &server.host {
                 HostPattern::Name(name) => drop(all.names.insert(name.clone(), key)),
                 HostPattern::Wildcard(parent) => drop(all.wildcards.insert(parent.clone(), key)),

@@ -210,18 +210,20 @@ async fn answer(site: &Rc<Site>, peer: &Rc<Peer>, request: Request<Incoming>, en
         return Page::new(StatusCode::BAD_REQUEST, "plain HTTP came to the port for HTTPS").closing().response();
     }
     let state = site.state();
-    match decide::decide(&state.router, peer, &request, &entry.id) {
+    let (mut response, secured) = match decide::decide(&state.router, peer, &request, &entry.id) {
         Err(page) => {
             let unread = request.version() == Version::HTTP_2 && !request.body().is_end_stream();
             let unread = unread.then(|| Rc::new(Feed::new(request.into_body(), 0, Duration::ZERO)));
-            page.response().map(|answer| answer.before_the_end_of(unread))
+            (page.response().map(|answer| answer.before_the_end_of(unread)), page.secured)
         }
         Ok(way) => {
             entry.backend.clone_from(way.name);
             entry.id = way.facts.id.clone();
-            Passing::new(site, peer, &way, request).run(entry).await
+            (Passing::new(site, peer, &way, request).run(entry).await, way.secured)
         }
-    }
+    };
+    state.secure(peer.scheme, secured, response.headers_mut());
+    response
 }
 
 fn begin(site: &Rc<Site>, peer: &Peer, request: &Request<Incoming>, id: HeaderValue) -> Entry {
