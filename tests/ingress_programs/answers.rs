@@ -23,7 +23,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// An endpoint at 127.0.0.NUMBER:8080 that does this with every connection.
-fn endpoint(number: u8, serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> SocketAddr {
+pub fn endpoint(number: u8, serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> SocketAddr {
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, number], 8080))).unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -174,14 +174,15 @@ fn the_default_backend_has_the_limits_of_the_configmap(ground: &Ground) {
 
 /// Bytes that the controller and its program hold: in memory of their own, and in files of the directory,
 /// which in a pod are in memory, too.
-fn held(ground: &Ground) -> u64 {
+pub fn held(ground: &Ground) -> u64 {
     let mut memory = 0;
     for entry in std::fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
         let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
-        let ours = ["nginx", "haproxy", "labctl"].iter().any(|name| status.starts_with(&format!("Name:\t{name}\n")));
+        let ours = ["nginx", "haproxy", "ingress"].iter().any(|name| status.starts_with(&format!("Name:\t{name}\n")));
         let most = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).filter(|_| ours);
         memory += most.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok()).unwrap_or(0) << 10;
     }
+    assert!(memory > 0, "no process of the controller was found");
     // Files that are open and have no name any more count as well.
     let directory = Command::new("du").arg("-sb").arg(ground.path("run")).output().unwrap();
     let files = String::from_utf8_lossy(&directory.stdout).split('\t').next().and_then(|n| n.parse::<u64>().ok());

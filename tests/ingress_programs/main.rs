@@ -14,6 +14,7 @@ mod ground;
 mod hostile;
 mod load;
 mod options;
+mod refusals;
 mod routing;
 mod wire;
 
@@ -26,7 +27,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 pub type Test = (&'static str, fn(&Ground));
 
 /// What holds for every controller.
-const COMMON: &[&[Test]] = &[routing::TESTS, options::TESTS, wire::TESTS, answers::TESTS];
+const COMMON: &[&[Test]] = &[routing::TESTS, options::TESTS, wire::TESTS, answers::TESTS, refusals::TESTS];
 /// What holds for both real programs besides.
 const PROGRAMS: &[&[Test]] = &[changes::TESTS, load::TESTS, hostile::TESTS];
 

@@ -69,9 +69,15 @@ type Tls = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
 
 /// A TLS connection that asks for `name`.
 pub fn tls(name: &str) -> Tls {
+    tls_for(name, &[])
+}
+
+/// One on which one of these protocols is to be spoken.
+pub fn tls_for(name: &str, protocols: &[&[u8]]) -> Tls {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = config.dangerous().with_custom_certificate_verifier(Arc::new(Anyone)).with_no_client_auth();
+    let mut config = config.dangerous().with_custom_certificate_verifier(Arc::new(Anyone)).with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let client = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
     let stream = TcpStream::connect("127.0.0.1:443").unwrap();

@@ -64,7 +64,8 @@ impl Page<'_> {
     /// endpoint is sent stays as the client wrote it.
     fn paths(&mut self) {
         put!(self, "http-request set-var(txn.raw) pathq");
-        for step in ["percent-decode-unreserved", "path-strip-dot", "path-strip-dotdot full", "path-merge-slashes"] {
+        // Slashes first: between two of them HAProxy would see a step, which `..` takes back.
+        for step in ["percent-decode-unreserved", "path-merge-slashes", "path-strip-dot", "path-strip-dotdot full"] {
             put!(self, "http-request normalize-uri {step}");
         }
         put!(self, "http-request set-var(txn.clean) path");
@@ -75,6 +76,8 @@ impl Page<'_> {
         // Escaped slashes and dots may have hidden a step, by which a rule could be walked around.
         put!(self, "acl hides var(txn.path) -m sub -- '/../' '/./' '//'");
         put!(self, "acl hides var(txn.path) -m end -- '/..' '/.'");
+        // What some read as the path's end.
+        put!(self, "acl hides path -m sub -- '%00'");
         put!(self, "http-request deny deny_status 400 if hides");
     }
 

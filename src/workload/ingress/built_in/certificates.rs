@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::fmt::{self, Debug};
 use std::sync::Arc;
 
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
@@ -13,6 +12,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::super::log;
+use crate::daemon::authority::Authority;
 use crate::plan::ingress::{Certificate, HostPattern, Routing};
 
 /// Which certificate is shown; a name is compared as virtual hosts are.
@@ -35,18 +35,13 @@ pub fn config(routing: &Routing, fake: &Arc<CertifiedKey>) -> Result<ServerConfi
     Ok(config)
 }
 
-/// As ingress-nginx makes one at its start: signed by nobody.
+/// The one for a routing that brings none.
 ///
 /// # Errors
 /// No random numbers.
 pub fn fake() -> Result<Arc<CertifiedKey>, String> {
-    let mut params = CertificateParams::new(vec!["ingress.local".to_owned()]).map_err(|e| e.to_string())?;
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::OrganizationName, "Acme Co");
-    params.distinguished_name.push(DnType::CommonName, "Kubernetes Ingress Controller Fake Certificate");
-    let key = KeyPair::generate().map_err(|e| e.to_string())?;
-    let chain = params.self_signed(&key).map_err(|e| e.to_string())?;
-    read(&Certificate { chain: chain.pem(), key: key.serialize_pem() }).map(Arc::new)
+    let fake = Authority::default().fake().map_err(|e| e.to_string())?;
+    read(&fake).map(Arc::new)
 }
 
 fn read(certificate: &Certificate) -> Result<CertifiedKey, String> {
