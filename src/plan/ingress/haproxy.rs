@@ -22,7 +22,6 @@ use super::rendered::{
 use super::types::{BackendName, Endpoints, HostPattern, Location, Options, PathPattern, Routing, Server};
 use fields::{Context, Fields};
 
-pub use fields::{FIELDS, Field};
 pub use slots::{Change, Slots};
 
 /// The Unix socket in the directory on which HAProxy takes commands.
@@ -194,8 +193,8 @@ impl Page<'_> {
             put!(self, "log global");
         }
         match self.fields.get("log-format") {
-            Some(_) => self.fields.write_or("log-format", "", &mut self.lines),
-            None => put!(self, "option httplog"),
+            "" => put!(self, "option httplog"),
+            _ => self.fields.write_or("log-format", "", &mut self.lines),
         }
         let ms = |time: std::time::Duration| format!("{}ms", milliseconds(&time));
         self.fields.write_or("timeout-client", &ms(settings.body_timeout), &mut self.lines);

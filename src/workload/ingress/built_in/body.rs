@@ -312,10 +312,13 @@ impl Body for Answer {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        // Who asks for more has taken what there was.
+        self.active.iter_mut().for_each(|active| active.give(false));
         let frame = match &mut self.from {
             From::Page(text) => text.take().map(|text| Ok(Frame::data(text))),
             From::Endpoint(relay) => ready!(relay.poll(cx)),
         };
+        self.active.iter_mut().for_each(|active| active.give(frame.is_some()));
         if let (Some(Ok(frame)), Some(entry)) = (&frame, &mut self.entry) {
             entry.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
         }
