@@ -132,7 +132,8 @@ fn a_client_that_takes_nothing_of_its_answer_is_given_up() {
         let body = "x".repeat(64 << 20);
         format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
     });
-    let controller = Controller::of(&[pod.address]);
+    // How often it is looked at.
+    let controller = with_settings(Settings { keep_alive: Duration::from_secs(5), ..Settings::default() }, &pod);
     let begun = Instant::now();
     let mut old = controller.connect();
     write!(old, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
