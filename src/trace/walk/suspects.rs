@@ -56,10 +56,12 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
             return entry.hops.iter().for_each(|(_, dev)| self.suspect_subnet(at, dev));
         }
         let Some(taken) = taken else { return };
-        let stranger = !planned.has_text(&taken.text);
-        let object = if stranger { &taken.text } else { &entry.text };
         let says = format!("{} takes the route `{}`; planned is `{}`", at.name(), taken.text, entry.text);
-        self.suspect(Cause::WrongRoute, at, object, says);
+        match planned.has_text(&taken.text) {
+            // A shorter one takes the place of one that is missing.
+            true => self.suspect(Cause::NoRoute, at, &entry.text, says),
+            false => self.suspect(Cause::WrongRoute, at, &taken.text, says),
+        }
     }
 
     /// A device that has not the address which was planned for it.
@@ -85,6 +87,11 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
     }
 
     pub fn suspect_device(&mut self, at: At<'s, 'a>, dev: &IfName) {
+        let flanneld = self.state.wanted(at.name()).and_then(|ns| ns.flanneld.as_ref());
+        if at.plan.flanneld.is_none() && flanneld.is_some_and(|f| f.tun == *dev) {
+            let says = format!("flanneld of {} does not run, and {dev} is its device", at.name());
+            return self.suspect(Cause::FlanneldDead, at, "flanneld", says);
+        }
         match at.link(dev) {
             Some(_) => self.suspect(Cause::LinkDown, at, dev.as_str(), format!("{dev} of {} is down", at.name())),
             None => self.suspect(Cause::NoDevice, at, dev.as_str(), format!("{} has no device {dev}", at.name())),
