@@ -31,7 +31,9 @@ pub fn run(args: &DeleteArgs) -> Done {
     if !there.is_empty() {
         apply::send(&client, text, there.iter().cloned().map(Edit::Delete).collect(), grace)?;
     }
-    there.iter().for_each(tell);
+    for object in &there {
+        tell(object, signed_anew(&client, object)?);
+    }
     show(&missing, &Sources::default());
     point_to_explain(missing.iter());
     // As kubectl has it: what could be done is done, and the exit code says that it was not all.
@@ -64,9 +66,25 @@ fn look_up(client: &Client, objects: Vec<ObjectRef>) -> Result<(Vec<ObjectRef>, 
     Ok((there, missing))
 }
 
-fn tell(object: &ObjectRef) {
+/// Whether the lab makes the object anew: a secret that ingresses of its file name and nobody brings.
+fn signed_anew(client: &Client, object: &ObjectRef) -> Result<bool, Box<Problem>> {
+    if object.kind != ObjectKind::Secret {
+        return Ok(false);
+    }
+    match kube::one(client, object.kind, &object.key) {
+        Ok(_) => Ok(true),
+        Err(problem) if problem.code == codes::TARGET_UNKNOWN => Ok(false),
+        Err(problem) => Err(problem),
+    }
+}
+
+fn tell(object: &ObjectRef, anew: bool) {
     let ObjectRef { kind, key } = object;
     match kind {
+        _ if anew => output::line(format_args!(
+            "{kind} \"{}\" deleted from {} namespace; the lab has signed another one, as its file asks for it",
+            key.name, key.namespace
+        )),
         kind if !kind.is_namespaced() => output::line(format_args!("{kind} \"{}\" deleted", key.name)),
         _ => output::line(format_args!("{kind} \"{}\" deleted from {} namespace", key.name, key.namespace)),
     }

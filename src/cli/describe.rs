@@ -316,6 +316,9 @@ fn container_text(more: &Value, spec: &Value, status: &Value) -> String {
     if let Some(missing) = more["missing"].as_str() {
         out.line("Note", missing);
     }
+    if let Some(refused) = more["refused"].as_str() {
+        out.line("Trouble", refused);
+    }
     if let Some(process) = more["process"].as_u64() {
         out.line("Process", process);
     }

@@ -18,7 +18,10 @@ pub fn ask(client: &Client, key: &ObjectKey) -> Result<Value, Box<Problem>> {
     let object = kube::one(client, ObjectKind::Ingress, key)?;
     let services = kube::list(client, ObjectKind::Service, Some(&key.namespace))?;
     let slices = kube::list(client, ObjectKind::EndpointSlice, Some(&key.namespace))?;
-    Ok(json!({ "kind": "ingress", "object": object, "services": services, "endpointSlices": slices }))
+    let trouble: Vec<String> = client.get(&format!("/labctl/v1/ingress-trouble?name={key}"))?;
+    Ok(json!({
+        "kind": "ingress", "object": object, "services": services, "endpointSlices": slices, "trouble": trouble,
+    }))
 }
 
 pub fn draw(all: &Value) -> String {
@@ -29,6 +32,10 @@ pub fn draw(all: &Value) -> String {
     out.line("Labels", tables::pairs(object.pointer("/metadata/labels")));
     out.line("Address", text(object, "/status/loadBalancer/ingress/0/ip"));
     out.line("Class", tables::class(object));
+    let trouble: Vec<&str> = items(all, "/trouble").iter().filter_map(|line| line.as_str()).collect();
+    if !trouble.is_empty() {
+        out.list("Trouble", trouble);
+    }
     let default = object.pointer("/spec/defaultBackend");
     out.line("Default backend", default.map_or_else(|| "<default>".to_owned(), |b| backend(all, b)));
     let tls = items(object, "/spec/tls");

@@ -22,13 +22,13 @@ pub fn run(args: &PlanArgs) -> Done {
         .ok()
         .and_then(|(labs, dir)| labs.contains(&ready.lab.name).then(|| Client::new(&dir, ready.lab.name.clone())));
     let wanted = plan::plan(&ready.lab);
-    let (steps, services, what) = match client {
+    let (steps, services, objects, what) = match client {
         None => {
             let steps = diff::diff(&Plan::default(), &wanted);
             let steps: Vec<StepText> =
                 steps.iter().map(|s| StepText { namespace: s.ns.to_string(), step: s.op.to_string() }).collect();
             let what = format!("`up` would build lab {} in {}:\n", ready.lab.name, count(steps.len(), "step"));
-            (steps, Vec::new(), what)
+            (steps, Vec::new(), Vec::new(), what)
         }
         Some(client) => match client.post("/labctl/v1/plan", &Change { text: ready.text.clone() })? {
             Steps::Failed(found) => {
@@ -36,29 +36,33 @@ pub fn run(args: &PlanArgs) -> Done {
                 problems.extend(found);
                 return Err(Failure::new(problems, ready.sources));
             }
-            Steps::Steps { steps, services } => {
+            Steps::Steps { steps, services, objects } => {
                 let what = match steps.len() {
+                    0 if !objects.is_empty() => format!("`up` would change lab {}:\n", ready.lab.name),
                     0 => format!("lab {} is as the file says\n", ready.lab.name),
                     n => format!("`up` would change lab {} in {}:\n", ready.lab.name, count(n, "step")),
                 };
-                (steps, services, what)
+                (steps, services, objects, what)
             }
         },
     };
     let value = json!({
-        "lab": ready.lab, "namespaces": wanted.namespaces, "steps": steps, "services": services,
+        "lab": ready.lab, "namespaces": wanted.namespaces, "steps": steps, "services": services, "objects": objects,
     });
     match args.format.output {
         Format::Json => print_json(&value),
         Format::Yaml => print_yaml(&value),
-        format => print(format, &value, |wide| what + &of_services(&services) + &by_namespace(&shown(&steps, wide))),
+        format => {
+            print(format, &value, |wide| what + &of_objects(&services, &objects) + &by_namespace(&shown(&steps, wide)))
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What becomes of services, a line each.
-fn of_services(services: &[String]) -> String {
-    services.iter().map(|line| format!("service {line}\n")).collect()
+/// What becomes of services and of what the ingress controller reads, a line each.
+fn of_objects(services: &[String], objects: &[String]) -> String {
+    let services = services.iter().map(|line| format!("service {line}\n"));
+    services.chain(objects.iter().map(|line| format!("{line}\n"))).collect()
 }
 
 /// Steps with each rule that differs only where the wide look is wanted.

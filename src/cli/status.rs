@@ -38,5 +38,9 @@ fn text(pid: i32, status: &LabStatus) -> String {
         out.push_str("trouble:\n");
         out.extend(status.trouble.iter().map(|t| format!("  {t}\n")));
     }
+    if !status.notes.is_empty() {
+        out.push_str("notes:\n");
+        out.extend(status.notes.iter().map(|note| format!("  {note}\n")));
+    }
     out
 }

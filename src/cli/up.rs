@@ -38,18 +38,19 @@ pub struct Ready {
 
 /// Read and check a lab file.
 pub fn prepare(file: &str) -> Result<Ready, Failure> {
-    check(read(&Input::parse(file))?)
+    check(read(&Input::parse(file))?, None)
 }
 
 /// Read and check a lab file with manifests beside it.
 pub fn prepare_with(args: &FileArgs) -> Result<Ready, Failure> {
-    check(beside::read_with(args.file.as_deref(), &args.beside)?)
+    check(beside::read_with(args.file.as_deref(), &args.beside)?, None)
 }
 
-fn check(text: Text) -> Result<Ready, Failure> {
+/// Make a lab of a text that was read; who is in `before` as well keeps host and address.
+pub fn check(text: Text, before: Option<&Lab>) -> Result<Ready, Failure> {
     let mut loaded = decode_text(&text);
     let mut problems = std::mem::take(&mut loaded.problems);
-    let lab = lab::resolve(&loaded, None, &mut problems);
+    let lab = lab::resolve(&loaded, before, &mut problems);
     problems.sort();
     match lab {
         Some(lab) => Ok(Ready { text, lab, sources: loaded.sources, warnings: problems }),
@@ -178,8 +179,15 @@ pub fn await_ready(client: &Client, seconds: u64, help: &str) -> Result<(), Box<
 
 pub fn run(args: &UpArgs) -> Done {
     let ready = prepare_with(&args.from)?;
-    show(&ready.warnings, &ready.sources);
+    // What a running lab makes of its file depends on what it was before, so it tells by itself.
+    let runs = RuntimeDir::open().and_then(|dir| dir.labs()).is_ok_and(|labs| labs.contains(&ready.lab.name));
+    if !runs {
+        show(&ready.warnings, &ready.sources);
+    }
     let raised = raise(&ready, args.foreground)?;
+    if runs {
+        show(&told_by(&raised, &ready), &ready.sources);
+    }
     await_ready(&raised.client, args.timeout, RUNS_ON)?;
     let mut outcomes: Vec<Outcome> = Vec::new();
     if !args.no_probes && !ready.lab.probes.is_empty() {
@@ -196,6 +204,17 @@ pub fn run(args: &UpArgs) -> Done {
     }
     let all = outcomes.iter().all(Outcome::passed) && trouble.is_empty();
     Ok(if all { ExitCode::SUCCESS } else { ExitCode::from(DIFFERED) })
+}
+
+/// The warnings of a lab that ran before, or of one that has gone in between and was built anew.
+fn told_by(raised: &Raised, ready: &Ready) -> Problems {
+    let mut all = Problems::default();
+    match raised.changed {
+        true => all.extend(raised.summary.warnings.clone()),
+        false => all.extend(ready.warnings.iter().cloned()),
+    }
+    all.sort();
+    all
 }
 
 /// What is not well once the probes have run, said on standard error: a program that ended at once

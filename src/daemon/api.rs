@@ -75,6 +75,8 @@ pub enum Steps {
         steps: Vec<StepText>,
         /// What they do to services, a line each.
         services: Vec<String>,
+        /// What becomes of ingresses, secrets and the controller, a line each.
+        objects: Vec<String>,
     },
     Failed(Vec<Problem>),
 }
@@ -117,10 +119,21 @@ pub struct LabStatus {
     /// Faults that the lab was given on purpose, with where they are; those of a quiz are not told.
     #[serde(default)]
     pub broken: Vec<String>,
+    /// What works and is likely not as it was meant, in words.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// The text that the lab was made from.
     pub file: String,
     /// Memory of the daemon in KiB (VmRSS).
     pub memory_kib: u64,
+}
+
+/// A controller's configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControllerConfig {
+    pub text: String,
+    /// Why the controller does not serve what the lab wants of it, where that is so.
+    pub refused: Option<String>,
 }
 
 /// A refusal.

@@ -51,6 +51,11 @@ impl Authority {
         Ok(certificate)
     }
 
+    /// Somebody has deleted `secret`: where it is still wanted, another one is signed.
+    pub fn forget(&self, secret: &ObjectKey) {
+        self.issued.borrow_mut().remove(secret);
+    }
+
     /// The certificate for names without one, signed by nobody; its name is ingress-nginx', so that
     /// who finds it in a browser finds the explanation.
     ///

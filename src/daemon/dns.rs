@@ -230,7 +230,7 @@ async fn tell(
     }
 }
 
-/// The line of the control channel that makes `now` of `before`; nothing where they are the same.
+/// The lines of the control channel that make `now` of `before`; nothing where they are the same.
 fn line(before: Option<&Cluster>, now: &Cluster) -> io::Result<Option<Vec<u8>>> {
     // Mostly endpoints change and nothing else, and ten thousand services need not be looked through.
     let same_lab = before.is_some_and(|before| Arc::ptr_eq(&before.lab, &now.lab));
@@ -238,10 +238,22 @@ fn line(before: Option<&Cluster>, now: &Cluster) -> io::Result<Option<Vec<u8>>> 
         true => Objects { slices: cluster.slices.to_vec(), ..Objects::default() },
         false => objects(cluster),
     };
-    let Some(update) = Update::between(before.map(objects).as_ref(), objects(now)) else { return Ok(None) };
-    let mut line = serde_json::to_vec(&update).map_err(io::Error::other)?;
-    line.push(b'\n');
-    Ok(Some(line))
+    let inside = Update::between(before.map(objects).as_ref(), objects(now));
+    let names = |cluster: &Cluster| if same_lab { BTreeMap::new() } else { names_outside(&cluster.lab) };
+    let outside = Some(names(now)).filter(|now| before.map(names).unwrap_or_default() != *now).map(Update::Outside);
+    let mut lines = Vec::new();
+    for update in inside.into_iter().chain(outside) {
+        lines.extend(serde_json::to_vec(&update).map_err(io::Error::other)?);
+        lines.push(b'\n');
+    }
+    Ok(Some(lines).filter(|lines| !lines.is_empty()))
+}
+
+/// The names of ingresses, which lead to the controller: a server of a cluster hears of them from a
+/// public DNS, which a lab does not have.
+fn names_outside(lab: &Lab) -> BTreeMap<String, Vec<IpAddr>> {
+    let Some(public) = lab.ingress_address() else { return BTreeMap::new() };
+    lab.ingress_hosts().into_iter().map(|name| (name.to_owned(), vec![public.ip])).collect()
 }
 
 /// What a DNS server knows of a cluster.

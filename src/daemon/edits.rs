@@ -21,7 +21,7 @@ use crate::spec::load::Text;
 use super::api::{EditRequest, Summary};
 use super::faults::Keep;
 use super::kube::now;
-use super::state::Daemon;
+use super::state::{Daemon, Preview};
 
 /// A text with these edits made to it.
 fn with(mut text: Text, edits: &[Edit]) -> Text {
@@ -34,6 +34,11 @@ impl Daemon {
     pub async fn edit(self: &Rc<Self>, request: &EditRequest) -> Result<Summary, Vec<Problem>> {
         // What is refused is refused before anybody is told to end.
         let resolved = self.resolve(&with(self.text(), &request.edits)).await?;
+        for edit in &request.edits {
+            if let Edit::Delete(ObjectRef { kind: ObjectKind::Secret, key }) = edit {
+                self.services.ingress.authority.forget(key);
+            }
+        }
         let going = self.going(&resolved.lab);
         if going.is_empty() {
             return self.change_by(&request.edits).await;
@@ -61,10 +66,10 @@ impl Daemon {
             return Ok(Summary { forgotten, ..summary });
         }
         // What is told of is the whole change, of which a part is made when the pods are told to end.
-        let (steps, services) = self.steps_to(text).await?;
+        let Preview { steps, services, objects } = self.steps_to(text).await?;
         let summary = self.change_without(Keep::None, &going, None, |_| text.clone()).await?;
         let changes = steps.iter().map(ToString::to_string).collect();
-        Ok(Summary { steps: steps.len(), changes, services, forgotten, ..summary })
+        Ok(Summary { steps: steps.len(), changes, services, objects, forgotten, ..summary })
     }
 
     /// The pods that `lab` has no more.

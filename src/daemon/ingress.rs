@@ -1,12 +1,12 @@
-//! The lab's ingress controllers while it runs: what they are told, and whom its clients trust. The
+//! The lab's ingress controllers while it runs: what they are told, and whom its machines trust. The
 //! processes are programs of their pods like others ([`super::programs`]); what they must do is pure
 //! and is [`crate::plan::ingress`]'s.
 
-use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -15,14 +15,17 @@ use tokio::sync::watch;
 
 use crate::diag::{Problem, codes};
 use crate::kernel::enter::Entry;
-use crate::lab::Lab;
+use crate::lab::ingress::Unserved;
 use crate::lab::names::NsName;
-use crate::objects::EndpointSlice;
+use crate::lab::{Lab, Pod};
+use crate::objects::{EndpointSlice, ObjectKey};
 use crate::plan::ingress::{self as plan, Endpoints, Routing, Update};
 use crate::plan::{Program, Role};
 use crate::workload::ingress::{Config, VERB};
 
+use super::api::ControllerConfig;
 use super::authority::Authority;
+use super::controllers::{Controllers, Standing};
 use super::programs::Own;
 use super::state::Daemon;
 
@@ -31,10 +34,11 @@ pub struct IngressLayer {
     pub authority: Authority,
     /// Endpoints and routing, a line each.
     told: watch::Sender<Option<Arc<[u8]>>>,
-    /// What was told last, and what was told before that.
-    routings: RefCell<[Routing; 2]>,
+    pub controllers: Controllers,
 }
 
+/// How many bad certificates are told of at once.
+const MOST_NOTES: usize = 20;
 /// Where programs of the usual distributions look for authorities: Debian and its like, Fedora and its
 /// like, SUSE, Alpine.
 const BUNDLES: [&str; 4] = [
@@ -46,23 +50,22 @@ const BUNDLES: [&str; 4] = [
 
 impl Default for IngressLayer {
     fn default() -> Self {
-        IngressLayer { authority: Authority::default(), told: watch::Sender::new(None), routings: RefCell::default() }
+        IngressLayer {
+            authority: Authority::default(),
+            told: watch::Sender::new(None),
+            controllers: Controllers::default(),
+        }
     }
 }
 
 impl IngressLayer {
     /// Tell all controllers, those that come later too, what to do: `endpoints` finds who serves a
     /// routing. Endpoints go first, so that a controller that hears of a backend knows who serves it,
-    /// and with those of the routing before, by which it serves until the new one is in force: it may
-    /// take time, or be refused.
+    /// and with those of earlier routings, by which controllers serve until the new one is in force: it
+    /// may take time, or be refused.
     fn tell(&self, routing: Routing, endpoints: impl Fn(&Routing) -> Endpoints) {
-        let [now, before] = &mut *self.routings.borrow_mut();
-        if *now != routing {
-            *before = std::mem::replace(now, routing);
-        }
-        let mut all = endpoints(before);
-        all.extend(endpoints(now));
-        let updates = [Update::Endpoints(all), Update::Routing(Box::new(now.clone()))];
+        let all = self.controllers.tell(routing.clone()).iter().flat_map(|r| endpoints(r)).collect();
+        let updates = [Update::Endpoints(all), Update::Routing(Box::new(routing))];
         let mut lines = Vec::new();
         for update in updates {
             let Ok(line) = serde_json::to_vec(&update) else { return };
@@ -79,19 +82,19 @@ impl IngressLayer {
     /// There is nothing to serve any more. Who comes later is not to begin with what was.
     fn forget(&self) {
         self.told.send_replace(None);
-        *self.routings.borrow_mut() = Default::default();
+        self.controllers.forget();
     }
 }
 
 impl Daemon {
     /// How a program of labctl's own is started, and what it is told.
-    pub(super) fn own(&self, program: &Program) -> io::Result<Option<Own>> {
+    pub(super) fn own(&self, ns: &NsName, program: &Program) -> io::Result<Option<Own>> {
         let Some(Role::Ingress(driver)) = &program.role else { return Ok(None) };
         let layer = &self.services.ingress;
         let config = Config { driver: driver.clone(), ..Config::default() };
         let config = serde_json::to_string(&config).map_err(io::Error::other)?;
         let command = ["/proc/self/exe", VERB, &config].map(str::to_owned).to_vec();
-        Ok(Some(Own { command, feed: layer.told.subscribe() }))
+        Ok(Some(Own { command, feed: layer.told.subscribe(), hear: layer.controllers.hearing(ns) }))
     }
 
     /// The lab's authority as its clients' probes trust it.
@@ -111,7 +114,7 @@ impl Daemon {
         self.services.ingress.authority.pem().ok()
     }
 
-    /// A client's way in with the lab's authority among those that the machine trusts.
+    /// A way in with the lab's authority among those that the machine trusts, as if it were a public one.
     pub(super) fn with_authority(&self, mut entry: Entry) -> io::Result<Entry> {
         let Some(authority) = self.authority_pem() else { return Ok(entry) };
         for path in BUNDLES.iter().filter(|path| Path::new(path).is_file()) {
@@ -143,11 +146,12 @@ impl Daemon {
         plan::of_lab(lab, &certificates, authority.fake().ok().as_ref())
     }
 
-    /// The configuration that the controller in this pod was told, in its program's own words.
+    /// The configuration of the controller in this pod, in its program's own words: the one in force, or
+    /// the `wanted` one.
     ///
     /// # Errors
     /// A machine that is no pod of an ingress controller.
-    pub fn ingress_config(&self, ns: &NsName) -> Result<String, Box<Problem>> {
+    pub fn ingress_config(&self, ns: &NsName, wanted: bool) -> Result<ControllerConfig, Box<Problem>> {
         let lab = self.lab();
         let plan = self.plan();
         let mut programs = plan.get(ns).into_iter().flat_map(|n| &n.programs);
@@ -156,9 +160,61 @@ impl Daemon {
             let help = "`labctl get pods -n ingress` shows those, where the lab has an ingress";
             return Err(Box::new(problem.help(help)));
         };
-        let routing = self.routing_of(&lab);
+        let Standing { in_force, refused } = self.services.ingress.controllers.standing(ns);
+        let routing = match in_force.filter(|_| !wanted) {
+            Some(in_force) => Routing::clone(&in_force),
+            None => self.routing_of(&lab),
+        };
         let endpoints = plan::endpoints(&routing, &lab.services, &self.services.slices());
-        Ok(plan::text(driver, (&routing, &endpoints), Config::default().place()))
+        Ok(ControllerConfig { text: plan::text(driver, (&routing, &endpoints), Config::default().place()), refused })
+    }
+
+    /// What the controller in this pod refuses, in words; nothing where it serves what it was told.
+    pub fn refused_by(&self, ns: &NsName) -> Option<String> {
+        let Standing { in_force, refused } = self.services.ingress.controllers.standing(ns);
+        let serves = match in_force {
+            Some(_) => "the earlier one is still served",
+            None => "nothing is served yet",
+        };
+        Some(format!("the new configuration is refused, {serves}: {}", refused?))
+    }
+
+    /// What is wrong with the controllers' configurations, in words.
+    pub fn refusals(&self, lab: &Lab) -> Vec<String> {
+        let told = |pod: &Pod| Some(format!("pod {}: {}", pod.id, self.refused_by(&pod.ns())?));
+        lab.pods.iter().filter_map(told).collect()
+    }
+
+    /// Which certificates of ingresses that fit are refused by clients, a line each and at most [`MOST_NOTES`].
+    pub fn certificate_notes(&self, lab: &Lab, fits: impl Fn(&ObjectKey) -> bool) -> Vec<String> {
+        let Some(layer) = &lab.ingress else { return Vec::new() };
+        let now = SystemTime::now();
+        let all = layer.ingresses.iter().map(|ingress| (ObjectKey::of(&ingress.metadata), ingress));
+        let told = all.filter(|(key, _)| fits(key)).flat_map(|(key, ingress)| {
+            let bad = layer.bad_certificates(ingress, now);
+            bad.into_iter().map(move |why| format!("ingress {key}: {why}"))
+        });
+        told.take(MOST_NOTES).collect()
+    }
+
+    /// What keeps an ingress from being served as it is written, in words.
+    pub fn trouble_of(&self, key: &ObjectKey) -> Vec<String> {
+        let lab = self.lab();
+        let Some(layer) = &lab.ingress else { return Vec::new() };
+        let is_it = |u: &&Unserved| ObjectKey::of(&u.ingress.metadata) == *key;
+        let nobody = |u: &Unserved| {
+            format!(
+                "nobody serves it: it is of the class {}, which the controller {} does not serve",
+                u.class, layer.controller.driver
+            )
+        };
+        if let Some(unserved) = layer.unserved.iter().find(is_it) {
+            return vec![nobody(unserved)];
+        }
+        let prefix = format!("ingress {key}: ");
+        let own = self.certificate_notes(&lab, |k| k == key).into_iter();
+        let own = own.map(|line| line.strip_prefix(&prefix).map(str::to_owned).unwrap_or(line));
+        own.chain(self.refusals(&lab)).collect()
     }
 
     /// Tell the ingress controllers what there is.

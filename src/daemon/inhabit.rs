@@ -95,6 +95,7 @@ impl Daemon {
         for step in steps.iter().filter(|s| s.op == Op::RemoveNs) {
             self.readiness.forget(&step.ns);
             self.workloads.rooms.clear(&step.ns);
+            self.services.ingress.controllers.leave(&step.ns);
             Entry::forget(&step.ns.path());
         }
     }
@@ -128,7 +129,7 @@ impl Daemon {
                 Op::StartProgram(program) => {
                     let entry = self.entry_with(&step.ns, files_of(steps, &step.ns));
                     let entry = entry.map_err(|e| Undone::workload(step, e, PLACE_HELP))?;
-                    let own = self.own(program).map_err(|e| Undone::workload(step, e, PLACE_HELP))?;
+                    let own = self.own(&step.ns, program).map_err(|e| Undone::workload(step, e, PLACE_HELP))?;
                     self.workloads.start(&step.ns, program, Place { netns, entry, room: None }, own);
                 }
                 Op::SetFiles(files) if Entry::exists(&step.ns.path()) => {
@@ -166,10 +167,7 @@ impl Daemon {
         let planned = plan.get(ns).map(|n| n.files.as_slice());
         let files = files.or(planned).unwrap_or_default();
         let entry = Entry::prepare(&ns.path(), plan::machine::hostname(files).unwrap_or(ns.hostname()), files)?;
-        match ns {
-            NsName::Client(_) => self.with_authority(entry),
-            _ => Ok(entry),
-        }
+        self.with_authority(entry)
     }
 }
 

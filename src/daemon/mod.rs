@@ -13,6 +13,7 @@ mod ask;
 pub mod authority;
 pub mod balancers;
 pub mod client;
+pub mod controllers;
 pub mod dns;
 mod edits;
 pub mod faults;

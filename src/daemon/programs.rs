@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::unix::pipe::Sender;
+use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::watch;
 
 use crate::kernel::process::{Place, Running, exit_code};
@@ -22,6 +22,8 @@ use super::rooms::{Key, Rooms};
 
 /// How much of a program's output is kept, in bytes.
 const KEPT_OUTPUT: usize = 256 * 1024;
+/// Bytes of the longest line that is heard.
+const LONGEST_LINE: usize = 64 * 1024;
 /// kubelet's back-off: at once, then 10 s, doubled up to 5 minutes; forgotten after 10 good ones.
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
@@ -127,7 +129,12 @@ pub struct Surroundings {
 pub struct Own {
     pub command: Vec<String>,
     pub feed: Feed,
+    pub hear: Hearing,
 }
+
+/// Who hears what a program says of itself: nothing when it is started, and then each line of its standard
+/// output, which therefore is no part of its log.
+pub type Hearing = Rc<dyn Fn(Option<&str>)>;
 
 /// The newest of what a program is told, lines of JSON; nothing where there is nothing to tell yet.
 pub type Feed = watch::Receiver<Option<Arc<[u8]>>>;
@@ -241,10 +248,16 @@ impl Keeper {
     async fn once(&mut self) -> io::Result<(i32, String)> {
         let mut launch = self.place.launch(self.command())?;
         launch.env(self.program.env.iter().map(|e| (&e.name, &e.value)));
-        if self.own.is_some() {
+        let mut reports = None;
+        if let Some(own) = &self.own {
             launch.feed();
+            let (reading, writing) = io::pipe()?;
+            launch.stdout(writing.into());
+            reports = Some((Receiver::from_owned_fd(reading.into())?, Rc::clone(&own.hear)));
         }
         let mut running = Running::start(launch)?;
+        // It ends with the last of those who write.
+        reports.map(|(output, hear)| tokio::task::spawn_local(listen(output, hear)));
         let feed = self.own.as_ref().map(|own| own.feed.clone());
         let feeding = running.input.take().zip(feed).map(|(input, feed)| Feeding::start(input, feed));
         let output = running.output.take();
@@ -318,6 +331,23 @@ pub async fn keep(mut output: impl tokio::io::AsyncRead + Unpin, log: Rc<Log>) {
             return;
         }
         log.add(&buffer[..n]);
+    }
+}
+
+/// Hear what a program says of itself until it says no more.
+async fn listen(mut output: Receiver, hear: Hearing) {
+    hear(None);
+    let (mut line, mut buffer) = (Vec::new(), [0u8; 8192]);
+    while let Ok(n @ 1..) = output.read(&mut buffer).await {
+        for part in buffer[..n].split_inclusive(|byte| *byte == b'\n') {
+            line.extend(part);
+            if line.ends_with(b"\n") {
+                hear(Some(String::from_utf8_lossy(&line).trim_end()));
+                line.clear();
+            } else if line.len() > LONGEST_LINE {
+                line.clear();
+            }
+        }
     }
 }
 

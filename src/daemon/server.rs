@@ -19,11 +19,12 @@ use tokio::net::{UnixListener, UnixStream};
 use crate::diag::{Problem, codes, did_you_mean};
 use crate::lab::INTERNET_NAME;
 use crate::lab::names::NsName;
+use crate::objects::ObjectKey;
 use crate::probe;
 
 use super::api::{Change, EditRequest, Event, LabStatus, Refusal, StepText, Steps, Summary};
 use super::rooms::{self, Visit};
-use super::state::Daemon;
+use super::state::{Daemon, Preview};
 use super::{faults, inspect, kube, objects};
 
 /// The longest request body: a lab file of the largest size, escaped.
@@ -106,7 +107,14 @@ async fn route(daemon: &Rc<Daemon>, request: Request<Incoming>, visits: &Visits)
         }
         (&Method::GET, "/labctl/v1/status") => ok(&status(daemon)),
         (&Method::GET, "/labctl/v1/text") => ok(&daemon.text()),
-        (&Method::GET, "/labctl/v1/config") => ok(&daemon.ingress_config(&target(daemon, &query)?)?),
+        (&Method::GET, "/labctl/v1/config") => {
+            let wanted = parameter(&query, "wanted") == Some("true");
+            ok(&daemon.ingress_config(&target(daemon, &query)?, wanted)?)
+        }
+        (&Method::GET, "/labctl/v1/ingress-trouble") => {
+            let name = parameter(&query, "name").unwrap_or_default();
+            ok(&name.split_once('/').map(|(ns, name)| daemon.trouble_of(&ObjectKey::new(ns, name))).unwrap_or_default())
+        }
         (&Method::GET, "/labctl/v1/authority") => ok(&daemon.authority_pem()),
         (&Method::GET, "/labctl/v1/flannelds") => ok(&flannelds(daemon)),
         (&Method::GET, "/labctl/v1/drift") => ok(&texts(&daemon.drift().await?)),
@@ -122,7 +130,7 @@ async fn route(daemon: &Rc<Daemon>, request: Request<Incoming>, visits: &Visits)
         (&Method::POST, "/labctl/v1/plan") => {
             let change: Change = body(request).await?;
             ok(&match daemon.steps_to(&change.text).await {
-                Ok((steps, services)) => Steps::Steps { steps: texts(&steps), services },
+                Ok(Preview { steps, services, objects }) => Steps::Steps { steps: texts(&steps), services, objects },
                 Err(problems) => Steps::Failed(problems),
             })
         }
@@ -180,6 +188,7 @@ fn status(daemon: &Daemon) -> LabStatus {
     let ready = lab.pods.iter().filter(|p| objects::is_ready(daemon, p)).count();
     let mut trouble: Vec<String> = lab.pods.iter().filter_map(|p| objects::trouble(daemon, p)).collect();
     trouble.extend(daemon.services.trouble());
+    trouble.extend(daemon.refusals(&lab));
     for ns in &daemon.plan().namespaces {
         if ns.flanneld.is_some() && daemon.workloads.flannelds.pid(&ns.ns).is_none() {
             trouble.push(format!("host {}: flanneld does not run; `labctl up` starts it again", ns.ns));
@@ -198,6 +207,7 @@ fn status(daemon: &Daemon) -> LabStatus {
         pods_ready: ready,
         trouble,
         broken: daemon.faults.told(),
+        notes: daemon.certificate_notes(&lab, |_| true),
         file: daemon.text().name,
         memory_kib: memory(),
     }

@@ -20,9 +20,9 @@ use crate::kernel::ns::NetNs;
 use crate::kernel::observe;
 use crate::kernel::world::{Failed, Why, World};
 use crate::lab::Lab;
-use crate::lab::ingress::{INGRESS_NAME, INGRESS_NAMESPACE, IngressLayer};
+use crate::lab::ingress;
 use crate::lab::names::NsName;
-use crate::objects::{EndpointSlice, ObjectKey, changes};
+use crate::objects::{EndpointSlice, changes};
 use crate::plan::diff::{Stage, Step, diff};
 use crate::plan::{self, Plan};
 use crate::spec::load::Text;
@@ -35,6 +35,15 @@ use super::readiness::Readiness;
 use super::services::ServiceLayer;
 use super::target::Resolved;
 use super::workloads::Workloads;
+
+/// What a text would change.
+pub struct Preview {
+    pub steps: Vec<Step>,
+    /// What becomes of services, a line each.
+    pub services: Vec<String>,
+    /// What becomes of what the ingress controller reads, a line each.
+    pub objects: Vec<String>,
+}
 
 /// A lab's daemon.
 pub struct Daemon {
@@ -177,7 +186,7 @@ impl Daemon {
         let there = self.observe().await.map_err(|p| vec![*p])?;
         let steps = self.faults.steps(faults, there, target.plan);
         let services = self.told(&lab, &target.slices);
-        let objects = self.ingress_changes(&lab);
+        let objects = ingress::changes(&self.lab(), &lab);
         if let Err(failed) = self.run(&steps).await {
             self.restore_files(&steps);
             let back = self.way_back().await;
@@ -216,31 +225,15 @@ impl Daemon {
         changes::told(before, changes::State { services: &lab.services, slices })
     }
 
-    /// What a change to `lab` does to what the ingress controller reads.
-    fn ingress_changes(&self, lab: &Lab) -> Vec<String> {
-        let old = self.lab();
-        let ingresses = |lab: &Lab| {
-            let all = lab.ingress.iter().flat_map(IngressLayer::all);
-            all.map(|i| (ObjectKey::of(&i.metadata), i.clone())).collect()
-        };
-        let secrets = |lab: &Lab| lab.secrets.iter().map(|s| (ObjectKey::of(&s.metadata), s.clone())).collect();
-        let settings = |lab: &Lab| {
-            let key = ObjectKey::new(INGRESS_NAMESPACE, INGRESS_NAME);
-            lab.ingress.iter().map(|layer| (key.clone(), layer.config.clone())).collect()
-        };
-        let mut all = changes::of_kind("ingress", &ingresses(&old), &ingresses(lab));
-        all.extend(changes::of_kind("secret", &secrets(&old), &secrets(lab)));
-        all.extend(changes::of_kind("settings of", &settings(&old), &settings(lab)));
-        all
-    }
-
-    /// The steps that `text` would cause, and what they would do to services.
-    pub async fn steps_to(&self, text: &Text) -> Result<(Vec<Step>, Vec<String>), Vec<Problem>> {
+    /// What `text` would change.
+    pub async fn steps_to(&self, text: &Text) -> Result<Preview, Vec<Problem>> {
         let _turn = self.turn().await;
         let resolved = self.resolve(text).await?;
         let target = self.target(&resolved.lab).await?;
         let there = self.observe().await.map_err(|p| vec![*p])?;
-        Ok((diff(&there, &target.plan), self.told(&resolved.lab, &target.slices)))
+        let Resolved { lab, .. } = resolved;
+        let (services, objects) = (self.told(&lab, &target.slices), ingress::changes(&self.lab(), &lab));
+        Ok(Preview { steps: diff(&there, &target.plan), services, objects })
     }
 
     /// The steps from what is there to what should be: the drift.

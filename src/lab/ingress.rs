@@ -9,12 +9,14 @@
 mod annotations;
 mod backends;
 pub mod certificate;
+mod changes;
 mod classes;
 mod controller;
 mod hosts;
 mod patterns;
 mod resolve;
 mod secrets;
+mod shown;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -22,11 +24,13 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::diag::did_you_mean;
+pub use crate::objects::ingress::annotations::CLASS as CLASS_ANNOTATION;
 use crate::objects::{Ingress, IngressClass, ObjectKey, Service, service_type};
 use crate::spec::value::Labels;
 
 use super::model::{Host, Lab};
 
+pub use changes::changes;
 pub(super) use controller::{container, controller, service, wanted};
 pub(super) use resolve::{Scene, checked_config_maps, checked_secrets, resolve};
 
@@ -42,8 +46,6 @@ pub const INGRESS_HEALTH_PORT: u16 = 10254;
 /// Names of the service's ports and of the container's.
 pub const HTTP: &str = "http";
 pub const HTTPS: &str = "https";
-/// Before ingresses had a field for it, this annotation named their class.
-pub const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 
 /// The ingress controller of a lab that has one, and what it serves.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -55,6 +57,9 @@ pub struct IngressLayer {
     pub ingresses: Vec<Ingress>,
     /// Those that it leaves to other controllers, which a lab does not have.
     pub unserved: Vec<Unserved>,
+    /// The class that ingresses without one were given when they were created.
+    #[serde(serialize_with = "by_name")]
+    pub given: BTreeMap<ObjectKey, String>,
     /// Those of the file, and the one that the controller brings.
     pub classes: Vec<IngressClass>,
     /// What the file's secrets hold, decoded. Those that ingresses name and that are not here are
@@ -156,6 +161,14 @@ fn by_name<T: Serialize, S: Serializer>(all: &BTreeMap<ObjectKey, T>, serializer
 /// The name that a misspelt `word` is near to, among the first thousand: who has more looks himself.
 fn near<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     did_you_mean(word, known.take(1000))
+}
+
+/// The field of an object in the lab file that says its namespace, where that is not the usual one.
+fn namespace_of(key: &ObjectKey) -> String {
+    match key.namespace.as_str() {
+        "default" => String::new(),
+        other => format!("namespace: {other}, "),
+    }
 }
 
 /// Where clients reach the controller.

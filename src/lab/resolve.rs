@@ -31,7 +31,8 @@ pub fn resolve(loaded: &Loaded, before: Option<&Lab>, problems: &mut Problems) -
     let (secrets, config_maps) =
         (ingress::checked_secrets(file, problems), ingress::checked_config_maps(file, problems));
     let sound = file.damage.is_empty() && !problems.has_errors() && !loaded.problems.has_errors();
-    let scene = ingress::Scene { file, services: &services, secrets: &secrets, config_maps: &config_maps, sound };
+    let scene =
+        ingress::Scene { file, services: &services, secrets: &secrets, config_maps: &config_maps, before, sound };
     let ingress = controller.map(|controller| ingress::resolve(controller, &scene, problems));
     let mut lab = Lab {
         // A lab without a name goes on, so that what is wrong with its probes is found as well.

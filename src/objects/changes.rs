@@ -1,6 +1,7 @@
 //! What a change does to services, in words for people: rules that come and go say it to nobody.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 
 use super::slices::SERVICE_NAME;
 use super::{EndpointSlice, ObjectKey, Service, protocol, service_type};
@@ -28,13 +29,13 @@ pub fn told(before: State, after: State) -> Vec<String> {
 
 /// A line for each object of a kind that is new, gone or differs, such as `ingress default/cafe: changed`,
 /// in the order of their names.
-pub fn of_kind<T: PartialEq>(
+pub fn of_kind<K: Ord + fmt::Display, T: PartialEq>(
     kind: &str,
-    before: &BTreeMap<ObjectKey, T>,
-    after: &BTreeMap<ObjectKey, T>,
+    before: &BTreeMap<K, T>,
+    after: &BTreeMap<K, T>,
 ) -> Vec<String> {
-    let keys: BTreeSet<&ObjectKey> = before.keys().chain(after.keys()).collect();
-    let line = |key: &ObjectKey| match (before.get(key), after.get(key)) {
+    let keys: BTreeSet<&K> = before.keys().chain(after.keys()).collect();
+    let line = |key: &K| match (before.get(key), after.get(key)) {
         (None, _) => Some(format!("{kind} {key}: new")),
         (_, None) => Some(format!("{kind} {key}: gone")),
         (was, now) if was != now => Some(format!("{kind} {key}: changed")),

@@ -5,12 +5,11 @@
 use k8s_openapi::api::core::v1::{ClientIPConfig, SessionAffinityConfig};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use super::ingress::annotations::CLASS;
 use super::{ByteString, Ingress, Secret, Service, ServiceSpec, headless};
 
 /// Three hours: how long a client stays with its pod under sessionAffinity ClientIP.
 const AFFINITY_SECONDS: i32 = 10_800;
-/// The annotation that named an ingress' class before there was a field for it.
-const INGRESS_CLASS: &str = "kubernetes.io/ingress.class";
 
 /// Fill in what a service leaves out.
 pub fn service(service: &mut Service) {
@@ -63,17 +62,20 @@ fn ports(spec: &mut ServiceSpec) {
     }
 }
 
-/// Fill in what an ingress leaves out: its namespace, and the class that is the default one.
-pub fn ingress(ingress: &mut Ingress, default_class: Option<&str>) {
+/// Fill in what an ingress leaves out: its namespace, and the class that is the default one. Returns whether
+/// it was given that.
+pub fn ingress(ingress: &mut Ingress, default_class: Option<&str>) -> bool {
     let namespace = ingress.metadata.namespace.get_or_insert_default();
     if namespace.is_empty() {
         *namespace = "default".to_owned();
     }
-    let annotated = ingress.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(INGRESS_CLASS));
+    let annotated = ingress.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(CLASS));
     let class = &mut ingress.spec.get_or_insert_default().ingress_class_name;
-    if class.is_none() && !annotated {
+    let given = class.is_none() && !annotated && default_class.is_some();
+    if given {
         *class = default_class.map(str::to_owned);
     }
+    given
 }
 
 /// Work `stringData` into `data`, where it wins, as the API server does it, and fill in the type.

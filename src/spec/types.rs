@@ -291,6 +291,9 @@ pub struct ClientSpec {
     pub ports: Vec<At<PortSpec>>,
 }
 
+// A container's fields stand in pods and deployments once more: serde's `flatten` would put them together, and
+// would lose the places of values and the refusal of unknown fields.
+
 /// A pod. `ports`, `command`, `args`, `env` and `readinessProbe` describe its only container;
 /// `containers` describes several.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]

@@ -21,8 +21,8 @@ pub struct Teller<'a> {
     /// The last number that a packet was given.
     number: u32,
     parting: Option<Parting>,
-    /// What the state says of each flow.
-    pub walked: Vec<Option<Exchange>>,
+    /// What the state says of each flow, and what the plan does.
+    pub walked: Vec<(Option<Exchange>, Option<Exchange>)>,
 }
 
 impl<'a> Teller<'a> {
@@ -44,14 +44,14 @@ impl<'a> Teller<'a> {
 
     pub fn flow(&mut self, found: &Found) -> Flow {
         let first = self.number + 1;
-        let exchange = self.walk(found, first);
+        let (exchange, planned) = self.walk(found, first);
         let mut packets: Vec<Packet> = Vec::new();
         for packet in &found.packets {
             self.number += 1;
             let told = self.packet((found, packet), exchange.as_ref(), &packets);
             packets.push(told);
         }
-        self.walked.push(exchange);
+        self.walked.push((exchange, planned));
         let who = &self.evidence.who;
         Flow {
             role: found.role,
@@ -64,8 +64,9 @@ impl<'a> Teller<'a> {
     }
 
     /// What the state, and the plan, say of a flow whose first packet was seen.
-    fn walk(&mut self, found: &Found, number: u32) -> Option<Exchange> {
-        let sight = found.packets.first()?.sights.first().map(|n| &self.evidence.sights[*n])?;
+    fn walk(&mut self, found: &Found, number: u32) -> (Option<Exchange>, Option<Exchange>) {
+        let first = found.packets.first().and_then(|p| p.sights.first());
+        let Some(sight) = first.map(|n| &self.evidence.sights[*n]) else { return (None, None) };
         let probe = Probe { header: Header { macs: None, ..sight.header.clone() }, first: true };
         let entries = &self.evidence.entries;
         let mine = entries.iter().filter(|e| e.is_translated() && found.tuples.contains_key(&e.original));
@@ -75,7 +76,7 @@ impl<'a> Teller<'a> {
         if let (None, Some(there), Some(planned)) = (&self.parting, &exchange, &planned) {
             self.parting = walk::compare(&planned.there, &there.there).map(|p| Parting { packet: number, ..p });
         }
-        exchange
+        (exchange, planned)
     }
 
     /// What the state says of a question of which nothing was seen.

@@ -53,6 +53,16 @@ impl Question {
     /// # Errors
     /// What cannot be found, with what is near.
     pub fn probe(&self, lab: &Lab) -> Result<Probe, Vec<Problem>> {
+        match self.asked(lab) {
+            Err(problems) => match self.by_its_full_name(lab) {
+                Some(full) => full.asked(lab).map_err(|_| problems),
+                None => Err(problems),
+            },
+            asked => asked,
+        }
+    }
+
+    fn asked(&self, lab: &Lab) -> Result<Probe, Vec<Problem>> {
         let spec = self.spec(lab).map_err(|problem| vec![*problem])?;
         let mut problems = Problems::default();
         let found = question(&spec, lab, &mut problems);
@@ -60,6 +70,19 @@ impl Question {
             Some(probe) if !problems.has_errors() => Ok(Probe { name: self.to.clone(), retries: 0, ..probe }),
             _ => Err(problems.into_iter().map(unplaced).collect()),
         }
+    }
+
+    /// The question with its target as a pod's resolver looks it up first, where nothing in the lab is called
+    /// so: a service that is not there is worth a trace, too. Nothing where the cluster has no DNS, or who
+    /// asks does not use it.
+    fn by_its_full_name(&self, lab: &Lab) -> Option<Question> {
+        let NsName::Pod(pod) = lab.find(&self.from)? else { return None };
+        let (host, port) = split(&self.to);
+        let has_port = port.or(self.port.as_deref()).is_some();
+        let is_name = !host.contains(['.', '/']) && lab.find(host).is_none();
+        let full = format!("{host}.{}.svc.{}", pod.namespace, lab.cluster.domain);
+        let to = port.map_or_else(|| full.clone(), |port| format!("{full}:{port}"));
+        (lab.dns.is_some() && is_name && has_port).then(|| Question { to, ..self.clone() })
     }
 
     fn spec(&self, lab: &Lab) -> Result<ProbeSpec, Box<Problem>> {
@@ -145,17 +168,23 @@ impl Question {
         if lab.find(host).is_some() {
             return None;
         }
-        let own = match lab.find(&self.from) {
-            Some(NsName::Pod(id)) => id.namespace.as_str().to_owned(),
-            _ => "default".to_owned(),
-        };
-        let domain = format!(".svc.{}", lab.cluster.domain);
-        let word = host.trim_end_matches('.');
-        let word = word.strip_suffix(&domain).or(word.strip_suffix(".svc")).unwrap_or(word);
-        let (name, namespace) = word.split_once('.').unwrap_or((word, &own));
         let by_address = |s: &&Service| s.spec.as_ref().and_then(|s| s.cluster_ip.as_deref()) == Some(host);
-        lab.service(&ObjectKey::new(namespace, name)).or_else(|| lab.services.iter().find(by_address))
+        let from = lab.find(&self.from).unwrap_or(NsName::Router);
+        service(lab, &from, host).or_else(|| lab.services.iter().find(by_address))
     }
+}
+
+/// The service that `name`, `name.namespace` and so on up to its full name mean to `from`.
+pub fn service<'l>(lab: &'l Lab, from: &NsName, name: &str) -> Option<&'l Service> {
+    let own = match from {
+        NsName::Pod(id) => id.namespace.as_str(),
+        _ => "default",
+    };
+    let domain = format!(".svc.{}", lab.cluster.domain);
+    let word = name.trim_end_matches('.');
+    let word = word.strip_suffix(&domain).or(word.strip_suffix(".svc")).unwrap_or(word);
+    let (name, namespace) = word.split_once('.').unwrap_or((word, own));
+    lab.service(&ObjectKey::new(namespace, name))
 }
 
 fn at<T>(value: T) -> At<T> {

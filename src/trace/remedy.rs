@@ -23,7 +23,7 @@ pub fn of_machine(place: &NsName, drift: &[Step], file: &str) -> Vec<Remedy> {
     if here.len() <= MOST && by_hand.iter().all(Option::is_some) {
         for (step, commands) in here.iter().zip(by_hand) {
             for command in commands.into_iter().flatten() {
-                let says = format!("{place} lacks what its plan has: {}", first_line(&step.op.to_string()));
+                let says = format!("on {place}, as planned: {}", first_line(&step.op.to_string()));
                 all.push(Remedy { says, command: Some(format!("labctl exec {place} -- {command}")) });
             }
         }
@@ -35,7 +35,7 @@ pub fn of_machine(place: &NsName, drift: &[Step], file: &str) -> Vec<Remedy> {
 /// The command that makes a lab again what its file says.
 pub fn up(file: &str) -> Remedy {
     Remedy {
-        says: "or let labctl make the whole lab what its file says".to_owned(),
+        says: "let labctl make the whole lab what its file says".to_owned(),
         command: Some(format!("labctl up --no-probes {file}")),
     }
 }

@@ -11,7 +11,9 @@ use crate::plan::diff::{self, Step as Difference};
 use crate::probe::Outcome;
 use crate::spec::probe::FailureName;
 
-use super::model::{Cause, Direction, Fate, Fault, Flow, Header, Means, Packet, Protocol, Role, Step, Verdict, What};
+use super::model::{
+    Cause, Direction, Fate, Fault, Flow, Header, Means, Packet, Protocol, Rewrite, Role, Step, Verdict, What,
+};
 use super::packets::Teller;
 use super::tell::{Evidence, Material, target};
 use super::walk::{Blame, Exchange};
@@ -83,9 +85,17 @@ impl Case<'_> {
     fn blame(&self, unseen: Option<&Exchange>) -> Option<Blame> {
         let walked = |role: Role| {
             let both = self.flows.iter().zip(&self.teller.walked);
-            both.filter(move |(flow, _)| flow.role == role).filter_map(|(flow, e)| Some((flow, e.as_ref()?)))
+            both.filter(move |(flow, _)| flow.role == role).filter_map(|(flow, (e, planned))| {
+                let exchange = e.as_ref()?;
+                Some((flow, exchange, planned.as_ref()))
+            })
         };
-        let fault = |(flow, exchange): (&Flow, &Exchange)| exchange.fault.clone().filter(|_| !is_answered(flow));
+        let fault = |(flow, exchange, planned): (&Flow, &Exchange, Option<&Exchange>)| {
+            // A question that failed was not answered, whatever came back; the others may have been.
+            let counts = flow.role == Role::Request || !is_answered(flow);
+            let fault = exchange.fault.clone().filter(|_| counts)?;
+            Some(planned.and_then(|planned| not_masqueraded(exchange, planned)).unwrap_or(fault))
+        };
         if self.outcome.details.failure == Some(FailureName::Name) {
             return walked(Role::NameLookup).find_map(fault).or_else(|| objects::no_name(self));
         }
@@ -154,6 +164,22 @@ fn dropped_by(step: &Step) -> Option<String> {
         What::Dropped(drop) => Some(format!("{}: nf_tables told that `{}` dropped it", step.place, drop.by)),
         _ => None,
     }
+}
+
+/// A packet that left a host with the source it came with, where the plan has another one: what became of the
+/// answer is only what follows.
+fn not_masqueraded(exchange: &Exchange, planned: &Exchange) -> Option<Blame> {
+    exchange.back.as_ref()?;
+    let masquerades = |exchange: &Exchange| -> Vec<Step> {
+        let is = |s: &&Step| matches!(s.what, What::Rewritten { how: Rewrite::Source, .. });
+        exchange.there.steps.iter().filter(is).cloned().collect()
+    };
+    let there = masquerades(exchange);
+    let missing = masquerades(planned).into_iter().find(|p| !there.iter().any(|s| s.place == p.place))?;
+    let What::Rewritten { before, .. } = &missing.what else { return None };
+    let says =
+        format!("it leaves {} with the source {}, to which the answer finds no way back", missing.place, before.source);
+    Some(Blame { cause: Cause::NotMasqueraded, place: missing.place, object: "MASQUERADE".to_owned(), says })
 }
 
 /// Whether an answer came back to where the flow began.

@@ -14,6 +14,7 @@ mod enter;
 mod faults;
 mod host_ports;
 mod ingress;
+mod ingress_front;
 mod ingress_labs;
 mod kubernetes;
 mod live;

@@ -26,7 +26,9 @@ pub fn host(name: &str) -> NsName {
 impl Line {
     pub fn new() -> Line {
         let line = Line { left: fresh(), middle: fresh(), right: fresh() };
-        // Neighbours are known, so that no ARP comes between.
+        // Nothing but the test's own packets: IPv6 is off, and neighbours are known.
+        let quiet = "for c in all default; do echo 1 > /proc/sys/net/ipv6/conf/$c/disable_ipv6; done";
+        [&line.left, &line.middle, &line.right].into_iter().for_each(|ns| sh(ns, quiet));
         let end = |ns: &NetNs, port: &str, net: u8| {
             let there = format!("/proc/{}/fd/{}", std::process::id(), ns.as_raw_fd());
             let (ours, theirs) = (format!("02:00:00:00:0{net}:01"), format!("02:00:00:00:0{net}:02"));

@@ -3,10 +3,14 @@
 use std::net::{Ipv4Addr, UdpSocket};
 
 use labctl::kernel::ns::NetNs;
-use labctl::kernel::record::{EntryChange, Filter, Options, Recorder, RuleKind, Seen, Verdict};
+use labctl::kernel::record::{EntryChange, Event, Filter, Freed, Options, Recorder, RuleKind, Seen, Spot, Verdict};
+use labctl::kernel::tun;
+use labctl::lab::names::IfName;
+use labctl::plan::{Link, LinkKind};
+use labctl::trace::model::Means;
 
 use crate::as_root_and_in_a_user_namespace;
-use crate::ground::sh;
+use crate::ground::{fresh, sh};
 use crate::line::{LEFT, Line, RIGHT, destination, frames, host, rules, way};
 
 as_root_and_in_a_user_namespace!(
@@ -153,4 +157,114 @@ fn what_came_is_given_out_once() {
     assert!(recorder.last_event().is_some());
     line.ping(RIGHT);
     assert_eq!(recorder.finish().events.len(), 8);
+}
+
+/// Dropped packets of this length, which no other test's have.
+fn freed(events: &[Event], length: u32) -> Vec<(u64, &Freed)> {
+    let of_length = |event| match event {
+        &Event { at, seen: Seen::Freed(ref freed), .. } if freed.length == Some(length) => Some((at, freed)),
+        _ => None,
+    };
+    events.iter().filter_map(of_length).collect()
+}
+
+/// A recording of drop reasons.
+fn with_reasons(line: &Line, work: impl FnOnce()) -> Vec<Event> {
+    let seen = line.record(&Options { rules: false, conntrack: false, ..Options::default() }, work);
+    assert_eq!(seen.lost, 0);
+    seen.events
+}
+
+#[test]
+fn a_drop_reason_is_told_with_the_place_in_the_kernel_and_the_device() {
+    crate::ground::as_root(|| {
+        let line = Line::new();
+        sh(&line.middle, "iptables-nft -A FORWARD -p icmp -j DROP");
+        let events = with_reasons(&line, || sh(&line.left, "ping -c 1 -W 1 -s 729 10.0.1.2 || true"));
+        let all = freed(&events, 757);
+        let [(at, freed)] = &all[..] else { panic!("{all:?}") };
+        assert_eq!((freed.reason.as_str(), freed.protocol), ("NETFILTER_DROP", 0x800));
+        assert_eq!(freed.dev.as_ref().map(ToString::to_string).as_deref(), Some("west"));
+        assert!(freed.location.contains('+') && !freed.location.starts_with("0x"), "{freed:?}");
+        // Its time is one with the frames': behind the one that came in, which is the last.
+        let (last, there) = (events.iter().rfind(|e| matches!(e.seen, Seen::Frame(_))), freed.there);
+        let last = last.expect("a frame").at;
+        assert!(last <= *at && at - last < 1_000_000_000, "{events:?}");
+        assert!(there.is_some_and(|there| there <= *at && there.abs_diff(last) < 1_000_000_000), "{events:?}");
+    });
+}
+
+#[test]
+fn packets_that_arrive_are_no_drops() {
+    crate::ground::as_root(|| {
+        let line = Line::new();
+        let (client, server) = (udp(&line.left, (LEFT, 4000)), udp(&line.right, (RIGHT, 53)));
+        let events = with_reasons(&line, || {
+            client.send_to(&[0; 731], (RIGHT, 53)).expect("a packet");
+            server.recv(&mut [0; 731]).expect("a packet");
+            client.send_to(&[0; 731], "10.7.7.7:53").expect("a packet");
+        });
+        let reasons: Vec<_> = freed(&events, 759).into_iter().map(|(_, freed)| freed.reason.as_str()).collect();
+        assert_eq!(reasons, ["IP_INNOROUTES"], "{events:?}");
+    });
+}
+
+#[test]
+fn frames_of_a_tun_device_begin_with_the_ip_header() {
+    crate::ground::as_root(|| {
+        let ns = fresh();
+        let link = Link {
+            name: IfName::new("tun0"),
+            index: 7,
+            mtu: 1500,
+            mac: None,
+            master: None,
+            hairpin: false,
+            up: true,
+            kind: LinkKind::Tun,
+        };
+        let made = ns.run(|| tun::create(&link)).expect("the namespace").expect("a device");
+        sh(&ns, "ip address add 10.2.0.1/24 dev tun0\nip link set tun0 up");
+        let spot = Spot { place: host("one"), netns: ns.clone() };
+        let recorder = Recorder::open(&[spot], &plain()).expect("a recording");
+        udp(&ns, (Ipv4Addr::new(10, 2, 0, 1), 4000)).send_to(b"who", "10.2.0.2:53").expect("a packet");
+        let events = recorder.finish().events;
+        drop(made);
+        let all = frames(&events);
+        let [(_, frame)] = &all[..] else { panic!("{all:?}") };
+        assert_eq!((frame.ethernet, frame.dev.as_str(), frame.index, frame.length), (false, "tun0", 7, 31));
+        assert_eq!(destination(&frame.bytes, 0), Ipv4Addr::new(10, 2, 0, 2));
+    });
+}
+
+#[test]
+fn rules_of_iptables_legacy_are_said_to_be_missing() {
+    crate::ground::as_root(|| {
+        let line = Line::new();
+        sh(&line.middle, "iptables-legacy -A FORWARD -p icmp -j DROP");
+        let recorder = Recorder::open(&line.spots(), &Options::default()).expect("a recording");
+        let missing = recorder.missing();
+        let [one] = missing else { panic!("{missing:?}") };
+        assert_eq!((one.means, &one.places[..]), (Means::Rules, &[host("middle")][..]));
+    });
+}
+
+#[test]
+fn root_misses_nothing() {
+    crate::ground::as_root(|| {
+        let recorder = Recorder::open(&Line::new().spots(), &Options::default()).expect("a recording");
+        assert_eq!(recorder.missing(), []);
+    });
+}
+
+#[test]
+fn in_a_user_namespace_only_drop_reasons_are_missing() {
+    let path = concat!(module_path!(), "::in_a_user_namespace_only_drop_reasons_are_missing");
+    crate::ground::in_a_user_namespace(path, || {
+        let recorder = Recorder::open(&Line::new().spots(), &Options::default()).expect("a recording");
+        let missing = recorder.missing();
+        let [one] = missing else { panic!("{missing:?}") };
+        assert_eq!((one.means, one.places.len()), (Means::DropReason, 0));
+        assert!(one.why.contains("root alone"), "{}", one.why);
+    });
 }

@@ -3,12 +3,13 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::UdpSocket;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use labctl::kernel::ns::NetNs;
 use labctl::kernel::record::{Options, Recorder, Spot};
 use labctl::kernel::rulewatch::RuleWatch;
 use labctl::kernel::tables;
+use nix::time::{ClockId, clock_gettime};
 
 use crate::as_root_and_in_a_user_namespace;
 use crate::ground::{fresh, out, sh};
@@ -92,16 +93,21 @@ fn two_recordings_of_one_namespace_both_see() {
 
 fn two_hundred_namespaces_are_recorded_soon() {
     let all: Vec<Spot> = (0..200).map(|i| Spot { place: host(&format!("n{i}")), netns: fresh() }).collect();
-    let started = Instant::now();
+    let (started, busy) = (Instant::now(), busy());
     let recorder = Recorder::open(&all, &Options::default()).expect("a recording");
     let opened = started.elapsed();
     assert!(recorder.missing().iter().all(|m| m.places.is_empty()), "{:?}", recorder.missing());
     let recording = recorder.finish();
     let closed = started.elapsed() - opened;
-    eprintln!("opened in {opened:?}, closed in {closed:?}");
+    eprintln!("opened in {opened:?}, closed in {closed:?}; of the CPUs both took {:?}", self::busy() - busy);
     assert_eq!(recording.lost, 0);
     // Far more than it takes, for machines with other work: one after the other would be seconds.
     assert!(opened.as_secs_f64() < 2.0 && closed.as_secs_f64() < 2.0, "opened {opened:?}, closed {closed:?}");
+}
+
+/// What this process has taken of the CPUs.
+fn busy() -> Duration {
+    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).expect("a clock").into()
 }
 
 fn what_is_lost_is_counted() {

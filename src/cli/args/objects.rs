@@ -103,7 +103,7 @@ pub enum Kind {
     Secrets,
     #[value(name = "configmaps", alias = "configmap", alias = "cm")]
     ConfigMaps,
-    /// What an ingress controller was told, in its own words: `get config POD`
+    /// What an ingress controller serves by, in its own words: `get config POD`
     Config,
     /// A host's rules of kube-proxy as a tree: `get rules HOST [SERVICE]`
     #[value(alias = "rule")]
@@ -194,6 +194,9 @@ pub struct GetArgs {
     /// One column more: the labels
     #[arg(long)]
     pub show_labels: bool,
+    /// Of `config`: what is wanted of the controller, also where it refused that and serves on as before
+    #[arg(long = "wanted")]
+    pub wanted_config: bool,
     /// The lab; may be left out where only one runs
     #[arg(short, long = "lab", value_name = "LAB")]
     labs: Vec<LabOrSelector>,

@@ -96,6 +96,7 @@ fn container(daemon: &Daemon, pod: &Pod, container: &Container) -> Value {
             Run::Program { command, .. } => command.join(" "),
         },
         "missing": objects::missing_program(container),
+        "refused": daemon.refused_by(&ns).filter(|_| container.run == Run::Ingress),
         "process": process,
         "readiness": container.readiness.as_ref().map(|r| json!({
             "probe": probe_text(r),

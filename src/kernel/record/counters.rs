@@ -15,26 +15,63 @@ use crate::lab::names::IfName;
 const NO_COUNTERS: [&str; 7] =
     ["Ip.Forwarding", "Ip.DefaultTTL", "Tcp.RtoAlgorithm", "Tcp.RtoMin", "Tcp.RtoMax", "Tcp.MaxConn", "Tcp.CurrEstab"];
 
-/// Values by name, such as `Ip.InNoRoutes`.
-pub(super) type Counters = BTreeMap<String, u64>;
+/// Values by name, such as `Ip.InReceives`.
+type Counters = BTreeMap<String, u64>;
 /// Devices by index.
 pub(super) type Devices = HashMap<u32, IfName>;
 
+/// What a namespace has counted so far. Texts are read when something has changed: most namespaces see
+/// no packet of a recording.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Snapshot {
+    /// /proc/net/snmp and netstat.
+    tables: [String; 2],
+    /// /proc/net/stat/nf_conntrack.
+    tracking: String,
+    devices: Vec<(String, Stats64)>,
+}
+
 /// Read the calling thread's namespace.
-pub(super) fn read() -> Result<(Counters, Devices), Fault> {
-    let mut counters = Counters::new();
+pub(super) fn read() -> Result<(Snapshot, Devices), Fault> {
     // What a kernel does not have counts nothing.
-    for file in ["snmp", "netstat"] {
-        table(&fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default(), &mut counters);
-    }
-    tracking(&fs::read_to_string("/proc/thread-self/net/stat/nf_conntrack").unwrap_or_default(), &mut counters);
+    let text = |name: &str| fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default();
+    let tables = ["snmp", "netstat"].map(text);
+    let mut snapshot = Snapshot { tables, tracking: text("stat/nf_conntrack"), devices: Vec::new() };
     let mut devices = Devices::new();
     for answer in Rtnl::open()?.dump(Message::GetLink(LinkMessage::default()))? {
-        if let Message::NewLink(link) = answer {
-            device(&link, &mut counters, &mut devices);
-        }
+        let Message::NewLink(link) = answer else { continue };
+        let Some(name) = stack::name(&link) else { continue };
+        devices.insert(link.header.index, IfName::new(&name));
+        let stats =
+            link.attributes.iter().find_map(|a| if let LinkAttribute::Stats64(s) = a { Some(*s) } else { None });
+        snapshot.devices.extend(stats.map(|stats| (name, stats)));
     }
-    Ok((counters, devices))
+    Ok((snapshot, devices))
+}
+
+impl Snapshot {
+    fn counters(&self) -> Counters {
+        let mut counters = Counters::new();
+        self.tables.iter().for_each(|text| table(text, &mut counters));
+        tracking(&self.tracking, &mut counters);
+        for (name, stats) in &self.devices {
+            counters.extend(of_device(stats).map(|(what, value)| (format!("dev {name} {what}"), value)));
+        }
+        counters
+    }
+
+    /// How much each went up since.
+    pub fn since(&self, before: &Snapshot) -> Vec<(String, u64)> {
+        if self == before {
+            return Vec::new();
+        }
+        let before = before.counters();
+        let up = self.counters().into_iter().filter_map(|(name, value)| {
+            let by = value.saturating_sub(before.get(&name).copied().unwrap_or(0));
+            (by > 0).then_some((name, by))
+        });
+        up.collect()
+    }
 }
 
 /// Two lines each: `Ip: Forwarding DefaultTTL …` and `Ip: 1 64 …`.
@@ -65,15 +102,6 @@ fn tracking(text: &str, counters: &mut Counters) {
     }
 }
 
-fn device(link: &LinkMessage, counters: &mut Counters, devices: &mut Devices) {
-    let Some(name) = stack::name(link) else { return };
-    devices.insert(link.header.index, IfName::new(&name));
-    let stats = link.attributes.iter().find_map(|a| if let LinkAttribute::Stats64(s) = a { Some(s) } else { None });
-    for (what, value) in stats.map(of_device).into_iter().flatten() {
-        counters.insert(format!("dev {name} {what}"), value);
-    }
-}
-
 /// Those of packets, as /sys/class/net/…/statistics names them.
 fn of_device(stats: &Stats64) -> [(&'static str, u64); 13] {
     [
@@ -91,15 +119,6 @@ fn of_device(stats: &Stats64) -> [(&'static str, u64); 13] {
         ("rx_nohandler", stats.rx_nohandler),
         ("rx_otherhost_dropped", stats.rx_otherhost_dropped),
     ]
-}
-
-/// How much each went up.
-pub(super) fn difference(before: &Counters, after: &Counters) -> Vec<(String, u64)> {
-    let up = after.iter().filter_map(|(name, value)| {
-        let by = value.saturating_sub(before.get(name).copied().unwrap_or(0));
-        (by > 0).then(|| (name.clone(), by))
-    });
-    up.collect()
 }
 
 #[cfg(test)]

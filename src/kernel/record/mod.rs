@@ -6,6 +6,7 @@
 
 mod connections;
 mod counters;
+mod drops;
 mod event;
 mod filter;
 mod place;
@@ -16,6 +17,7 @@ mod tap;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::num::NonZero;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle, scope};
@@ -25,6 +27,7 @@ use crate::lab::names::NsName;
 use crate::trace::model::Means;
 
 use super::ns::NetNs;
+use drops::Drops;
 use place::{Failure, Place};
 use reader::{Reader, Shared};
 use stamps::Stamps;
@@ -40,7 +43,11 @@ const PORTS: RangeInclusive<u32> = 0x4c41_4200..=0x4c41_42ff;
 
 /// Sockets are closed by so many threads: for each the kernel waits until no CPU looks at it any more,
 /// and it waits for many as long as for one.
-const CLOSERS: usize = 64;
+const CLOSERS: usize = 512;
+/// They call nothing deep.
+const CLOSERS_STACK: usize = 64 * 1024;
+/// More threads than this do not open places faster.
+const OPENERS: usize = 4;
 
 /// Whether a change of rules was made by a recording, by the netlink port that comes with it.
 pub fn is_own_port(port: u32) -> bool {
@@ -114,15 +121,24 @@ impl Recorder {
     /// started.
     pub fn open(spots: &[Spot], options: &Options) -> io::Result<Recorder> {
         let shared = Arc::new(Shared::new()?);
-        let (places, missing) = scope(|scope| {
+        let ((places, mut missing), drops) = scope(|scope| {
             let stamps = scope.spawn(Stamps::ask);
-            let opened = scope.spawn(|| places(spots, options)).join();
-            let opened = opened.unwrap_or_else(|_| Err(panicked()))?;
+            let drops = options.drops.then(|| scope.spawn(Drops::open));
+            let opened = open_places(spots, options)?;
+            let opened = (opened, drops.map(|drops| drops.join().unwrap_or_else(|_| Err(panicked()))));
             // Only now that the taps have asked for stamps, too, may this socket go.
             stamps.join().unwrap_or_else(|_| Err(panicked()))?.wait()?;
             Ok::<_, io::Error>(opened)
         })?;
-        let reader = Reader::new(places, Arc::clone(&shared))?;
+        let drops = drops.and_then(|drops| {
+            let why = |e| format!("the kernel tells root alone why it drops packets, and not here: {e}");
+            drops.map_err(|e| missing.push(Missing { means: Means::DropReason, why: why(e), places: Vec::new() })).ok()
+        });
+        if drops.is_some() {
+            // Meanwhile: nothing waits for it before a dropped packet is given out.
+            Builder::new().name("symbols".to_owned()).spawn(drops::load_symbols)?;
+        }
+        let reader = Reader::new(places, drops, Arc::clone(&shared))?;
         let reader = Builder::new().name("record".to_owned()).spawn(|| reader.run())?;
         Ok(Recorder { shared, reader: Some(reader), missing })
     }
@@ -150,7 +166,7 @@ impl Recorder {
             lost += reader.places.iter().filter_map(|place| place.tap.as_ref()).map(tap::Tap::lost).sum::<u64>();
             // A namespace that cannot be read any more tells nothing.
             let _ = scope(|scope| scope.spawn(|| look_back(&reader.places, &mut counters, &mut chains)).join());
-            close(reader.places);
+            close(reader);
         }
         Recording { events: self.shared.take(), lost, counters, chains }
     }
@@ -165,7 +181,7 @@ impl Recorder {
 impl Drop for Recorder {
     fn drop(&mut self) {
         if let Some(reader) = self.stop() {
-            close(reader.places);
+            close(reader);
         }
     }
 }
@@ -174,19 +190,35 @@ fn panicked() -> io::Error {
     io::Error::other("a thread of the recording panicked")
 }
 
-/// Open all places, on a thread that walks through them.
-fn places(spots: &[Spot], options: &Options) -> io::Result<(Vec<Place>, Vec<Missing>)> {
-    let mut places = Vec::with_capacity(spots.len());
+type Opened = (Vec<Place>, Vec<(NsName, Failure)>);
+
+/// Open all places, on threads that walk through them.
+fn open_places(spots: &[Spot], options: &Options) -> io::Result<(Vec<Place>, Vec<Missing>)> {
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(OPENERS);
+    let parts = scope(|scope| {
+        let some = spots.chunks(spots.len().div_ceil(threads).max(1));
+        let opening: Vec<_> = some.map(|spots| scope.spawn(|| places(spots, options))).collect();
+        let joined = opening.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked())));
+        joined.collect::<io::Result<Vec<Opened>>>()
+    })?;
     let mut missing: BTreeMap<Failure, Vec<NsName>> = BTreeMap::new();
-    for spot in spots {
-        let mut failed = Vec::new();
-        places.push(Place::open(spot, options, &mut failed)?);
-        for failure in failed {
-            missing.entry(failure).or_default().push(spot.place.clone());
-        }
+    let mut places = Vec::with_capacity(spots.len());
+    for (opened, failed) in parts {
+        places.extend(opened);
+        failed.into_iter().for_each(|(place, failure)| missing.entry(failure).or_default().push(place));
     }
     let missing = missing.into_iter().map(|((means, why), places)| Missing { means, why, places });
     Ok((places, missing.collect()))
+}
+
+fn places(spots: &[Spot], options: &Options) -> io::Result<Opened> {
+    let (mut places, mut all) = (Vec::with_capacity(spots.len()), Vec::new());
+    for spot in spots {
+        let mut failed = Vec::new();
+        places.push(Place::open(spot, options, &mut failed)?);
+        all.extend(failed.into_iter().map(|failure| (spot.place.clone(), failure)));
+    }
+    Ok((places, all))
 }
 
 /// Read what is only known afterwards, on a thread that walks through the places.
@@ -201,13 +233,15 @@ fn look_back(places: &[Place], counters: &mut Vec<CounterDelta>, chains: &mut Ru
     }
 }
 
-fn close(mut places: Vec<Place>) {
-    let each = places.len().div_ceil(CLOSERS).max(1);
+/// Close everything, on threads that wait together.
+fn close(reader: Reader) {
+    let mut all = reader.sockets();
+    let each = all.len().div_ceil(CLOSERS).max(1);
     scope(|scope| {
-        while !places.is_empty() {
-            let some = places.split_off(places.len().saturating_sub(each));
+        while !all.is_empty() {
+            let some = all.split_off(all.len().saturating_sub(each));
             // Where no thread can be started the closure is dropped, and so they are closed here.
-            let _ = Builder::new().spawn_scoped(scope, move || drop(some));
+            let _ = Builder::new().stack_size(CLOSERS_STACK).spawn_scoped(scope, move || drop(some));
         }
     });
 }

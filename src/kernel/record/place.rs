@@ -14,7 +14,7 @@ use crate::plan::deviation::NftTable;
 use crate::trace::model::Means;
 
 use super::connections;
-use super::counters::{self, Counters, Devices};
+use super::counters::{self, Devices, Snapshot};
 use super::event::{Frame, RuleBook, Seen};
 use super::rules;
 use super::tap::{Tap, enlarge, nanoseconds};
@@ -39,7 +39,7 @@ pub(super) struct Place {
     pub told: Option<Socket>,
     left: Option<NftTable>,
     devices: Devices,
-    before: Counters,
+    before: Snapshot,
     /// Whether a rule of it was met.
     pub met: bool,
 }
@@ -180,7 +180,7 @@ impl Place {
     pub fn counted(&self) -> io::Result<Vec<(String, u64)>> {
         self.netns.enter()?;
         let (after, _) = counters::read().map_err(io::Error::other)?;
-        Ok(counters::difference(&self.before, &after))
+        Ok(after.since(&self.before))
     }
 
     /// Add the rules of the namespace, which the calling thread enters.

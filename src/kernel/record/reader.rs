@@ -11,6 +11,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::lab::names::NsName;
 
+use super::drops::{Drops, symbol};
 use super::event::{Event, Seen};
 use super::place::{Place, Read};
 
@@ -23,6 +24,7 @@ const LARGEST: usize = 64 * 1024;
 /// What of the number of a source says which of a place's sockets it is.
 const TIDINGS: u64 = 1;
 const STOP: u64 = u64::MAX;
+const DROPS: u64 = u64::MAX - 1;
 
 /// What has been read and not been taken.
 #[derive(Default)]
@@ -61,6 +63,11 @@ impl Shared {
         kept.bytes = 0;
         let mut events = std::mem::take(&mut kept.events);
         drop(kept);
+        for event in &mut events {
+            if let Seen::Freed(freed) = &mut event.seen {
+                freed.location = symbol(&freed.location).unwrap_or_else(|| freed.location.clone());
+            }
+        }
         events.sort_by_key(|event| (event.at, event.sequence));
         events
     }
@@ -97,13 +104,14 @@ impl Shared {
 /// All that is read.
 pub(super) struct Reader {
     pub places: Vec<Place>,
+    drops: Option<Drops>,
     shared: Arc<Shared>,
     epoll: Epoll,
     buffer: Vec<u8>,
 }
 
 impl Reader {
-    pub fn new(places: Vec<Place>, shared: Arc<Shared>) -> io::Result<Reader> {
+    pub fn new(places: Vec<Place>, drops: Option<Drops>, shared: Arc<Shared>) -> io::Result<Reader> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let wait_for = |fd: &dyn AsFd, number| epoll.add(fd.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, number));
         wait_for(&shared.stop, STOP)?;
@@ -115,7 +123,10 @@ impl Reader {
                 wait_for(told, i << 1 | TIDINGS)?;
             }
         }
-        Ok(Reader { places, shared, epoll, buffer: vec![0; LARGEST] })
+        for ring in drops.iter().flat_map(|drops| &drops.rings) {
+            wait_for(ring, DROPS)?;
+        }
+        Ok(Reader { places, drops, shared, epoll, buffer: vec![0; LARGEST] })
     }
 
     /// Read until [`Shared::stop`], and then what is still there.
@@ -139,6 +150,10 @@ impl Reader {
 
     /// Returns whether there may be more.
     fn read(&mut self, source: u64) -> bool {
+        if let (DROPS, Some(drops)) = (source, &mut self.drops) {
+            self.shared.keep(None, drops.read());
+            return false;
+        }
         let at = usize::try_from(source >> 1).unwrap_or(usize::MAX);
         let Some(place) = self.places.get_mut(at) else { return false };
         let tidings = source & TIDINGS != 0;
@@ -155,5 +170,65 @@ impl Reader {
             let mut turns = 0..256;
             while turns.next().is_some() && self.read(source) {}
         }
+        self.read(DROPS);
+    }
+
+    /// All that is to be closed, one by one. The tracepoints' descriptors go meanwhile: nobody sees those,
+    /// and the kernel takes 200 ms for them.
+    pub fn sockets(mut self) -> Vec<Box<dyn Send>> {
+        let drops = self.drops.take();
+        // Where no thread can be started the closure is dropped, and so they are closed here.
+        let _ = std::thread::Builder::new().spawn(move || drop(drops));
+        let mut all: Vec<Box<dyn Send>> = Vec::new();
+        for place in &mut self.places {
+            all.extend(place.tap.take().map(|tap| Box::new(tap) as Box<dyn Send>));
+            all.extend(place.told.take().map(|told| Box::new(told) as Box<dyn Send>));
+        }
+        all.push(Box::new(self.places));
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::record::event::Frame;
+    use crate::lab::names::IfName;
+
+    fn frame(bytes: usize) -> Seen {
+        let dev = IfName::new("eth0");
+        let (index, outgoing, packet_type, ethernet, protocol, length, mark) = (2, true, 4, true, 0x800, 64, None);
+        Seen::Frame(Frame {
+            index,
+            dev,
+            outgoing,
+            packet_type,
+            ethernet,
+            protocol,
+            bytes: vec![0; bytes],
+            length,
+            mark,
+        })
+    }
+
+    #[test]
+    fn what_nobody_takes_is_kept_up_to_a_bound_and_counted_behind_it() {
+        let shared = Shared::new().expect("an eventfd");
+        let many = |count| Read { events: (0..count).map(|at| (at, frame(MOST / 4))).collect(), lost: 1, more: false };
+        shared.keep(None, many(5));
+        assert_eq!((shared.take().len(), shared.lost()), (3, 3));
+        shared.keep(None, many(2));
+        assert_eq!((shared.take().len(), shared.lost()), (2, 4), "there is room again");
+    }
+
+    #[test]
+    fn what_is_taken_is_sorted_by_time_and_then_by_the_order_of_reading() {
+        let shared = Shared::new().expect("an eventfd");
+        for times in [[5, 3], [4, 3]] {
+            let events = times.map(|at| (at, frame(0))).into();
+            shared.keep(None, Read { events, ..Read::default() });
+        }
+        let order: Vec<_> = shared.take().iter().map(|event| (event.at, event.sequence)).collect();
+        assert_eq!(order, [(3, 2), (3, 4), (4, 3), (5, 1)]);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::diag::{Problem, Problems, codes, did_you_mean};
 use crate::objects::ObjectKey;
-use crate::objects::ingress::annotations::{KNOWN, PREFIX, read};
+use crate::objects::ingress::annotations::{KNOWN, PREFIX, family_of_others, read};
 use crate::objects::ingress::settings::{self, COMMON, HAPROXY, NGINX};
 use crate::objects::ingress::{Misread, Why};
 
@@ -14,6 +14,7 @@ use super::resolve::{Checked, Scene};
 /// Tell of an ingress' annotations that are not known, or not with their values.
 pub(super) fn check(ingress: &Checked, problems: &mut Problems) {
     let Some(written) = &ingress.object.metadata.annotations else { return };
+    check_others(ingress, written, problems);
     for Misread { name, why } in read(written).1 {
         let key = format!("{PREFIX}{name}");
         let at = ingress.written;
@@ -34,6 +35,26 @@ pub(super) fn check(ingress: &Checked, problems: &mut Problems) {
         };
         let message = format!("ingress {}: {message}", ingress.key());
         problems.push(Problem::warning(codes::INGRESS_ANNOTATION, message).at(place, "has no effect").help(help));
+    }
+}
+
+/// Tell of annotations that other controllers read, each family once.
+fn check_others(ingress: &Checked, written: &BTreeMap<String, String>, problems: &mut Problems) {
+    let mut families: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for key in written.keys() {
+        if let Some(family) = family_of_others(key) {
+            families.entry(family).or_default().push(key);
+        }
+    }
+    for (family, keys) in families {
+        let all: Vec<String> = keys.iter().map(|key| format!("`{}`", &key[family.len()..])).collect();
+        let message = format!("ingress {}: {} of `{family}` are for another controller", ingress.key(), all.join(", "));
+        let message = if all.len() == 1 { message.replace(" are for", " is for") } else { message };
+        problems.push(
+            Problem::warning(codes::INGRESS_ANNOTATION, message)
+                .at(ingress.written.key_place("metadata.annotations", keys[0]), "has no effect")
+                .help(format!("all controllers of a lab read `{PREFIX}…`; is there one that does the same?")),
+        );
     }
 }
 

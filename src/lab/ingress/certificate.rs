@@ -6,6 +6,8 @@ use std::time::SystemTime;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use rustls::{Error, InconsistentKeys};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
@@ -55,18 +57,37 @@ pub fn read(secret: &SecretData) -> Result<Certificate, Unfit> {
         _ if secret.kind != TLS && secret.kind != "Opaque" => return Err(Unfit::Type(secret.kind.clone())),
         (chain, key) => (chain?, key?),
     };
-    let no_certificate = |why: &dyn std::fmt::Display| Unfit::NoCertificate(why.to_string());
-    let first = CertificateDer::pem_slice_iter(chain).next().ok_or_else(|| no_certificate(&"it is not in PEM"))?;
-    let first = first.map_err(|e| no_certificate(&e))?;
-    let (_, certificate) = parse_x509_certificate(&first).map_err(|e| no_certificate(&e))?;
+    let pair = pair(chain, key)?;
+    let first = pair.cert.first().ok_or(Unfit::NoCertificate(NOT_IN_PEM.to_owned()))?;
+    parse_x509_certificate(first).map(|(_, first)| describe(&first)).map_err(no_certificate)
+}
+
+const NOT_IN_PEM: &str = "it is not in PEM";
+
+fn no_certificate(why: impl std::fmt::Display) -> Unfit {
+    Unfit::NoCertificate(why.to_string())
+}
+
+/// A certificate chain and its key, both in PEM, as a server shows them.
+///
+/// # Errors
+/// What cannot be read, or does not belong together.
+pub fn pair(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, Unfit> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(chain).collect::<Result<_, _>>().map_err(no_certificate)?;
+    if chain.is_empty() {
+        return Err(no_certificate(NOT_IN_PEM));
+    }
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| match e {
         rustls::pki_types::pem::Error::NoItemsFound => Unfit::NoKey("it is not in PEM, or has a password".to_owned()),
         other => Unfit::NoKey(other.to_string()),
     })?;
     let key = any_supported_type(&key).map_err(|e| Unfit::NoKey(e.to_string()))?;
-    match key.public_key() {
-        Some(public) if public.as_ref() != certificate.public_key().raw => Err(Unfit::OtherKey),
-        _ => Ok(describe(&certificate)),
+    let pair = CertifiedKey::new(chain, key);
+    match pair.keys_match() {
+        // Some kinds of keys do not tell their public half.
+        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(pair),
+        Err(Error::InconsistentKeys(_)) => Err(Unfit::OtherKey),
+        Err(other) => Err(no_certificate(other)),
     }
 }
 
@@ -185,6 +206,9 @@ mod tests {
         for bad in ["", "YWJj", broken, "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"] {
             assert!(matches!(told(TLS, &[(TLS_CRT, bad), (TLS_KEY, &key)]), Unfit::NoCertificate(_)), "{bad}");
         }
+        let chain_broken = format!("{chain}{}", broken.replace("YWJj", "!"));
+        let bad = told(TLS, &[(TLS_CRT, &chain_broken), (TLS_KEY, &key)]);
+        assert!(matches!(bad, Unfit::NoCertificate(_)), "the whole chain is read: {bad}");
         let broken = "-----BEGIN PRIVATE KEY-----\nYWJj\n-----END PRIVATE KEY-----\n";
         for bad in ["", "YWJj", broken, &chain] {
             assert!(matches!(told(TLS, &[(TLS_CRT, &chain), (TLS_KEY, bad)]), Unfit::NoKey(_)), "{bad}");

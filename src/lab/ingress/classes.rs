@@ -9,6 +9,8 @@ use crate::spec::LabFile;
 use super::resolve::{Checked, written_classes};
 use super::{CLASS_ANNOTATION, Controller, Driver, class_of, near};
 
+/// The controllers that bring a class.
+const OWN: [Driver; 3] = [Driver::BuiltIn, Driver::Nginx, Driver::Haproxy];
 /// With the value `true` it makes a class that of ingresses without one.
 const IS_DEFAULT: &str = "ingressclass.kubernetes.io/is-default-class";
 
@@ -24,9 +26,10 @@ impl Driver {
         }
     }
 
-    /// Whether a class' `controller` means this one.
+    /// Whether a class' `controller` means this one. A command of the user's is whoever the others are not.
     fn is_meant(&self, controller: &str) -> bool {
         match self {
+            Driver::Command { .. } => !OWN.iter().any(|own| own.is_meant(controller)),
             // With and without the class' name behind it.
             Driver::Haproxy => controller.starts_with("haproxy.org/ingress-controller"),
             other => other.class().is_some_and(|(_, own)| own == controller),
@@ -58,7 +61,7 @@ pub(super) fn of(controller: &Controller, file: &LabFile, problems: &mut Problem
 }
 
 impl Classes {
-    /// The class of ingresses that name none. Of several default ones the API server takes the newest, and
+    /// The class that ingresses get that are created without one. Of several default ones the API server takes the newest, and
     /// of equally old ones the first by name.
     pub fn default_name(&self) -> Option<&str> {
         let is_default = |class: &&IngressClass| {
@@ -72,17 +75,13 @@ impl Classes {
         self.controllers.get(class).map(String::as_str)
     }
 
-    /// Whether the controller serves an ingress: one without class, one of a class of its own, and, unless it
-    /// is nginx or HAProxy, also one of a class that is nobody's.
+    /// Whether the controller serves an ingress: one without class, or one of a class of its own. A class
+    /// that no IngressClass describes is nobody's.
     pub fn serves(&self, controller: &Controller, ingress: &Ingress) -> bool {
         let Some(class) = class_of(ingress) else { return true };
-        let driver = &controller.driver;
-        let takes_strangers = matches!(driver, Driver::BuiltIn | Driver::Command { .. });
-        match self.controller_of(class) {
-            Some(other) => driver.is_meant(other),
-            None => takes_strangers,
-        }
+        self.controller_of(class).is_some_and(|whose| controller.driver.is_meant(whose))
     }
+
     /// That the controller does not serve an ingress, which another one would.
     pub fn not_served(&self, controller: &Controller, ingress: &Checked) -> Problem {
         let class = class_of(&ingress.object).unwrap_or_default();
@@ -100,14 +99,23 @@ impl Classes {
             Some(other) => d.is_meant(other),
             None => d.class().is_some_and(|(name, _)| name == class),
         };
-        let drivers = [Driver::BuiltIn, Driver::Nginx, Driver::Haproxy];
         let names = self.all.iter().filter_map(|c| c.metadata.name.as_deref());
         let own = names.clone().find(|name| self.controller_of(name).is_some_and(|c| driver.is_meant(c)));
         let own = own.map_or("take the class out".to_owned(), |own| format!("take the class `{own}`, or none"));
-        let help = match (drivers.iter().find(|d| named(d)), near(class, names.filter(|n| *n != class))) {
-            (Some(other), _) => format!("write `cluster: {{ ingress: {{ controller: {other} }} }}`, or {own}"),
+        // One that is nobody's can be made this controller's.
+        let mine = match (other, driver.class()) {
+            (Some(_), _) => own,
+            (None, Some((_, mine))) => {
+                format!("make it a class of this controller: `ingressClasses: {{ {class}: {{ controller: {mine} }} }}`")
+            }
+            (None, None) => {
+                format!("describe it: `ingressClasses: {{ {class}: {{ controller: example.com/{class} }} }}`")
+            }
+        };
+        let help = match (OWN.iter().find(|d| named(d)), near(class, names.filter(|n| *n != class))) {
+            (Some(other), _) => format!("write `cluster: {{ ingress: {{ controller: {other} }} }}`, or {mine}"),
             (None, Some(near)) => format!("did you mean `{near}`?"),
-            (None, None) => own,
+            (None, None) => mine,
         };
         let message =
             format!("ingress {key} is of the class `{class}`, {whose}; the controller {driver} does not serve it");

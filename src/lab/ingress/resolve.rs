@@ -1,7 +1,7 @@
 //! From a file's objects to the layer: each is checked as the API server does it, and put where it
 //! belongs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::diag::{Place, Problem, Problems, codes, did_you_mean};
 use crate::objects::field::FieldError;
@@ -10,9 +10,11 @@ use crate::spec::LabFile;
 use crate::spec::at::At;
 use crate::spec::manifest::Written;
 
+use super::super::model::Lab;
 use super::super::services::told;
 use super::{
-    Controller, IngressLayer, SecretData, Unserved, annotations, backends, class_of, classes, hosts, patterns, secrets,
+    Controller, INGRESS_NAME, INGRESS_NAMESPACE, IngressLayer, SecretData, Unserved, annotations, backends, class_of,
+    classes, hosts, namespace_of, patterns, secrets,
 };
 
 /// What an ingress may refer to.
@@ -21,6 +23,8 @@ pub struct Scene<'a> {
     pub services: &'a [Service],
     pub secrets: &'a [Secret],
     pub config_maps: &'a [ConfigMap],
+    /// The lab as it runs now.
+    pub before: Option<&'a Lab>,
     /// Whether no error was found, so that what is missing is missing for the user, too.
     pub sound: bool,
 }
@@ -29,6 +33,8 @@ pub struct Scene<'a> {
 pub(super) struct Checked<'a> {
     pub object: Ingress,
     pub written: &'a Written<Ingress>,
+    /// Whether its class is the default one, which it was given.
+    pub given: bool,
 }
 
 impl Checked<'_> {
@@ -40,7 +46,9 @@ impl Checked<'_> {
 /// What the controller serves, and what is likely a mistake in it.
 pub fn resolve(controller: Controller, scene: &Scene, problems: &mut Problems) -> IngressLayer {
     let classes = classes::of(&controller, scene.file, problems);
-    let all = ingresses(scene.file, classes.default_name(), problems);
+    let all = ingresses(scene, classes.default_name(), problems);
+    let class = |i: &Checked| i.object.spec.as_ref()?.ingress_class_name.clone();
+    let given = all.iter().filter(|i| i.given).filter_map(|i| Some((i.key(), class(i)?))).collect();
     let (served, unserved): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|ingress| classes.serves(&controller, &ingress.object));
     let references = References::read(scene, problems);
@@ -52,6 +60,7 @@ pub fn resolve(controller: Controller, scene: &Scene, problems: &mut Problems) -
         controller,
         ingresses: Vec::new(),
         unserved: Vec::new(),
+        given,
         classes: classes.all,
         secrets: data(scene.secrets),
         generated: BTreeMap::new(),
@@ -99,17 +108,20 @@ impl References {
         let settings = scene.file.cluster.ingress.as_ref().map(|s| &s.value);
         let backend = settings.and_then(|s| s.default_backend_service.as_ref());
         let map = settings.and_then(|s| s.config_map.as_ref());
+        let own = ObjectKey::new(INGRESS_NAMESPACE, INGRESS_NAME);
+        let has = |key: &ObjectKey| scene.config_maps.iter().any(|m| ObjectKey::of(&m.metadata) == *key);
         let found = References {
             default_backend: key(backend, problems),
             default_certificate: key(settings.and_then(|s| s.default_ssl_certificate.as_ref()), problems),
-            config_map: key(map, problems),
+            // Without being named, as in an installation of ingress-nginx.
+            config_map: key(map, problems).or_else(|| Some(own).filter(has).filter(|_| map.is_none())),
         };
         if let (true, Some(key), Some(written)) = (scene.sound, &found.default_backend, backend) {
             let services = scene.services.iter().map(|s| (ObjectKey::of(&s.metadata), s)).collect();
             backends::check_default(key, written, &services, problems);
         }
         if let (true, Some(key), Some(written)) = (scene.sound, &found.config_map, map)
-            && !scene.config_maps.iter().any(|m| ObjectKey::of(&m.metadata) == *key)
+            && !has(key)
         {
             problems.push(no_config_map(key, written, scene));
         }
@@ -123,18 +135,28 @@ fn no_config_map(key: &ObjectKey, written: &At<String>, scene: &Scene) -> Proble
         .at(written.place, "not declared")
         .help(match did_you_mean(&key.to_string(), known.iter().map(String::as_str)) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => format!("declare it: `configMaps: {{ {}: {{ data: {{}} }} }}`", key.name),
+            None => format!("declare it: `configMaps: {{ {}: {{ {}data: {{}} }} }}`", key.name, namespace_of(key)),
         })
 }
 
-fn ingresses<'a>(file: &'a LabFile, default_class: Option<&str>, problems: &mut Problems) -> Vec<Checked<'a>> {
-    let sound =
-        sound(&file.objects.ingresses, "ingresses.networking.k8s.io", validate::ingress, |i| &i.metadata, problems);
+/// The file's ingresses with their defaults. The default class is given to those that are created, as
+/// the API server's admission does it: one that was there before keeps what it got then.
+fn ingresses<'a>(scene: &Scene<'a>, default_class: Option<&str>, problems: &mut Problems) -> Vec<Checked<'a>> {
+    let all = &scene.file.objects.ingresses;
+    let sound = sound(all, "ingresses.networking.k8s.io", validate::ingress, |i| &i.metadata, problems);
+    let before = scene.before.and_then(|lab| lab.ingress.as_ref());
+    let there: HashSet<ObjectKey> =
+        before.iter().flat_map(|layer| layer.all()).map(|i| ObjectKey::of(&i.metadata)).collect();
     let complete = |written: &'a Written<Ingress>| {
         let mut object = written.object.clone();
         object.status = None;
-        defaults::ingress(&mut object, default_class);
-        Checked { object, written }
+        let key = ObjectKey::of(&object.metadata);
+        let class = match there.contains(&key) {
+            true => before.and_then(|layer| layer.given.get(&key)).map(String::as_str),
+            false => default_class,
+        };
+        let given = defaults::ingress(&mut object, class);
+        Checked { object, written, given }
     };
     sound.into_iter().map(complete).collect()
 }

@@ -11,7 +11,8 @@ use crate::spec::manifest::Written;
 
 use super::certificate::{self, Age, Certificate, Unfit};
 use super::resolve::Checked;
-use super::{IngressLayer, near};
+use super::shown::Fault;
+use super::{IngressLayer, namespace_of, near};
 
 /// The names that an entry of `tls` is for: its hosts, or those of the rules where it has none.
 pub(super) fn names<'i>(ingress: &'i Ingress, entry: &'i IngressTLS) -> Vec<&'i str> {
@@ -91,13 +92,13 @@ pub(super) fn check(ingress: &Checked, layer: &IngressLayer, file: &LabFile, pro
         let secret = brought().map(Written::name_place);
         let about = About { ingress: ingress.key(), key, place, secret };
         match read {
-            Err(why) => problems.push(about.unfit(&why)),
+            Err(why) => problems.push(about.unfit(why)),
             Ok(certificate) => {
-                problems.extend(about.age(&certificate));
+                problems.extend(certificate.fault_of_age(SystemTime::now()).map(|fault| about.refused(&fault)));
                 let hosts = names(&ingress.object, entry).into_iter().enumerate();
-                for (m, host) in hosts.filter(|(_, host)| !certificate.covers(host)) {
+                for (m, fault) in hosts.filter_map(|(m, host)| Some((m, certificate.fault_for(host)?))) {
                     let place = ingress.written.place(&format!("spec.tls[{n}].hosts[{m}]"));
-                    problems.push(about.other_name(&certificate, host, place));
+                    problems.push(About { place, ..about.clone() }.refused(&fault));
                 }
             }
         }
@@ -108,10 +109,7 @@ fn missing(ingress: &ObjectKey, key: &ObjectKey, place: Place, layer: &IngressLa
     let in_namespace = layer.secrets.keys().filter(|k| k.namespace == key.namespace).map(|k| k.name.as_str());
     let meant = near(&key.name, in_namespace);
     let elsewhere = layer.secrets.keys().find(|k| k.name == key.name);
-    let namespace = match key.namespace.as_str() {
-        "default" => String::new(),
-        other => format!("namespace: {other}, "),
-    };
+    let namespace = namespace_of(key);
     let bring = format!(
         "bring it as a Secret of the type kubernetes.io/tls, or write `secrets: {{ {}: {{ {namespace}generate: true }} }}` \
          into the lab file and the lab makes one",
@@ -130,6 +128,7 @@ fn missing(ingress: &ObjectKey, key: &ObjectKey, place: Place, layer: &IngressLa
 }
 
 /// An ingress and a secret that it names.
+#[derive(Clone)]
 struct About {
     ingress: ObjectKey,
     key: ObjectKey,
@@ -139,8 +138,8 @@ struct About {
 }
 
 impl About {
-    fn problem(&self, code: codes::Code, message: &str, words: &str) -> Problem {
-        let problem = Problem::warning(code, format!("ingress {}: secret {} {message}", self.ingress, self.key));
+    fn problem(&self, code: codes::Code, fault: &Fault, words: &str) -> Problem {
+        let problem = Problem::warning(code, format!("ingress {}: secret {} {fault}", self.ingress, self.key));
         let problem = problem.at(self.place, words);
         match self.secret {
             Some(place) => problem.at(place, "this secret"),
@@ -148,8 +147,8 @@ impl About {
         }
     }
 
-    fn unfit(&self, why: &Unfit) -> Problem {
-        let help = match why {
+    fn unfit(&self, why: Unfit) -> Problem {
+        let help = match &why {
             Unfit::Type(_) | Unfit::Missing(_) => {
                 "give it the type kubernetes.io/tls with the certificate as tls.crt and its key as tls.key, both in PEM"
             }
@@ -162,32 +161,20 @@ impl About {
                                 `openssl pkey -pubout` print the same of both"
             }
         };
-        let problem = self.problem(codes::INGRESS_SECRET, &why.to_string(), "the controller shows another certificate");
+        let problem =
+            self.problem(codes::INGRESS_SECRET, &Fault::Unfit(why), "the controller shows another certificate");
         problem.help(help)
     }
 
-    fn age(&self, certificate: &Certificate) -> Option<Problem> {
-        let (begin, end) = &certificate.days;
-        let message = match certificate.age(SystemTime::now()) {
-            Age::Valid => return None,
-            Age::NotYet => format!("has a certificate that is not valid before {begin}"),
-            Age::Expired => format!("has a certificate that expired on {end}"),
+    /// A certificate that is shown, and that clients refuse.
+    fn refused(&self, fault: &Fault) -> Problem {
+        let help = match fault {
+            Fault::CommonName(host) => {
+                format!("make it with the name as subjectAltName: `-addext subjectAltName=DNS:{host}`")
+            }
+            Fault::OtherName { host, .. } => format!("take a certificate for {host}; a wildcard stands for one label"),
+            _ => "renew it, or take the secret out of the lab file, and the lab makes one".to_owned(),
         };
-        let problem = self.problem(codes::INGRESS_CERTIFICATE, &message, "clients refuse it");
-        Some(problem.help("renew it, or take the secret out of the lab file, and the lab makes one"))
-    }
-
-    fn other_name(&self, certificate: &Certificate, host: &str, place: Place) -> Problem {
-        let (message, help) = if certificate.has_it_as_common_name(host) {
-            let message = format!("has `{host}` as common name only, which clients no longer look at");
-            (message, format!("make it with the name as subjectAltName: `-addext subjectAltName=DNS:{host}`"))
-        } else {
-            let names = certificate.names.join(", ");
-            let names = if names.is_empty() { "no name".to_owned() } else { names };
-            let help = format!("take a certificate for {host}; a wildcard stands for one label");
-            (format!("is no certificate for `{host}`: it is one for {names}"), help)
-        };
-        let about = About { place, ingress: self.ingress.clone(), key: self.key.clone(), secret: self.secret };
-        about.problem(codes::INGRESS_CERTIFICATE, &message, "clients refuse it").help(help)
+        self.problem(codes::INGRESS_CERTIFICATE, fault, "clients refuse it").help(help)
     }
 }

@@ -1,11 +1,13 @@
 //! What a lab makes of ingresses, secrets and the controller's settings.
 
 use super::*;
-use crate::diag::{Place, Problem, Problems};
+use crate::diag::{Place, Problem, Problems, codes};
 use crate::lab::resolve;
 use crate::objects::ByteString;
 use crate::spec::edit::{Edit, ObjectKind, ObjectRef};
 use crate::spec::load::{Manifest, Text, decode_text};
+
+mod classes;
 
 const GROUND: &str = "
 hosts: { node1: {}, node2: {} }
@@ -55,10 +57,6 @@ fn layer(lines: &str) -> IngressLayer {
 
 fn names(ingresses: &[Ingress]) -> Vec<String> {
     ingresses.iter().map(|i| ObjectKey::of(&i.metadata).to_string()).collect()
-}
-
-fn with_class(class: &str) -> String {
-    format!("ingresses: {{ cafe: {{ ingressClassName: {class}, rules: [{}] }} }}\n", rule("cafe.example.com"))
 }
 
 #[test]
@@ -118,53 +116,6 @@ fn pods_with_ports_of_their_hosts_stand_apart() {
     assert_eq!(hosts, ["node1", "node2"]);
     let address = lab.ingress_address().expect("an address");
     assert_eq!((address.http, address.https), (80, 443));
-}
-
-#[test]
-fn the_built_in_controller_serves_strangers_but_not_what_is_others() {
-    assert_eq!(names(&layer(&with_class("whatever")).ingresses), ["default/cafe"]);
-    let theirs =
-        format!("ingressClasses: {{ whatever: {{ controller: example.com/gateway }} }}\n{}", with_class("whatever"));
-    let layer = layer(&theirs);
-    assert_eq!((layer.ingresses.len(), layer.unserved.len()), (0, 1));
-    assert_eq!(layer.unserved[0].class, "whatever");
-    assert_eq!(names(&layer.all().cloned().collect::<Vec<_>>()), ["default/cafe"]);
-}
-
-#[test]
-fn nginx_and_haproxy_serve_their_own_classes_and_what_has_none() {
-    let served = |controller: &str, ingress: &str| {
-        layer(&format!("cluster: {{ ingress: {{ controller: {controller} }} }}\n{ingress}")).ingresses.len()
-    };
-    let without = format!("ingresses: {{ cafe: {{ rules: [{}] }} }}\n", rule("cafe.example.com"));
-    let annotated = format!(
-        "ingresses: {{ cafe: {{ annotations: {{ {CLASS_ANNOTATION}: nginx }}, rules: [{}] }} }}\n",
-        rule("cafe.example.com")
-    );
-    assert_eq!((served("nginx", &without), served("haproxy", &without)), (1, 1));
-    assert_eq!((served("nginx", &with_class("nginx")), served("haproxy", &with_class("nginx"))), (1, 0));
-    assert_eq!((served("nginx", &with_class("haproxy")), served("haproxy", &with_class("haproxy"))), (0, 1));
-    assert_eq!((served("nginx", &annotated), served("haproxy", &annotated)), (1, 0));
-    let own = format!("ingressClasses: {{ mine: {{ controller: k8s.io/ingress-nginx }} }}\n{}", with_class("mine"));
-    assert_eq!((served("nginx", &own), served("haproxy", &own)), (1, 0));
-    let own =
-        format!("ingressClasses: {{ mine: {{ controller: haproxy.org/ingress-controller }} }}\n{}", with_class("mine"));
-    assert_eq!((served("nginx", &own), served("haproxy", &own)), (0, 1));
-}
-
-#[test]
-fn ingresses_without_class_get_the_default_one() {
-    let classes = "ingressClasses: { other: { controller: example.com/gateway, annotations: { \
-                   ingressclass.kubernetes.io/is-default-class: 'true' } } }\n";
-    let ingresses = format!(
-        "ingresses: {{ a: {{ rules: [{0}] }}, b: {{ annotations: {{ {CLASS_ANNOTATION}: mine }}, rules: [{0}] }} }}\n",
-        rule("cafe.example.com")
-    );
-    let layer = layer(&format!("{classes}{ingresses}"));
-    assert_eq!(names(&layer.ingresses), ["default/b"], "the annotation is a class, too");
-    assert_eq!(layer.unserved[0].class, "other");
-    let classes: Vec<_> = layer.classes.iter().filter_map(|c| c.metadata.name.as_deref()).collect();
-    assert_eq!(classes, ["other", "built-in"]);
 }
 
 const OF_MANIFEST: &str = "
@@ -258,6 +209,52 @@ fn settings_are_those_of_the_config_map_and_of_the_file() {
     let config = layer(lines).config;
     let all: Vec<_> = config.iter().map(|(k, v)| format!("{k}={v}")).collect();
     assert_eq!(all, ["keep-alive=30", "proxy-body-size=8m", "use-http2=false"]);
+}
+
+/// As in an installation of ingress-nginx, whose controller is started with the name of its own.
+#[test]
+fn the_controllers_own_config_map_is_read_without_being_named() {
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: ingress-controller, namespace: ingress }\n\
+               data: { keep-alive: '60' }\n";
+    let (lab, told) = told("cluster: { ingress: {} }\n", &[], &[Edit::Apply(manifest(map))]);
+    assert_eq!(told, []);
+    assert_eq!(lab.and_then(|lab| lab.ingress).expect("a layer").config["keep-alive"], "60");
+}
+
+#[test]
+fn what_a_change_does_is_said_of_ingresses_classes_secrets_and_the_controller() {
+    let before = lab(&with_tls("hosts: [tea.example.com], ", "cafe-secret"));
+    let lines = with_tls("hosts: [tea.example.com, coffee.example.com], ", "cafe-secret");
+    let after = lab(&format!("cluster: {{ ingress: {{ controller: nginx, config: {{ keep-alive: 7 }} }} }}\n{lines}"));
+    assert_eq!(changes(&before, &before), [""; 0]);
+    assert_eq!(
+        changes(&before, &after),
+        [
+            "ingress default/cafe: changed",
+            "ingressclass built-in: gone",
+            "ingressclass nginx: new",
+            "secret default/cafe-secret: changed",
+            "settings of ingress/ingress-controller: changed",
+            "controller ingress/ingress-controller: changed",
+        ]
+    );
+}
+
+#[test]
+fn hosts_whose_certificate_clients_refuse_are_known_for_as_long_as_it_is_so() {
+    let bad = |lines: &str, manifests: &[&str]| {
+        let layer = told(lines, manifests, &[]).0.and_then(|lab| lab.ingress).expect("a layer");
+        layer.bad_certificates(&layer.ingresses[0], std::time::SystemTime::now())
+    };
+    let missing = "there is no secret default/other";
+    let nobody = "other.example.com: clients get the default certificate, one that nobody trusts";
+    assert_eq!(bad("", &[OF_MANIFEST]), [format!("{nobody}: {missing}")]);
+    let with_default = "cluster: { ingress: { defaultSSLCertificate: default/all } }\n";
+    let all = "other.example.com: clients get the default certificate, that of secret default/all";
+    assert_eq!(bad(with_default, &[OF_MANIFEST]), [format!("{all}: {missing}")]);
+    let unfit = "secrets: { other: { stringData: { tls.crt: x } } }\n";
+    assert_eq!(bad(unfit, &[OF_MANIFEST]), [format!("{nobody}: secret default/other has no `tls.key`")]);
+    assert_eq!(bad(&with_tls("", "cafe-secret"), &[]), [""; 0], "the lab signs it");
 }
 
 const OLD: &str = "

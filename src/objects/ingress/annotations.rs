@@ -12,6 +12,8 @@ use super::{Misread, Why, words};
 /// What stands before each name.
 pub const PREFIX: &str = "nginx.ingress.kubernetes.io/";
 
+/// Before ingresses had a field for it, this annotation named their class.
+pub const CLASS: &str = "kubernetes.io/ingress.class";
 /// All that are understood, without the prefix.
 pub const KNOWN: &[&str] = &[
     "affinity",
@@ -102,6 +104,37 @@ pub fn read(written: &BTreeMap<String, String>) -> (Annotations, Vec<Misread>) {
     let unknown = unknown.map(|name| Misread { name: name.to_owned(), why: Why::Unknown });
     reader.misread.extend(unknown);
     (reader.all(), reader.misread)
+}
+
+/// Prefixes of annotations that other controllers read.
+const OF_OTHERS: &[&str] = &[
+    "appgw.ingress.kubernetes.io/",
+    "haproxy-ingress.github.io/",
+    "haproxy.com/",
+    "haproxy.org/",
+    "ingress.appscode.com/",
+    "ingress.citrix.com/",
+    "ingress.kubernetes.io/",
+    "konghq.com/",
+    "kubernetes.io/ingress.",
+    "networking.gke.io/",
+    "nginx.com/",
+    "nginx.org/",
+    "projectcontour.io/",
+];
+
+/// The family of an annotation that another controller reads, such as `traefik.ingress.kubernetes.io/`;
+/// nothing for ours, and for what no controller reads.
+pub fn family_of_others(key: &str) -> Option<&str> {
+    if key.starts_with(PREFIX) || key == CLASS {
+        return None;
+    }
+    if let Some(known) = OF_OTHERS.iter().find(|prefix| key.starts_with(**prefix)) {
+        return key.get(..known.len());
+    }
+    // As alb, traefik, appgw and many others have it.
+    let (domain, _) = key.split_once('/')?;
+    domain.ends_with(".ingress.kubernetes.io").then(|| &key[..=domain.len()])
 }
 
 struct Reader<'a> {
@@ -231,6 +264,25 @@ mod tests {
         let (read, misread) = read(&all);
         assert_eq!(read, Annotations::default());
         assert_eq!(misread, [Misread { name: "rewrite-targt".to_owned(), why: Why::Unknown }]);
+    }
+
+    #[test]
+    fn what_other_controllers_read_is_known_as_theirs() {
+        for (key, family) in [
+            ("traefik.ingress.kubernetes.io/router.tls", Some("traefik.ingress.kubernetes.io/")),
+            ("alb.ingress.kubernetes.io/scheme", Some("alb.ingress.kubernetes.io/")),
+            ("haproxy.org/path-rewrite", Some("haproxy.org/")),
+            ("nginx.org/rewrites", Some("nginx.org/")),
+            ("kubernetes.io/ingress.allow-http", Some("kubernetes.io/ingress.")),
+            ("ingress.kubernetes.io/rewrite-target", Some("ingress.kubernetes.io/")),
+            ("nginx.ingress.kubernetes.io/rewrite-target", None),
+            ("kubernetes.io/ingress.class", None),
+            ("kubernetes.io/description", None),
+            ("example.com/owner", None),
+            ("plain", None),
+        ] {
+            assert_eq!(family_of_others(key), family, "{key}");
+        }
     }
 
     #[test]

@@ -6,14 +6,13 @@ use super::meta::{self, quoted};
 use super::{is_dns_subdomain, ports};
 use crate::lab::names::check_label;
 use crate::objects::field::FieldError;
+use crate::objects::ingress::annotations::CLASS as CLASS_ANNOTATION;
 use crate::objects::{HTTPIngressPath, Ingress, IngressBackend, IngressClass, IngressRule, IngressSpec, IngressTLS};
 
 const PATH_TYPES: &[&str] = &["Exact", "ImplementationSpecific", "Prefix"];
 /// What a path of the types Exact and Prefix cannot contain, and cannot end with.
 const NOT_WITHIN: &[&str] = &["//", "/./", "/../", "%2f", "%2F"];
 const NOT_AT_THE_END: &[&str] = &["/..", "/."];
-/// The annotation that named a class before there was a field for it.
-const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 const LONGEST_CONTROLLER: usize = 250;
 
 /// Every field of `ingress` that the API server would refuse.

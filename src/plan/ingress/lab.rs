@@ -2,14 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
-
 use crate::lab::Lab;
-use crate::lab::ingress::SecretData;
+use crate::lab::ingress::{SecretData, certificate};
 use crate::objects::ObjectKey;
+use crate::objects::validate::config::{TLS_CRT, TLS_KEY};
 
 use super::routing::{Objects, routing};
 use super::types::{Certificate, Routing, SecretName};
@@ -44,10 +40,7 @@ pub fn brought(lab: &Lab) -> BTreeMap<SecretName, Certificate> {
 }
 
 fn certificate(secret: &SecretData) -> Option<Certificate> {
-    let text = |field: &str| std::str::from_utf8(secret.data.get(field)?).ok();
-    let (chain, key) = (text("tls.crt")?, text("tls.key")?);
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
-    let private = PrivateKeyDer::from_pem_slice(key.as_bytes()).ok()?;
-    CertifiedKey::from_der(certificates.ok()?, private, &ring::default_provider()).ok()?;
-    Some(Certificate { chain: chain.to_owned(), key: key.to_owned() })
+    certificate::read(secret).ok()?;
+    let text = |field: &str| Some(std::str::from_utf8(secret.data.get(field)?).ok()?.to_owned());
+    Some(Certificate { chain: text(TLS_CRT)?, key: text(TLS_KEY)? })
 }

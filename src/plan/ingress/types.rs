@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::objects::ObjectKey;
 pub use crate::objects::ingress::annotations::{Affinity, BackendProtocol};
@@ -28,6 +29,16 @@ pub struct Routing {
     /// `defaultSSLCertificate`, or else one signed by nobody ("Kubernetes Ingress Controller Fake Certificate").
     pub default_certificate: Option<Certificate>,
     pub settings: Settings,
+}
+
+impl Routing {
+    /// A short word that is another one for another routing, by which both ends of the control channel
+    /// know which one is meant.
+    pub fn mark(&self) -> String {
+        // What is plain data can be written.
+        let digest = Sha256::digest(serde_json::to_vec(self).unwrap_or_default());
+        digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 /// `NAMESPACE-SERVICE-PORT`, as ingress-nginx calls its upstreams; unique, of letters, digits, `-` and `.`.
@@ -174,5 +185,20 @@ impl Default for Options {
             read_timeout: Duration::from_secs(60),
             send_timeout: Duration::from_secs(60),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_routing_has_the_same_mark_behind_the_control_channel_and_another_has_another() {
+        let mut routing = Routing::default();
+        let there: Routing = serde_json::from_str(&serde_json::to_string(&routing).unwrap()).unwrap();
+        assert_eq!(there.mark(), routing.mark());
+        let before = routing.mark();
+        routing.settings.keep_alive = Duration::from_secs(7);
+        assert_ne!(routing.mark(), before);
     }
 }

@@ -86,10 +86,6 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
             ),
             _ => (Cause::NoNeighbour, format!("nobody answers for {ip} on {dev}")),
         };
-        if cause == Cause::NotOnLink {
-            // That a route was not planned is less than that it cannot work.
-            self.suspects.retain(|s| s.cause != Cause::WrongRoute || s.place != *at.name());
-        }
         let why = Why::new(cause, format!("{ip} dev {dev}"), says);
         self.dropped(at, Some(dev), Why { trouble: Some(Trouble::Host), ..why })
     }

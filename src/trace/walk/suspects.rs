@@ -12,6 +12,12 @@ use super::routing::{Entry, Found, Key, Tables};
 use super::state::Place;
 use super::walker::{At, Walker};
 
+/// A next hop that is in no network of the device that leads to it.
+fn off_link(at: At, route: &Entry) -> Option<IpAddr> {
+    let is_near = |hop: IpAddr, dev: &IfName| at.plan.addresses.iter().any(|a| a.dev == *dev && a.net.contains(&hop));
+    route.hops.iter().find_map(|(hop, dev)| hop.filter(|hop| !is_near(*hop, dev)))
+}
+
 impl<'s, 'a> Walker<'s, 'a, '_> {
     pub fn suspect(&mut self, cause: Cause, at: At<'s, 'a>, object: impl Into<String>, says: impl Into<String>) {
         let blame = Blame { cause, place: at.name().clone(), object: object.into(), says: says.into() };
@@ -56,12 +62,17 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
             return entry.hops.iter().for_each(|(_, dev)| self.suspect_subnet(at, dev));
         }
         let Some(taken) = taken else { return };
-        let says = format!("{} takes the route `{}`; planned is `{}`", at.name(), taken.text, entry.text);
-        match planned.has_text(&taken.text) {
-            // A shorter one takes the place of one that is missing.
-            true => self.suspect(Cause::NoRoute, at, &entry.text, says),
-            false => self.suspect(Cause::WrongRoute, at, &taken.text, says),
+        if planned.has_text(&taken.text) {
+            let (name, taken) = (at.name(), &taken.text);
+            let says = format!("{name} has lost the route `{}`, and takes `{taken}`", entry.text);
+            return self.suspect(Cause::NoRoute, at, &entry.text, says);
         }
+        let (cause, what) = match off_link(at, taken) {
+            Some(hop) => (Cause::NotOnLink, format!(", whose next hop {hop} is no neighbour")),
+            None => (Cause::WrongRoute, String::new()),
+        };
+        let says = format!("{} takes the route `{}`{what}; planned is `{}`", at.name(), taken.text, entry.text);
+        self.suspect(cause, at, &taken.text, says);
     }
 
     /// A device that has not the address which was planned for it.

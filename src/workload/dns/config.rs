@@ -131,6 +131,8 @@ pub(super) struct Settings {
     pub namespaces: Vec<Vec<u8>>,
     /// Names that only lead to others are here without anything (RFC 8020).
     outside: HashMap<Box<[u8]>, Vec<Data>>,
+    /// Those of the configuration.
+    records: BTreeMap<String, Vec<Record>>,
 }
 
 #[derive(Debug)]
@@ -182,6 +184,7 @@ impl Settings {
             fallthrough: config.fallthrough.iter().map(|z| lower(z)).collect::<io::Result<_>>()?,
             namespaces: config.namespaces.iter().map(|n| n.to_ascii_lowercase().into_bytes()).collect(),
             outside: outside(&config.records)?,
+            records: config.records.clone(),
             zones,
             config: DnsConfig { records: BTreeMap::new(), ..config.clone() },
         })
@@ -189,6 +192,27 @@ impl Settings {
 }
 
 impl Settings {
+    /// Let these names outside the cluster, and those of the configuration, be all that there are.
+    pub fn set_outside(&mut self, names: &BTreeMap<String, Vec<IpAddr>>) {
+        let record = |ip: &IpAddr| match ip {
+            IpAddr::V4(ip) => Record::A(*ip),
+            IpAddr::V6(ip) => Record::Aaaa(*ip),
+        };
+        let mut all = self.records.clone();
+        for (name, ips) in names.iter().filter(|(name, _)| name::parse(name).is_some()) {
+            all.entry(name.to_ascii_lowercase()).or_insert_with(|| ips.iter().map(record).collect());
+        }
+        // Those of the configuration have been read before, and the others are names, too.
+        if let Ok(all) = outside(&all) {
+            self.outside = all;
+        }
+    }
+
+    /// Have the names outside the cluster that `before` has.
+    pub fn keep_outside(&mut self, before: &mut Settings) {
+        self.outside = std::mem::take(&mut before.outside);
+    }
+
     /// What a name outside the cluster stands for. One that is not there is what a wildcard stands for,
     /// where its closest parent that is there has one (RFC 4592, 3.3.1).
     pub fn outside(&self, name: &Name) -> Option<&[Data]> {
@@ -236,6 +260,24 @@ fn data(record: &Record) -> io::Result<Data> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_outside_come_and_go_and_those_of_the_configuration_win() {
+        let records = BTreeMap::from([("own.example.com".to_owned(), vec![Record::A([192, 0, 2, 1].into())])]);
+        let mut settings = Settings::new(&DnsConfig { records, ..DnsConfig::default() }).unwrap();
+        let names =
+            |all: &[&str]| all.iter().map(|name| ((*name).to_owned(), vec![IpAddr::from([198, 51, 100, 1])])).collect();
+        let found = |settings: &Settings, name: &str| {
+            let data = settings.outside(&Name::read(&name::parse(name).unwrap()).unwrap())?;
+            Some(data.iter().filter_map(Data::ip).map(|ip| ip.to_string()).collect::<String>())
+        };
+        settings.set_outside(&names(&["own.example.com", "cafe.example.com"]));
+        assert_eq!(found(&settings, "own.example.com").as_deref(), Some("192.0.2.1"));
+        assert_eq!(found(&settings, "cafe.example.com").as_deref(), Some("198.51.100.1"));
+        settings.set_outside(&names(&["tea.example.com"]));
+        assert_eq!(found(&settings, "cafe.example.com"), None);
+        assert_eq!(found(&settings, "tea.example.com").as_deref(), Some("198.51.100.1"));
+    }
 
     #[test]
     fn a_wildcard_stands_for_what_its_parent_does_not_have() {

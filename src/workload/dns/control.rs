@@ -29,13 +29,15 @@ impl Shared {
 
     fn apply(&self, update: &Update, config: &DnsConfig) -> io::Result<()> {
         let write = || self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if let Update::Change { .. } = update {
+        if let Update::Change { .. } | Update::Outside(_) = update {
             write().apply(update);
             return Ok(());
         }
         let mut new = Records::new(config)?;
         new.apply(update);
-        let old = std::mem::replace(&mut *write(), new);
+        let mut old = write();
+        new.settings.keep_outside(&mut old.settings);
+        let old = std::mem::replace(&mut *old, new);
         // Taking ten thousand services down takes time; nobody waits for it here.
         drop(old);
         Ok(())

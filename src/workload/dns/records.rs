@@ -25,6 +25,9 @@ pub enum Update {
     Set(Objects),
     /// What differs. What is taken away goes first, so that a name can change its owner.
     Change { gone: Gone, put: Objects },
+    /// Names outside the cluster that have addresses now, besides those of the configuration, which
+    /// win; those of before are forgotten.
+    Outside(BTreeMap<String, Vec<IpAddr>>),
 }
 
 /// Kubernetes' objects, as far as DNS knows them.
@@ -163,6 +166,8 @@ impl Records {
                 self.take(gone);
                 self.put(put);
             }
+            // Nothing of the cluster has changed.
+            Update::Outside(names) => return self.settings.set_outside(names),
         }
         self.own = self.own_names();
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 pub use crate::lab::ingress::Driver;
 use crate::plan::ingress::{Endpoints, Routing};
+pub use report::Report;
 
 pub mod built_in;
 mod command;
@@ -26,6 +27,7 @@ mod haproxy;
 mod health;
 mod nginx;
 mod program;
+mod report;
 
 /// The hidden verb that is this process: `labctl lab-ingress CONFIG`, a [`Config`] in JSON, with the
 /// control channel as standard input.
@@ -78,7 +80,7 @@ pub struct Told {
     pub healthy: watch::Sender<bool>,
 }
 
-/// Serve until `control` ends. On standard output comes a line `ready` once the first routing is
+/// Serve until `control` ends. On standard output come [`Report`]s: `ready` once the first routing is
 /// served; the access log and complaints go to standard error.
 ///
 /// # Errors
@@ -110,7 +112,7 @@ async fn drive(config: &Config, told: Told) -> io::Result<()> {
 /// Say `ready` when it is so for the first time. Ends only where that cannot be said.
 async fn say_ready(mut healthy: watch::Receiver<bool>) -> io::Result<()> {
     healthy.wait_for(|is| *is).await.map_err(io::Error::other)?;
-    match say(format_args!("ready")) {
+    match say(format_args!("{}", Report::Ready)) {
         Ok(()) => std::future::pending().await,
         Err(e) => Err(e),
     }

@@ -3,15 +3,14 @@
 //!
 //! Each configuration has a folder of its own in the controller's directory; the link `current`
 //! leads to the one in use. So one that the program refuses changes nothing: the old one serves on,
-//! the complaint goes to the log, and a line `refused …` to standard output (`accepted` when a later
-//! one is taken). A program that ends is started again, unless it ends at once: then this process
+//! the complaint goes to the log and, as a [`Report`], to standard output, as does what is taken. A program that ends is started again, unless it ends at once: then this process
 //! ends with its words.
 
 mod complaint;
 mod process;
 mod store;
 
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::process::Command;
 use tokio::sync::watch;
 
-use super::{Config, Told, log};
+use super::{Config, Report, Told, log};
 use crate::plan::ingress::{Endpoints, Rendered, Routing};
 pub use process::{Process, find, not_installed};
 use store::Store;
@@ -124,16 +123,15 @@ impl<P: Product> Keeper<P> {
         }
         match self.take(&new, endpoints).await? {
             Ok(()) => {
+                Report::Accepted { mark: new.mark() }.tell();
                 self.serving = Some(new);
-                if std::mem::take(&mut self.refused) {
-                    say("accepted");
-                }
+                self.refused = false;
                 self.healthy.send_replace(true);
             }
             Err(complaint) => {
                 self.refused = true;
                 log(format_args!("{} refuses the new configuration, and the old one stays: {complaint}", P::NAME));
-                say(&format!("refused {}", complaint.replace('\n', " ")));
+                Report::refused(new.mark(), &complaint).tell();
             }
         }
         Ok(())
@@ -228,12 +226,6 @@ impl<P: Product> Keeper<P> {
         self.healthy.send_replace(true);
         Ok(())
     }
-}
-
-/// Standard output may be closed, and that is no reason to stop serving.
-fn say(what: &str) {
-    let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{what}").and_then(|()| out.flush());
 }
 
 /// Call `attempt` until it is true, for at most `patience`. False where it never was.

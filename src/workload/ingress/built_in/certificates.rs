@@ -7,12 +7,11 @@ use std::sync::Arc;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::super::log;
+use crate::lab::ingress::certificate::pair;
 use crate::plan::ingress::{Certificate, HostPattern, Routing};
 
 /// Which certificate is shown; a name is compared as virtual hosts are.
@@ -50,11 +49,7 @@ pub fn fake() -> Result<Arc<CertifiedKey>, String> {
 }
 
 fn read(certificate: &Certificate) -> Result<CertifiedKey, String> {
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.chain.as_bytes()).collect();
-    let chain = chain.map_err(|e| format!("the certificate cannot be read: {e}"))?;
-    let key = PrivateKeyDer::from_pem_slice(certificate.key.as_bytes());
-    let key = key.map_err(|e| format!("the key cannot be read: {e}"))?;
-    CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|e| e.to_string())
+    pair(certificate.chain.as_bytes(), certificate.key.as_bytes()).map_err(|e| e.to_string())
 }
 
 impl Certificates {
@@ -62,7 +57,7 @@ impl Certificates {
         let load = |name: &str, certificate: &Certificate| match read(certificate) {
             Ok(key) => Some(Arc::new(key)),
             Err(why) => {
-                log(format_args!("the certificate of {name} is not used: {why}"));
+                log(format_args!("the certificate of {name} is not used: it {why}"));
                 None
             }
         };
