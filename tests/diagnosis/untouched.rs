@@ -63,7 +63,7 @@ fn counted(bench: &Bench) -> BTreeMap<(&'static str, String), u64> {
             // `[packets:bytes] -A …`, and `:CHAIN POLICY [packets:bytes]`.
             let Some((before, rest)) = line.split_once('[') else { continue };
             let Some((count, after)) = rest.split_once(']') else { continue };
-            let packets = count.split(':').next().and_then(|n| n.parse().ok()).expect("a count");
+            let packets: u64 = count.split(':').next().and_then(|n| n.parse().ok()).expect("a count");
             *all.entry((host, format!("{table} {before}{after}"))).or_default() += packets;
         }
     }
