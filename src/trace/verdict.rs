@@ -46,7 +46,14 @@ pub fn judge(case: &Case) -> Verdict {
         evidence: case.grounds(&blame, &drift),
         remedy: remedies(case, &blame, &drift),
     };
-    Verdict { says: format!("{}: {}", blame.place, blame.says), fault: Some(fault) }
+    Verdict { says: placed(&blame), fault: Some(fault) }
+}
+
+/// The sentence, which begins with the place.
+fn placed(Blame { place, says, .. }: &Blame) -> String {
+    let place = place.to_string();
+    let begins = says.strip_prefix(&place).is_some_and(|rest| rest.starts_with(' '));
+    if begins { says.clone() } else { format!("{place}: {says}") }
 }
 
 fn answered(case: &Case) -> String {

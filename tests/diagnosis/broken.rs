@@ -36,10 +36,8 @@ impl Fitting {
 /// Whether what a verdict names is what is at fault, or stands for it.
 fn concerns(cause: Cause, found: &str, object: &str) -> bool {
     let words = |text: &str| -> Vec<String> {
-        text.split([' ', ':'])
-            .map(|word| word.trim_end_matches("/32").to_owned())
-            .filter(|word| word.len() > 2)
-            .collect()
+        let all = text.split([' ', '"', ',']).map(|word| word.trim_end_matches("/32").to_owned());
+        all.filter(|word| word.len() > 3).collect()
     };
     let (found_words, wanted) = (words(found), words(object));
     let share = wanted.iter().any(|word| found_words.iter().any(|f| f == word || object_ends(word, f)));
@@ -103,7 +101,11 @@ impl<'b> Broken<'b> {
         // A host that was asked in vain is not asked again for a moment, and endpoints take one to be known.
         until(&format!("{} is answered", question.words()), || {
             last = Some(trace(self.bench, question, ANSWERS_WITHIN));
-            last.as_ref().is_some_and(|trace| trace.asked.answered)
+            last.as_ref().is_some_and(|trace| match question.kind {
+                // What stands behind the name was not asked for.
+                Kind::Dns => trace.asked.tried.is_some(),
+                _ => trace.asked.answered,
+            })
         });
         last.expect("a trace")
     }

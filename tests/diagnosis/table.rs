@@ -71,6 +71,8 @@ fn row(listed: &Listed, trace: &Trace, file: &str) -> Option<String> {
         }
         by_hand => by_hand.iter().map(|command| format!("`{command}`")).collect(),
     };
+    // It is named as from where it was asked, which is its folder.
+    let file = Path::new(file).file_name()?.to_str()?;
     for remedy in &mut remedies {
         *remedy = remedy.replace(file, &format!("labs/broken/{}.yaml", lab_of(listed.name)));
     }

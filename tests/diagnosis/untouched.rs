@@ -23,8 +23,8 @@ const LAB: &str = "
 hosts: { node1: {}, node2: {} }
 clients: { laptop: {} }
 pods:
-  a1: { host: node1, address: 10.244.0.20 }
-  b1: { host: node2, address: 10.244.1.20, labels: { app: b }, ports: [8080] }
+  a1: { host: node1, address: 10.244.1.20 }
+  b1: { host: node2, address: 10.244.2.20, labels: { app: b }, ports: [8080] }
 services:
   b-svc: { type: NodePort, clusterIP: 10.96.0.100, selector: { app: b }, ports: [{ port: 80, targetPort: 8080, nodePort: 30080 }] }
 probes:
@@ -45,6 +45,10 @@ fn a_healthy_lab_has_no_fault_whatever_is_asked(bench: &Bench) {
     assert!(asked.len() > 5);
     for question in asked {
         let trace = broken.is_answered(&question);
+        if !trace.asked.answered {
+            // A name alone was asked for.
+            continue;
+        }
         assert!(trace.verdict.fault.is_none(), "{}: {:#?}", question.words(), trace.verdict);
         assert!(trace.parting.is_none(), "{}: {:#?}", question.words(), trace.parting);
     }
@@ -107,7 +111,7 @@ fn rules_count_the_same_with_a_trace_as_without(bench: &Bench) {
 
 /// A trace of a question that nobody answers, in the middle of it.
 fn in_the_middle(bench: &Bench) -> Background {
-    let started = Background::start(bench.labctl(&["trace", "a1", "10.244.1.99", "--icmp", "--timeout", "25"]));
+    let started = Background::start(bench.labctl(&["trace", "a1", "10.244.2.99", "--icmp", "--timeout", "25"]));
     until("the trace watches rules", || tables(bench).contains(OURS));
     started
 }
