@@ -23,6 +23,8 @@ pub struct Page {
     pub marks: bool,
     /// Whether a mark stands on it, which wants a legend.
     pub has_mark: bool,
+    /// Whether a way back was told in short.
+    pub has_short: bool,
 }
 
 /// What stands in front of a text: of its first line and of those that follow.
@@ -42,7 +44,7 @@ impl Lead {
 impl Page {
     pub fn new(style: &Style) -> Page {
         let style = Style { width: style.width.max(NARROWEST), ..*style };
-        Page { style, text: String::new(), marks: true, has_mark: false }
+        Page { style, text: String::new(), marks: true, has_mark: false, has_short: false }
     }
 
     pub fn into_text(self) -> String {
