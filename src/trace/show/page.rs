@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_command_goes_on_behind_a_backslash() {
-        let mut page = Page::new(&Style { width: 60, colour: false, why: true, wide: false });
+        let mut page = Page::new(&Style { width: 60, colour: false, why: true, wide: false, reply: false });
         let command = "labctl exec node1 -- sysctl -w net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0";
         page.command(&Lead::label("  "), command, PLAIN);
         let text = page.into_text();
