@@ -7,6 +7,7 @@
 pub mod align;
 pub mod flow;
 mod freed;
+mod grounds;
 mod hits;
 pub mod model;
 mod objects;
