@@ -17,6 +17,7 @@ mod doctor;
 mod down;
 mod exec;
 mod explain;
+mod failures;
 mod get;
 mod heal;
 mod hidden;

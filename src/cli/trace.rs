@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::daemon::trace::{TraceAnswer, TraceRequest, Traced};
+use crate::daemon::trace::{TraceAnswer, TraceRequest, Traced, Wanted};
 use crate::diag::{Problem, Problems, Sources, codes};
 use crate::trace::model::Trace;
 use crate::trace::question::{Ask, Question};
@@ -14,7 +14,7 @@ use super::{DIFFERED, Done, Failure, find_lab};
 
 pub fn run(args: &TraceArgs) -> Done {
     let client = find_lab(args.lab.as_deref())?;
-    let request = TraceRequest { question: question(args), frames: args.output == TraceFormat::Pcapng };
+    let request = TraceRequest { asked: Wanted::Question(question(args)), frames: args.output == TraceFormat::Pcapng };
     match client.post("/labctl/v1/trace", &request)? {
         TraceAnswer::Failed(found) => {
             let mut problems = Problems::default();
@@ -30,7 +30,13 @@ pub fn run(args: &TraceArgs) -> Done {
 
 /// The question that was typed.
 fn question(args: &TraceArgs) -> Question {
-    let kinds = [(args.tcp, Ask::Tcp), (args.udp, Ask::Udp), (args.icmp, Ask::Icmp), (args.http, Ask::Http)];
+    let kinds = [
+        (args.tcp, Ask::Tcp),
+        (args.udp, Ask::Udp),
+        (args.icmp, Ask::Icmp),
+        (args.http, Ask::Http),
+        (args.dns, Ask::Dns),
+    ];
     let size = args.size.map(|_| Ask::Icmp);
     Question {
         from: args.from.clone().unwrap_or_default(),

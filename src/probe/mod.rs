@@ -40,7 +40,8 @@ use crate::lab::probe::Expect;
 use crate::spec::probe::FailureName;
 
 pub use dns::rcode;
-pub use outcome::{Details, Kind, Outcome, Verdict};
+pub use name::candidates;
+pub use outcome::{Details, Kind, Outcome, Verdict, asked};
 pub use run::run_all;
 
 use outcome::Failure;
