@@ -18,6 +18,7 @@ mod down;
 mod exec;
 mod explain;
 mod failures;
+mod follow;
 mod get;
 mod heal;
 mod hidden;

@@ -10,9 +10,12 @@ use crate::trace::show;
 
 use super::args::{TraceArgs, TraceFormat};
 use super::output;
-use super::{DIFFERED, Done, Failure, find_lab};
+use super::{DIFFERED, Done, Failure, find_lab, follow};
 
 pub fn run(args: &TraceArgs) -> Done {
+    if let Some(machine) = &args.follow {
+        return follow::run(args, machine);
+    }
     let client = find_lab(args.lab.as_deref())?;
     let request = TraceRequest { asked: Wanted::Question(question(args)), frames: args.output == TraceFormat::Pcapng };
     match client.post("/labctl/v1/trace", &request)? {

@@ -154,7 +154,8 @@ pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
 async fn watched(daemon: &Rc<Daemon>, lab: &Lab, asked: &Probe) -> Result<Watched, Box<Problem>> {
     let spots: Vec<Spot> =
         lab.namespaces().filter_map(|place| Some(Spot { netns: daemon.netns(&place)?, place })).collect();
-    let options = Options { snap: SNAP, rules: true, conntrack: true, drops: true, filter: Filter::default(), pace: None };
+    let options =
+        Options { snap: SNAP, rules: true, conntrack: true, drops: true, filter: Filter::default(), pace: None };
     let opened = tokio::task::spawn_blocking(move || Recorder::open(&spots, &options)).await;
     let recorder = match opened {
         Ok(Ok(recorder)) => Arc::new(recorder),
@@ -172,7 +173,7 @@ async fn watched(daemon: &Rc<Daemon>, lab: &Lab, asked: &Probe) -> Result<Watche
 }
 
 /// What the namespaces have learnt. One that cannot be read says nothing; the others still do.
-async fn learnt(daemon: &Rc<Daemon>, lab: &Lab) -> Known {
+pub(super) async fn learnt(daemon: &Rc<Daemon>, lab: &Lab) -> Known {
     let all: Vec<(NsName, NetNs)> =
         lab.namespaces().filter_map(|place| Some((place.clone(), daemon.netns(&place)?))).collect();
     let read = tokio::task::spawn_blocking(move || {
@@ -224,13 +225,13 @@ fn frames(recording: &Recording) -> Vec<RecordedFrame> {
     recording.events.iter().filter_map(frame).collect()
 }
 
-fn refused(why: String) -> Box<Problem> {
+pub(super) fn refused(why: String) -> Box<Problem> {
     Box::new(Problem::error(codes::KERNEL_REFUSED, why).help("`labctl doctor` tries what a trace needs"))
 }
 
 impl Daemon {
     /// What the lab's kernel holds, and what it should hold.
-    async fn there_and_planned(&self) -> Result<(Plan, Plan), Box<Problem>> {
+    pub(super) async fn there_and_planned(&self) -> Result<(Plan, Plan), Box<Problem>> {
         let _turn = self.turn().await;
         Ok((self.observe().await?, self.planned()))
     }

@@ -93,14 +93,14 @@ impl<'a> Evidence<'a> {
             sights,
             arps,
             hits: Hits::read(recording, material.there),
-            entries: translation::entries(recording),
+            entries: translation::entries(&recording.events),
             who: Who::new(material.lab, material.there),
             begin: 0,
         }
     }
 }
 
-fn tapped(event: &Event) -> Option<Tapped<'_>> {
+pub fn tapped(event: &Event) -> Option<Tapped<'_>> {
     let (Seen::Frame(frame), Some(place)) = (&event.seen, &event.place) else { return None };
     let Frame { dev, outgoing, ethernet, bytes, .. } = frame;
     Some(Tapped { at: event.at, place, dev, outgoing: *outgoing, ethernet: *ethernet, bytes })
