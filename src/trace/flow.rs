@@ -41,7 +41,20 @@ pub struct FoundPacket {
 pub fn flow(role: Role, tuple: Tuple, sights: &[Sight], translated: &[(Tuple, Tuple)]) -> Found {
     let grown = grow(tuple, sights, translated);
     let packets = packets(sights, &grown.members);
-    Found { role, tuple, tuples: grown.tuples, packets }
+    let mut found = Found { role, tuple, tuples: grown.tuples, packets };
+    found.tell_of_errors(sights);
+    found
+}
+
+impl Found {
+    /// Errors tell of the packet that they quote.
+    pub fn tell_of_errors(&mut self, sights: &[Sight]) {
+        for n in 0..self.packets.len() {
+            let about = self.packets[n].sights.first().and_then(|s| sights[*s].about.as_ref());
+            let Some((_, essence)) = about else { continue };
+            self.packets[n].about = self.packets[..n].iter().rposition(|p| p.essence == *essence);
+        }
+    }
 }
 
 struct Grown {
@@ -139,8 +152,7 @@ fn packets(sights: &[Sight], members: &HashMap<usize, Direction>) -> Vec<FoundPa
         }
         let first = before.map(|at| all[at].again.unwrap_or(at));
         latest.insert(key, all.len());
-        let about = sight.about.as_ref().and_then(|(_, essence)| all.iter().rposition(|p| p.essence == *essence));
-        all.push(FoundPacket { direction, essence: sight.essence, sights: vec![n], again: first, about });
+        all.push(FoundPacket { direction, essence: sight.essence, sights: vec![n], again: first, about: None });
     }
     all
 }

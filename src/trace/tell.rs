@@ -4,6 +4,7 @@
 //! parts; here is their order.
 
 use crate::kernel::record::{Event, Frame, Recording, Seen};
+use crate::lab::names::NsName;
 use crate::lab::probe::{Ask, Probe};
 use crate::lab::{Backend, Lab};
 use crate::plan::Plan;
@@ -18,6 +19,7 @@ use super::proxied;
 use super::question::Question;
 use super::sight::{self, ArpSight, Sight, Tapped, Tunnels, Tuple};
 use super::translation;
+use super::unseen;
 use super::verdict::{self, Case};
 use super::walk::Known;
 use super::who::Who;
@@ -58,7 +60,7 @@ pub fn trace(material: &Material, (question, asked, outcome): (&Question, &Probe
     let mut evidence = Evidence::read(material, mark);
     let found = flows(&evidence, asked, outcome);
     evidence.begin = found.iter().filter_map(|f| first_time(f, &evidence.sights)).min().unwrap_or(0);
-    let mut teller = Teller::new(material, &evidence);
+    let mut teller = Teller::new(material, &evidence, &asked.from);
     let mut flows: Vec<Flow> = found.iter().map(|found| teller.flow(found)).collect();
     for flow in &mut flows {
         freed::mark(&mut flow.packets, material.recording, evidence.begin);
@@ -120,9 +122,8 @@ pub fn tunnels(lab: &Lab) -> Tunnels {
 fn flows(evidence: &Evidence, asked: &Probe, outcome: &Outcome) -> Vec<Found> {
     let translated = translation::pairs(&evidence.entries);
     let sent = |wanted: &dyn Fn(&Tuple) -> bool| {
-        let own = evidence.sights.iter().filter(|s| s.place == asked.from && s.outgoing && s.layer == 0);
         let mut all: Vec<Tuple> = Vec::new();
-        for tuple in own.filter(|s| s.about.is_none()).map(Sight::tuple).filter(|t| wanted(t)) {
+        for tuple in sent_by(evidence, &asked.from).filter(|t| wanted(t)) {
             if !all.contains(&tuple) && !all.contains(&tuple.reversed()) {
                 all.push(tuple);
             }
@@ -130,7 +131,16 @@ fn flows(evidence: &Evidence, asked: &Probe, outcome: &Outcome) -> Vec<Found> {
         all
     };
     let grown = |role: Role, tuples: Vec<Tuple>| -> Vec<Found> {
-        tuples.into_iter().map(|t| flow::flow(role, t, &evidence.sights, &translated)).collect()
+        let mut all: Vec<Found> = Vec::new();
+        for tuple in tuples {
+            // A translation may leave it as wanted as it was before.
+            if !all.iter().any(|f| f.tuples.contains_key(&tuple)) {
+                let found = flow::flow(role, tuple, &evidence.sights, &translated);
+                all.push(unseen::with_first(found, evidence, &asked.from));
+            }
+        }
+        all.retain(|f| !f.packets.is_empty());
+        all
     };
     let wanted = target(asked, outcome);
     let is_request = |t: &Tuple| {
@@ -145,6 +155,15 @@ fn flows(evidence: &Evidence, asked: &Probe, outcome: &Outcome) -> Vec<Found> {
     all.extend(grown(Role::Proxied, proxied));
     all.sort_by_key(|f| first_time(f, &evidence.sights));
     all
+}
+
+/// The ends of what a machine sent: as its own connection tracking knew them before it translated them, as
+/// they were seen, and as its rules met them.
+fn sent_by<'e>(evidence: &'e Evidence, from: &'e NsName) -> impl Iterator<Item = Tuple> + 'e {
+    let own = evidence.sights.iter().filter(move |s| s.place == *from && s.outgoing && s.layer == 0);
+    let seen = own.filter(|s| s.about.is_none()).map(Sight::tuple);
+    let tracked = evidence.entries.iter().filter(move |e| e.place == *from && e.is_translated()).map(|e| e.original);
+    tracked.chain(seen).chain(unseen::sent(evidence, from).map(|met| met.tuple))
 }
 
 /// The address, port and protocol that the question went to.
