@@ -12,6 +12,7 @@ pub mod model;
 mod objects;
 pub mod packet;
 mod packets;
+pub mod predict;
 mod proxied;
 pub mod question;
 mod remedy;

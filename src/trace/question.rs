@@ -168,17 +168,23 @@ impl Question {
         if lab.find(host).is_some() {
             return None;
         }
-        let own = match lab.find(&self.from) {
-            Some(NsName::Pod(id)) => id.namespace.as_str().to_owned(),
-            _ => "default".to_owned(),
-        };
-        let domain = format!(".svc.{}", lab.cluster.domain);
-        let word = host.trim_end_matches('.');
-        let word = word.strip_suffix(&domain).or(word.strip_suffix(".svc")).unwrap_or(word);
-        let (name, namespace) = word.split_once('.').unwrap_or((word, &own));
         let by_address = |s: &&Service| s.spec.as_ref().and_then(|s| s.cluster_ip.as_deref()) == Some(host);
-        lab.service(&ObjectKey::new(namespace, name)).or_else(|| lab.services.iter().find(by_address))
+        let from = lab.find(&self.from).unwrap_or(NsName::Router);
+        service(lab, &from, host).or_else(|| lab.services.iter().find(by_address))
     }
+}
+
+/// The service that `name`, `name.namespace` and so on up to its full name mean to `from`.
+pub fn service<'l>(lab: &'l Lab, from: &NsName, name: &str) -> Option<&'l Service> {
+    let own = match from {
+        NsName::Pod(id) => id.namespace.as_str(),
+        _ => "default",
+    };
+    let domain = format!(".svc.{}", lab.cluster.domain);
+    let word = name.trim_end_matches('.');
+    let word = word.strip_suffix(&domain).or(word.strip_suffix(".svc")).unwrap_or(word);
+    let (name, namespace) = word.split_once('.').unwrap_or((word, own));
+    lab.service(&ObjectKey::new(namespace, name))
 }
 
 fn at<T>(value: T) -> At<T> {

@@ -81,6 +81,7 @@ pub fn trace(material: &Material, (question, asked, outcome): (&Question, &Probe
             answered: outcome.passed(),
         },
         parting: teller.parting(),
+        began: evidence.begin,
         flows,
         verdict,
         means,
