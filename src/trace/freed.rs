@@ -6,7 +6,7 @@
 use crate::kernel::record::{Event, Freed, Recording, Seen};
 
 use super::grounds::last_seen;
-use super::model::{Fate, Flow, Means, Packet, Step, What};
+use super::model::{Cause, Drop, Fate, Flow, Means, Packet, Step, What};
 use super::tell::Evidence;
 
 /// How far apart the two may have looked at their clocks, in nanoseconds: whoever looks can be made to wait.
@@ -27,6 +27,27 @@ pub fn reasons(evidence: &Evidence, recording: &Recording, flows: &[Flow]) -> Ve
         }
     }
     all
+}
+
+/// End a packet that nobody knows more of with what the kernel says of it, where it does.
+pub fn end(packet: &mut Packet, recording: &Recording, begin: u64) {
+    let found = of_packet(packet, recording, begin).map(|(_, freed)| (freed.reason.clone(), freed.location.clone()));
+    let (Some((reason, by)), Some(last)) = (found, packet.steps.last()) else { return };
+    if packet.fate != Fate::Lost {
+        return;
+    }
+    packet.fate = Fate::Dropped;
+    packet.steps.push(Step {
+        at: None,
+        place: last.place.clone(),
+        host: last.host.clone(),
+        dev: None,
+        layer: last.layer,
+        says: format!("the kernel drops it in {by}: {reason}"),
+        what: What::Dropped(Drop { cause: Cause::Other, by, reason: Some(reason) }),
+        header: None,
+        known_by: vec![Means::DropReason],
+    });
 }
 
 /// Give the steps that drop packets the kernel's reason.

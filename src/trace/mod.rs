@@ -3,9 +3,11 @@
 //! [`model`] is what a trace says, whoever says it: observing and predicting give the same words, so
 //! that they can be compared, drawn and exported by the same code. [`walk`] predicts. Taking packets from the kernel is
 //! `kernel::record`'s, asking the question that is traced is `probe`'s; nothing here does I/O.
+//! [`follow`] makes packets of what a machine sends and gets without being asked.
 
 pub mod align;
 pub mod flow;
+pub mod follow;
 mod freed;
 mod grounds;
 mod hits;
@@ -17,10 +19,12 @@ pub mod predict;
 mod proxied;
 pub mod question;
 mod remedy;
+mod settle;
 pub mod show;
 pub mod sight;
 pub mod tell;
 mod translation;
+mod unseen;
 mod verdict;
 pub mod walk;
-mod who;
+pub mod who;

@@ -46,6 +46,18 @@ impl Tuple {
         }
     }
 
+    /// A header with these ends in place of its own.
+    #[must_use]
+    pub fn put_into(self, header: Header) -> Header {
+        Header {
+            source: self.source.0,
+            source_port: self.source.1,
+            destination: self.destination.0,
+            destination_port: self.destination.1,
+            ..header
+        }
+    }
+
     #[must_use]
     pub fn reversed(self) -> Tuple {
         Tuple { protocol: self.protocol, source: self.destination, destination: self.source }
@@ -74,6 +86,8 @@ pub struct Sight {
     pub about: Option<(Tuple, Essence)>,
     /// Whether the data holds the mark that the trace gave its request.
     pub marked: bool,
+    /// What a program says in it, as [`Packet::said`] has it.
+    pub said: Option<String>,
 }
 
 impl Sight {
@@ -140,5 +154,6 @@ fn sight(tap: &Tapped, outer: &Packet, tunnels: Tunnels, mark: &[u8]) -> Sight {
         kind: packet.kind(),
         about: packet.quoted().map(|quoted| (Tuple::of(&quoted.header), quoted.essence)),
         marked: holds_mark(packet.data),
+        said: packet.said(),
     }
 }

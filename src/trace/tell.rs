@@ -4,10 +4,11 @@
 //! parts; here is their order.
 
 use crate::kernel::record::{Event, Frame, Recording, Seen};
+use crate::lab::names::NsName;
 use crate::lab::probe::{Ask, Probe};
 use crate::lab::{Backend, Lab};
 use crate::plan::Plan;
-use crate::probe::Outcome;
+use crate::probe::{Outcome, Used};
 
 use super::flow::{self, Found};
 use super::freed;
@@ -15,9 +16,9 @@ use super::hits::Hits;
 use super::model::{Asked, Flow, Means, Protocol, Role, Trace, VERSION};
 use super::packets::Teller;
 use super::proxied;
-use super::question::Question;
 use super::sight::{self, ArpSight, Sight, Tapped, Tunnels, Tuple};
 use super::translation;
+use super::unseen;
 use super::verdict::{self, Case};
 use super::walk::Known;
 use super::who::Who;
@@ -53,12 +54,12 @@ pub struct Evidence<'a> {
     pub begin: u64,
 }
 
-/// Tell of one question.
-pub fn trace(material: &Material, (question, asked, outcome): (&Question, &Probe, &Outcome), mark: &[u8]) -> Trace {
+/// Tell of one question. `to` is who was asked, as it was typed.
+pub fn trace(material: &Material, (to, asked, outcome): (&str, &Probe, &Outcome), mark: &[u8]) -> Trace {
     let mut evidence = Evidence::read(material, mark);
     let found = flows(&evidence, asked, outcome);
     evidence.begin = found.iter().filter_map(|f| first_time(f, &evidence.sights)).min().unwrap_or(0);
-    let mut teller = Teller::new(material, &evidence);
+    let mut teller = Teller::new(material, &evidence, &asked.from);
     let mut flows: Vec<Flow> = found.iter().map(|found| teller.flow(found)).collect();
     for flow in &mut flows {
         freed::mark(&mut flow.packets, material.recording, evidence.begin);
@@ -72,7 +73,7 @@ pub fn trace(material: &Material, (question, asked, outcome): (&Question, &Probe
         lab: material.lab.name.to_string(),
         asked: Asked {
             from: asked.from.clone(),
-            to: question.to.clone(),
+            to: to.to_owned(),
             kind: outcome.kind.to_string(),
             tried: outcome.tried.clone(),
             seen: outcome.observed.clone(),
@@ -95,14 +96,14 @@ impl<'a> Evidence<'a> {
             sights,
             arps,
             hits: Hits::read(recording, material.there),
-            entries: translation::entries(recording),
+            entries: translation::entries(&recording.events),
             who: Who::new(material.lab, material.there),
             begin: 0,
         }
     }
 }
 
-fn tapped(event: &Event) -> Option<Tapped<'_>> {
+pub fn tapped(event: &Event) -> Option<Tapped<'_>> {
     let (Seen::Frame(frame), Some(place)) = (&event.seen, &event.place) else { return None };
     let Frame { dev, outgoing, ethernet, bytes, .. } = frame;
     Some(Tapped { at: event.at, place, dev, outgoing: *outgoing, ethernet: *ethernet, bytes })
@@ -121,9 +122,8 @@ pub fn tunnels(lab: &Lab) -> Tunnels {
 fn flows(evidence: &Evidence, asked: &Probe, outcome: &Outcome) -> Vec<Found> {
     let translated = translation::pairs(&evidence.entries);
     let sent = |wanted: &dyn Fn(&Tuple) -> bool| {
-        let own = evidence.sights.iter().filter(|s| s.place == asked.from && s.outgoing && s.layer == 0);
         let mut all: Vec<Tuple> = Vec::new();
-        for tuple in own.filter(|s| s.about.is_none()).map(Sight::tuple).filter(|t| wanted(t)) {
+        for tuple in sent_by(evidence, &asked.from).filter(|t| wanted(t)) {
             if !all.contains(&tuple) && !all.contains(&tuple.reversed()) {
                 all.push(tuple);
             }
@@ -131,7 +131,16 @@ fn flows(evidence: &Evidence, asked: &Probe, outcome: &Outcome) -> Vec<Found> {
         all
     };
     let grown = |role: Role, tuples: Vec<Tuple>| -> Vec<Found> {
-        tuples.into_iter().map(|t| flow::flow(role, t, &evidence.sights, &translated)).collect()
+        let mut all: Vec<Found> = Vec::new();
+        for tuple in tuples {
+            // A translation may leave it as wanted as it was before.
+            if !all.iter().any(|f| f.tuples.contains_key(&tuple)) {
+                let found = flow::flow(role, tuple, &evidence.sights, &translated);
+                all.push(unseen::with_first(found, evidence, &asked.from));
+            }
+        }
+        all.retain(|f| !f.packets.is_empty());
+        all
     };
     let wanted = target(asked, outcome);
     let is_request = |t: &Tuple| {
@@ -139,13 +148,37 @@ fn flows(evidence: &Evidence, asked: &Probe, outcome: &Outcome) -> Vec<Found> {
             t.destination.0 == ip && t.protocol == protocol && (protocol == Protocol::Icmp || t.destination.1 == port)
         })
     };
+    let wanted_by_it = |t: &Tuple| is_own(t, &outcome.details.used);
     let is_lookup = |t: &Tuple| t.destination.1 == DNS && t.protocol != Protocol::Icmp && !is_request(t);
-    let mut all = grown(Role::NameLookup, sent(&is_lookup));
-    all.extend(grown(Role::Request, sent(&is_request)));
+    let mut all = grown(Role::NameLookup, sent(&|t| is_lookup(t) && wanted_by_it(t)));
+    all.extend(grown(Role::Request, sent(&|t| is_request(t) && wanted_by_it(t))));
     let proxied = marked(evidence, &all);
     all.extend(grown(Role::Proxied, proxied));
     all.sort_by_key(|f| first_time(f, &evidence.sights));
     all
+}
+
+/// Whether a packet is one of the question's own sockets: its machine may ask others the same. Where the kernel
+/// gave none, as it refused at once, nothing is known.
+fn is_own(tuple: &Tuple, used: &[Used]) -> bool {
+    let port = tuple.source.1;
+    let own = |used: &Used| match (used, tuple.protocol) {
+        (Used::Tcp(n), Protocol::Tcp) | (Used::Udp(n), Protocol::Udp) | (Used::Echo(n), Protocol::Icmp) => {
+            Some(*n == port)
+        }
+        _ => None,
+    };
+    let mut known = used.iter().filter_map(own).peekable();
+    known.peek().is_none() || known.any(|is| is)
+}
+
+/// The ends of what a machine sent: as its own connection tracking knew them before it translated them, as
+/// they were seen, and as its rules met them.
+fn sent_by<'e>(evidence: &'e Evidence, from: &'e NsName) -> impl Iterator<Item = Tuple> + 'e {
+    let own = evidence.sights.iter().filter(move |s| s.place == *from && s.outgoing && s.layer == 0);
+    let seen = own.filter(|s| s.about.is_none()).map(Sight::tuple);
+    let tracked = evidence.entries.iter().filter(move |e| e.place == *from && e.is_translated()).map(|e| e.original);
+    tracked.chain(seen).chain(unseen::sent(evidence, from).map(|met| met.tuple))
 }
 
 /// The address, port and protocol that the question went to.
