@@ -152,7 +152,7 @@ fn flows(evidence: &Evidence, asked: &Probe, outcome: &Outcome) -> Vec<Found> {
     let is_lookup = |t: &Tuple| t.destination.1 == DNS && t.protocol != Protocol::Icmp && !is_request(t);
     let mut all = grown(Role::NameLookup, sent(&|t| is_lookup(t) && wanted_by_it(t)));
     all.extend(grown(Role::Request, sent(&|t| is_request(t) && wanted_by_it(t))));
-    let proxied = marked(evidence, &all);
+    let proxied = marked(evidence, &all, &asked.from);
     all.extend(grown(Role::Proxied, proxied));
     all.sort_by_key(|f| first_time(f, &evidence.sights));
     all
@@ -196,13 +196,13 @@ pub fn target(asked: &Probe, outcome: &Outcome) -> Option<(std::net::IpAddr, u16
     }
 }
 
-/// Flows that carry the question's mark and are none of `known`: a proxy sent it on.
-fn marked(evidence: &Evidence, known: &[Found]) -> Vec<Tuple> {
+/// Flows that carry the question's mark and are none of `known`: a proxy sent it on, which is not the asker.
+fn marked(evidence: &Evidence, known: &[Found], from: &NsName) -> Vec<Tuple> {
     let mut all: Vec<Tuple> = Vec::new();
     let is_known = |t: &Tuple, all: &[Tuple]| {
         known.iter().any(|f| f.tuples.contains_key(t)) || all.contains(t) || all.contains(&t.reversed())
     };
-    for sight in evidence.sights.iter().filter(|s| s.marked && s.outgoing && s.layer == 0) {
+    for sight in evidence.sights.iter().filter(|s| s.marked && s.outgoing && s.layer == 0 && s.place != *from) {
         let tuple = sight.tuple();
         // Where it is seen first is where it was sent; later sights may have other addresses.
         let same = |t: &Tuple| {
