@@ -178,7 +178,7 @@ fn write_reports(args: &TestArgs, all: &[Tested]) -> Result<(), Failure> {
         pictures::write(dir, all.iter().map(|t| (t.lab.as_deref().unwrap_or_default(), t.outcomes())))?;
     }
     let Some(path) = &args.junit else { return Ok(()) };
-    output::write_file(path, &junit())
+    output::write_file(path, junit())
 }
 
 fn suite<'t>(tested: &'t Tested, failure: Option<&'t str>) -> Suite<'t> {

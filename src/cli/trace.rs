@@ -95,7 +95,7 @@ fn page(args: &TraceArgs, trace: &Trace) -> Result<String, Failure> {
 fn text(args: &TraceArgs, trace: &Trace) -> String {
     let colour = args.out.is_none() && output::colour(&std::io::stdout());
     let wide = args.format() == TraceFormat::Wide;
-    show::text(trace, &show::Style { width: output::width(), colour, why: args.why, wide })
+    show::text(trace, &show::Style { width: output::width(), colour, why: args.why, wide, reply: args.reply })
 }
 
 /// The frames that were seen, for Wireshark.

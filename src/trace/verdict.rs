@@ -100,8 +100,8 @@ impl Case<'_> {
             return walked(Role::NameLookup).find_map(fault).or_else(|| objects::no_name(self));
         }
         let on_the_way = || {
-            let proxied = walked(Role::Proxied).filter_map(fault).last();
-            walked(Role::Request).filter_map(fault).last().or(proxied)
+            let proxied = walked(Role::Proxied).filter_map(fault).next_back();
+            walked(Role::Request).filter_map(fault).next_back().or(proxied)
         };
         let beyond = || objects::beyond_the_network(self);
         on_the_way().or_else(|| unseen.and_then(|e| e.fault.clone())).or_else(beyond).or_else(|| self.lost())

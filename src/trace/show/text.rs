@@ -127,6 +127,9 @@ fn foot(page: &mut Page, trace: &Trace) {
     for note in &trace.notes {
         page.hang(&Lead::label("note: "), note, PLAIN);
     }
+    if page.has_short {
+        page.line("The way back is told in short; --reply tells its rules, routes and neighbours, too.", DIM);
+    }
     if page.has_mark {
         page.line("~ inferred: nothing was seen of this step, it follows from the others.", DIM);
     }
