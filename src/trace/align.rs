@@ -357,6 +357,7 @@ mod tests {
             kind: "SYN".into(),
             about: None,
             marked: false,
+            said: None,
         }
     }
 

@@ -30,18 +30,21 @@ pub struct FoundPacket {
     pub essence: Essence,
     /// Indices of its sights, in the order of time.
     pub sights: Vec<usize>,
-    /// The place in [`Found::packets`] of the packet that it repeats.
-    pub again: Option<usize>,
-    /// The place of the packet that it tells of.
-    pub about: Option<usize>,
 }
 
 /// The flow that began with `tuple`. `translated` are pairs of ends that connection tracking holds to be the
 /// same packet before and after a translation.
 pub fn flow(role: Role, tuple: Tuple, sights: &[Sight], translated: &[(Tuple, Tuple)]) -> Found {
-    let grown = grow(tuple, sights, translated);
+    let mut tuples = HashMap::new();
+    learn(&mut tuples, tuple, Direction::There);
+    more(&Found { role, tuple, tuples, packets: Vec::new() }, sights, translated)
+}
+
+/// What `sights` have of a flow that is known from before.
+pub fn more(known: &Found, sights: &[Sight], translated: &[(Tuple, Tuple)]) -> Found {
+    let grown = grow(known.tuples.clone(), sights, translated);
     let packets = packets(sights, &grown.members);
-    Found { role, tuple, tuples: grown.tuples, packets }
+    Found { role: known.role, tuple: known.tuple, tuples: grown.tuples, packets }
 }
 
 struct Grown {
@@ -57,10 +60,9 @@ fn opposite(direction: Direction) -> Direction {
     }
 }
 
-fn grow(tuple: Tuple, sights: &[Sight], translated: &[(Tuple, Tuple)]) -> Grown {
-    let mut grown = Grown { tuples: HashMap::new(), members: HashMap::new() };
+fn grow(tuples: HashMap<Tuple, Direction>, sights: &[Sight], translated: &[(Tuple, Tuple)]) -> Grown {
+    let mut grown = Grown { tuples, members: HashMap::new() };
     let mut essences: HashSet<(Essence, Direction)> = HashSet::new();
-    learn(&mut grown.tuples, tuple, Direction::There);
     // Each round finds a member or an address more, or is the last.
     loop {
         let before = (grown.members.len(), grown.tuples.len());
@@ -137,10 +139,8 @@ fn packets(sights: &[Sight], members: &HashMap<usize, Direction>) -> Vec<FoundPa
             all[at].sights.push(n);
             continue;
         }
-        let first = before.map(|at| all[at].again.unwrap_or(at));
         latest.insert(key, all.len());
-        let about = sight.about.as_ref().and_then(|(_, essence)| all.iter().rposition(|p| p.essence == *essence));
-        all.push(FoundPacket { direction, essence: sight.essence, sights: vec![n], again: first, about });
+        all.push(FoundPacket { direction, essence: sight.essence, sights: vec![n] });
     }
     all
 }
@@ -185,6 +185,7 @@ mod tests {
             kind: "SYN".into(),
             about: None,
             marked: false,
+            said: None,
         }
     }
 
@@ -217,8 +218,8 @@ mod tests {
             sight(9, "a", ("eth0", true), VIP, 7, 64),
             sight(10, "b", ("veth", false), VIP, 7, 64),
         ];
-        let told: Vec<_> = found(&sights).packets.iter().map(|p| (p.sights.clone(), p.again)).collect();
-        assert_eq!(told, [(vec![0, 1], None), (vec![2, 3], Some(0))]);
+        let told: Vec<_> = found(&sights).packets.iter().map(|p| p.sights.clone()).collect();
+        assert_eq!(told, [vec![0, 1], vec![2, 3]]);
         (sights[2].header.ttl, sights[3].header.ttl) = (62, 62);
         assert_eq!(found(&sights).packets.len(), 1);
     }

@@ -50,7 +50,7 @@ fn program(lab: &Lab, place: &NsName) -> String {
     }
 }
 
-fn is_controller(lab: &Lab, place: &NsName) -> bool {
+pub fn is_controller(lab: &Lab, place: &NsName) -> bool {
     let NsName::Pod(id) = place else { return false };
     id.namespace.as_str() == crate::lab::ingress::INGRESS_NAMESPACE && lab.pod(id).is_some()
 }

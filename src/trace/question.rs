@@ -10,8 +10,11 @@ use crate::lab::names::NsName;
 use crate::lab::probe::Probe;
 use crate::lab::{Lab, question};
 use crate::objects::{ObjectKey, Service};
+use crate::probe::candidates;
 use crate::spec::at::At;
-use crate::spec::probe::{ConnectLong, ConnectSpec, HttpLong, HttpSpec, PingLong, PingSpec, ProbeSpec};
+use crate::spec::probe::{
+    ConnectLong, ConnectSpec, DnsLong, DnsSpec, HttpLong, HttpSpec, PingLong, PingSpec, ProbeSpec,
+};
 use crate::spec::value::Protocol;
 
 /// The header that carries a trace's mark through proxies.
@@ -45,6 +48,7 @@ pub enum Ask {
     Udp,
     Icmp,
     Http,
+    Dns,
 }
 
 impl Question {
@@ -103,8 +107,26 @@ impl Question {
                 let http = HttpLong { url, connect_to, insecure: self.insecure, ..HttpLong::default() };
                 spec.http = Some(at(HttpSpec(http)));
             }
+            Ask::Dns => {
+                let dns = DnsLong { name: at(self.looked_up(lab)), ..DnsLong::default() };
+                spec.dns = Some(at(DnsSpec(dns)));
+            }
         }
         Ok(spec)
+    }
+
+    /// The name that the asker's resolver asks for: of those that its search list makes of the word the first
+    /// that is a service's, or else the first.
+    fn looked_up(&self, lab: &Lab) -> String {
+        let Some(from) = lab.find(&self.from) else { return self.to.clone() };
+        let all = candidates(lab, &from, &self.to);
+        let end = format!(".svc.{}", lab.cluster.domain);
+        let is_service = |name: &&String| {
+            let word = name.strip_suffix(&end).and_then(|word| word.split_once('.'));
+            word.is_some_and(|(name, namespace)| lab.service(&ObjectKey::new(namespace, name)).is_some())
+        };
+        let known = all.iter().find(is_service);
+        known.or(all.first()).unwrap_or(&self.to).clone()
     }
 
     /// The kind that is meant where none is named: a URL is asked by HTTP, a port by TCP, a service by the

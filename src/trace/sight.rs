@@ -74,6 +74,8 @@ pub struct Sight {
     pub about: Option<(Tuple, Essence)>,
     /// Whether the data holds the mark that the trace gave its request.
     pub marked: bool,
+    /// What a program says in it, as [`Packet::said`] has it.
+    pub said: Option<String>,
 }
 
 impl Sight {
@@ -140,5 +142,6 @@ fn sight(tap: &Tapped, outer: &Packet, tunnels: Tunnels, mark: &[u8]) -> Sight {
         kind: packet.kind(),
         about: packet.quoted().map(|quoted| (Tuple::of(&quoted.header), quoted.essence)),
         marked: holds_mark(packet.data),
+        said: packet.said(),
     }
 }

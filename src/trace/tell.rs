@@ -15,7 +15,6 @@ use super::hits::Hits;
 use super::model::{Asked, Flow, Means, Protocol, Role, Trace, VERSION};
 use super::packets::Teller;
 use super::proxied;
-use super::question::Question;
 use super::sight::{self, ArpSight, Sight, Tapped, Tunnels, Tuple};
 use super::translation;
 use super::verdict::{self, Case};
@@ -53,8 +52,8 @@ pub struct Evidence<'a> {
     pub begin: u64,
 }
 
-/// Tell of one question.
-pub fn trace(material: &Material, (question, asked, outcome): (&Question, &Probe, &Outcome), mark: &[u8]) -> Trace {
+/// Tell of one question. `to` is who was asked, as it was typed.
+pub fn trace(material: &Material, (to, asked, outcome): (&str, &Probe, &Outcome), mark: &[u8]) -> Trace {
     let mut evidence = Evidence::read(material, mark);
     let found = flows(&evidence, asked, outcome);
     evidence.begin = found.iter().filter_map(|f| first_time(f, &evidence.sights)).min().unwrap_or(0);
@@ -72,7 +71,7 @@ pub fn trace(material: &Material, (question, asked, outcome): (&Question, &Probe
         lab: material.lab.name.to_string(),
         asked: Asked {
             from: asked.from.clone(),
-            to: question.to.clone(),
+            to: to.to_owned(),
             kind: outcome.kind.to_string(),
             tried: outcome.tried.clone(),
             seen: outcome.observed.clone(),
@@ -95,14 +94,14 @@ impl<'a> Evidence<'a> {
             sights,
             arps,
             hits: Hits::read(recording, material.there),
-            entries: translation::entries(recording),
+            entries: translation::entries(&recording.events),
             who: Who::new(material.lab, material.there),
             begin: 0,
         }
     }
 }
 
-fn tapped(event: &Event) -> Option<Tapped<'_>> {
+pub fn tapped(event: &Event) -> Option<Tapped<'_>> {
     let (Seen::Frame(frame), Some(place)) = (&event.seen, &event.place) else { return None };
     let Frame { dev, outgoing, ethernet, bytes, .. } = frame;
     Some(Tapped { at: event.at, place, dev, outgoing: *outgoing, ethernet: *ethernet, bytes })
