@@ -9,8 +9,10 @@ use super::grounds::last_seen;
 use super::model::{Cause, Drop, Fate, Flow, Means, Packet, Step, What};
 use super::tell::Evidence;
 
-/// How far apart the two may have looked at their clocks, in nanoseconds.
-const APART: u64 = 200_000;
+/// How far apart the two may have looked at their clocks, in nanoseconds: whoever looks can be made to wait.
+const APART: u64 = 2_000_000;
+/// Bytes of an Ethernet header.
+const ETHERNET: u32 = 14;
 /// Not drops: a packet that was taken, or one of a queue that was thrown away with its owner.
 const NO_DROP: [&str; 3] = ["NOT_SPECIFIED", "SOCKET_RCVBUFF", "PACKET_SOCK_ERROR"];
 
@@ -82,10 +84,12 @@ fn distance(at: u64, when: u64, freed: &Freed) -> u64 {
     freed.there.unwrap_or(when).abs_diff(at)
 }
 
-/// Whether a freed packet was at the device where another one was seen. The kernel may not have noted that it
-/// came to a bridge, and calls the port.
+/// Whether a freed packet may be the one that was seen: at the same device and of the same length.
 fn is_there(freed: &Freed, seen: &Step) -> bool {
-    freed.dev.as_ref().is_none_or(|dev| Some(dev) == seen.dev.as_ref())
+    let length = seen.header.as_ref().map(|header| header.length);
+    // Outgoing frames are told with their Ethernet header.
+    let same_length = |l: u32| length.is_none_or(|length| l == length || l == length + ETHERNET);
+    freed.dev.as_ref().is_none_or(|dev| Some(dev) == seen.dev.as_ref()) && freed.length.is_none_or(same_length)
 }
 
 fn freed(event: &Event) -> Option<(u64, &Freed)> {

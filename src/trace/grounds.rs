@@ -4,7 +4,7 @@
 use crate::kernel::record::CounterDelta;
 use crate::plan::diff::Step as Difference;
 
-use super::model::{Cause, Fate, Means, Packet, Step, What};
+use super::model::{Cause, Fate, Means, Packet, RuleMet, Step, What};
 use super::verdict::Case;
 use super::walk::Blame;
 use super::{freed, remedy};
@@ -17,7 +17,7 @@ impl Case<'_> {
     pub fn grounds(&self, blame: &Blame, drift: &[Difference]) -> Vec<String> {
         // No packet was lost.
         if matches!(blame.cause, Cause::NoSuchName | Cause::WrongCertificate | Cause::ProxyRefused) {
-            return vec![format!("{} saw {}", self.asked.from, self.outcome.observed)];
+            return vec![format!("what {} saw: {}", self.asked.from, self.outcome.observed)];
         }
         let mut all: Vec<String> = self.last_sight().into_iter().collect();
         let told = self.packets().flat_map(|p| &p.steps);
@@ -74,11 +74,16 @@ pub fn last_seen(packet: &Packet) -> Option<&Step> {
     packet.steps.iter().rfind(foreseen).or_else(|| packet.steps.iter().rfind(seen))
 }
 
+/// nf_tables tells of a REJECT as of a DROP.
 fn dropped_by(step: &Step) -> Option<String> {
-    match &step.what {
-        What::Dropped(drop) => Some(format!("{}: nf_tables told that `{}` dropped it", step.place, drop.by)),
-        _ => None,
-    }
+    let (by, did) = match &step.what {
+        What::Dropped(drop) => (drop.by.clone(), "dropped"),
+        What::Rule(RuleMet { table, rule, verdict, .. }) if verdict == "DROP" => {
+            (format!("-t {table} {rule}"), if rule.contains("-j REJECT") { "refused" } else { "dropped" })
+        }
+        _ => return None,
+    };
+    Some(format!("{}: nf_tables told that `{by}` {did} it", step.place))
 }
 
 /// Counters that go up when packets are lost so (proc_net_snmp, /proc/net/stat/nf_conntrack).

@@ -16,6 +16,8 @@ use super::verdict::Case;
 use super::walk::Blame;
 use super::{proxied, who};
 
+/// The field of a service that says whether connections from outside stay on the host to which they come.
+const EXTERNAL_POLICY: &str = "externalTrafficPolicy";
 /// The cluster's DNS service.
 const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");
 
@@ -79,7 +81,7 @@ fn without_endpoints(lab: &Lab, service: &Service, blame: Blame) -> Blame {
         return Blame { cause: Cause::DnsDead, place: pod.ns(), object: "coredns".to_owned(), says };
     }
     if blame.cause == Cause::NoLocalEndpoint && !selected.is_empty() {
-        return blame;
+        return Blame { object: format!("{} of service {key}", policy(&blame.object)), ..blame };
     }
     match (hints(lab, service).first(), selected.first()) {
         (Some(hint), _) => {
@@ -93,6 +95,11 @@ fn without_endpoints(lab: &Lab, service: &Service, blame: Blame) -> Blame {
         }
         (None, None) => Blame { cause: Cause::NoEndpoints, ..blame },
     }
+}
+
+/// The policy that a rule without an endpoint comes from: connections from outside have a chain of their own.
+fn policy(rule: &str) -> &'static str {
+    if rule.contains("-A KUBE-EXTERNAL-SERVICES ") { EXTERNAL_POLICY } else { "internalTrafficPolicy" }
 }
 
 fn unready(names: &[String]) -> String {
@@ -227,10 +234,12 @@ pub fn remedies(case: &Case, blame: &Blame) -> Vec<Remedy> {
             hints.into_iter().map(|h| Remedy { says: format!("{}: {}", h.path, h.help), command: None }).collect()
         }
         Cause::NotReady => say(format!("see why with `labctl describe pod {}`, and mend the probe or the program", blame.place)),
-        Cause::NoLocalEndpoint => say(
-            "ask a host that has a pod of the service, or set externalTrafficPolicy: Cluster, which costs the client's address"
-                .to_owned(),
-        ),
+        Cause::NoLocalEndpoint if blame.object.starts_with(EXTERNAL_POLICY) => say(format!(
+            "ask a host that has a pod of the service, or set {EXTERNAL_POLICY}: Cluster, which costs the client's address"
+        )),
+        Cause::NoLocalEndpoint => {
+            say(format!("let a pod of the service run on {}, or set internalTrafficPolicy: Cluster", blame.place))
+        }
         Cause::NoSuchName => {
             let names = lab.services.iter().map(|s| ObjectKey::of(&s.metadata).name).collect::<Vec<_>>();
             let first = blame.object.split('.').next().unwrap_or_default();

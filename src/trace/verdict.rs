@@ -106,7 +106,23 @@ impl Case<'_> {
             walked(Role::Request).filter_map(fault).next_back().or(proxied)
         };
         let beyond = || objects::beyond_the_network(self);
-        on_the_way().or_else(|| unseen.and_then(|e| e.fault.clone())).or_else(beyond).or_else(|| self.lost())
+        let told = || self.refused().or_else(|| self.lost());
+        on_the_way().or_else(|| unseen.and_then(|e| e.fault.clone())).or_else(beyond).or_else(told)
+    }
+
+    /// Who sent an error in place of an answer, when the state knows no reason: it may have been another moment ago.
+    fn refused(&self) -> Option<Blame> {
+        let mut packets = self.flows.iter().filter(|f| f.role == Role::Request).flat_map(|f| &f.packets);
+        let error = packets.find(|p| p.direction == Direction::Back && p.about.is_some())?;
+        let cause = match error.kind.as_str() {
+            "destination unreachable: host" => Cause::NoNeighbour,
+            "destination unreachable: network" => Cause::NoRoute,
+            kind if kind.starts_with("time exceeded") => Cause::TtlExceeded,
+            _ => Cause::Other,
+        };
+        let place = error.steps.first()?.place.clone();
+        let says = format!("{place} answers: {}", error.kind);
+        Some(Blame { cause, place, object: error.kind.clone(), says })
     }
 
     /// Where a packet was seen last, when the state knows no reason.

@@ -84,6 +84,22 @@ const REASONS: &[(&str, &str)] = &[
     ("target-port-wrong", "NO_SOCKET"),
 ];
 
+/// What everybody is told: rules by nf_tables, counters by the namespace.
+const TOLD: &[(&str, &str)] = &[
+    ("forward-policy-drop", "nf_tables told that `-t filter -P FORWARD DROP` dropped it"),
+    ("forward-drop", "nf_tables told that `-t filter -A FORWARD "),
+    ("forward-reject", "--reject-with icmp-port-unreachable` refused it"),
+    ("pod-firewalled", "nf_tables told that `-t filter -A INPUT "),
+    ("node-port-firewalled", "nf_tables told that `-t raw -A PREROUTING "),
+    ("no-endpoints", "has no endpoints"),
+    ("local-without-pod", "has no local endpoints"),
+    ("ip-forward-off", "Ip.InAddrErrors went up by 1"),
+    ("rp-filter", "TcpExt.IPReversePathFilter went up by 1"),
+    ("mtu-too-large", "Ip.FragFails went up by 1"),
+    ("conntrack-full", "nf_conntrack.drop went up by "),
+    ("vxlan-port-wrong", "Udp.NoPorts went up by "),
+];
+
 /// Every second fault that fits the lab, or all.
 fn are_named_and_mended(who: Who, lab: &str, half: Option<usize>) {
     let next = AtomicUsize::new(0);
@@ -147,15 +163,23 @@ fn is_named(bench: &Bench, fitting: &Fitting, trace: &Trace) -> Result<(), Strin
     if fault.evidence.is_empty() || fault.remedy.is_empty() {
         return Err(format!("it rests on nothing, or nothing mends it: {fault:#?}"));
     }
-    let reason = REASONS.iter().find(|(name, _)| *name == fitting.fault.name).map(|(_, reason)| *reason);
-    let told = |reason: &str| fault.evidence.iter().any(|line| line.ends_with(&format!(": {reason}")));
-    match reason.filter(|_| bench.is_root() && trace.notes.is_empty()) {
-        Some(reason) if !told(reason) => Err(format!("the kernel's reason {reason} is missing: {:#?}", fault.evidence)),
-        _ if !bench.is_root() && trace.means.contains(&Means::DropReason) => {
-            Err("an ordinary user is told drop reasons".to_owned())
-        }
-        _ => Ok(()),
+    rests_on_what_was_seen(bench, fitting.fault.name, trace, &fault.evidence)
+}
+
+fn rests_on_what_was_seen(bench: &Bench, fault: &str, trace: &Trace, evidence: &[String]) -> Result<(), String> {
+    let wanted = |of: &[(&str, &'static str)]| of.iter().find(|(name, _)| *name == fault).map(|(_, what)| *what);
+    let missing = |what: &str| Err(format!("{what:?} is missing: {evidence:#?}"));
+    if let Some(what) = wanted(TOLD).filter(|what| !evidence.iter().any(|line| line.contains(what))) {
+        return missing(what);
     }
+    let reason = wanted(REASONS).filter(|_| bench.is_root());
+    if let Some(reason) = reason.filter(|reason| !evidence.iter().any(|line| line.ends_with(&format!(": {reason}")))) {
+        return missing(reason);
+    }
+    if !bench.is_root() && trace.means.contains(&Means::DropReason) {
+        return Err("an ordinary user is told drop reasons".to_owned());
+    }
+    Ok(())
 }
 
 fn every_fault_fits_one_of_the_labs_that_are_broken() {
@@ -168,5 +192,5 @@ fn every_fault_fits_one_of_the_labs_that_are_broken() {
     let causes: Vec<Cause> = catalogue().map(|f| f.cause).collect();
     assert!(!causes.contains(&Cause::Other), "a fault whose cause has no name");
     let named = |(name, _): &(&str, &str)| catalogue().any(|f| f.name == *name);
-    assert!(REASONS.iter().all(named));
+    assert!(REASONS.iter().chain(TOLD).all(named));
 }
