@@ -322,6 +322,8 @@ mod tests {
             kind: "SYN".into(),
             about: None,
             marked: false,
+            piece_of: None,
+            stray: false,
         }
     }
 

@@ -32,8 +32,10 @@ pub struct FoundPacket {
     pub sights: Vec<usize>,
     /// The place in [`Found::packets`] of the packet that it repeats.
     pub again: Option<usize>,
-    /// The place of the packet that it tells of.
+    /// The place of the packet that it tells of, or is a fragment or copy of.
     pub about: Option<usize>,
+    /// Whether it is a copy that a bridge made.
+    pub copy: bool,
 }
 
 /// The flow that began with `tuple`. `translated` are pairs of ends that connection tracking holds to be the
@@ -42,17 +44,18 @@ pub fn flow(role: Role, tuple: Tuple, sights: &[Sight], translated: &[(Tuple, Tu
     let grown = grow(tuple, sights, translated);
     let packets = packets(sights, &grown.members);
     let mut found = Found { role, tuple, tuples: grown.tuples, packets };
-    found.tell_of_errors(sights);
+    found.refer(sights);
     found
 }
 
 impl Found {
-    /// Errors tell of the packet that they quote.
-    pub fn tell_of_errors(&mut self, sights: &[Sight]) {
+    /// Errors tell of the packet that they quote, and fragments belong to one.
+    pub fn refer(&mut self, sights: &[Sight]) {
         for n in 0..self.packets.len() {
-            let about = self.packets[n].sights.first().and_then(|s| sights[*s].about.as_ref());
-            let Some((_, essence)) = about else { continue };
-            self.packets[n].about = self.packets[..n].iter().rposition(|p| p.essence == *essence);
+            let first = self.packets[n].sights.first().map(|s| &sights[*s]);
+            let about = first.and_then(|s| s.about.or(s.piece_of));
+            let Some((_, essence)) = about.filter(|_| !self.packets[n].copy) else { continue };
+            self.packets[n].about = self.packets[..n].iter().rposition(|p| p.essence == essence);
         }
     }
 }
@@ -91,7 +94,7 @@ fn grow(tuple: Tuple, sights: &[Sight], translated: &[(Tuple, Tuple)]) -> Grown 
             }
             if let Some(direction) = direction_of(sight, &grown.tuples, &essences) {
                 grown.members.insert(n, direction);
-                if sight.about.is_none() {
+                if sight.about.is_none() && sight.piece_of.is_none() {
                     essences.insert((sight.essence, direction));
                     learn(&mut grown.tuples, sight.tuple(), direction);
                 }
@@ -114,17 +117,21 @@ fn direction_of(
     tuples: &HashMap<Tuple, Direction>,
     essences: &HashSet<(Essence, Direction)>,
 ) -> Option<Direction> {
-    if let Some((about, essence)) = &sight.about {
-        let known = tuples.get(about).copied();
-        let by_essence = || {
-            let both = [Direction::There, Direction::Back];
-            both.into_iter().find(|d| essences.contains(&(*essence, *d)))
-        };
-        return known.or_else(by_essence).map(opposite);
+    let of = |(tuple, essence): &(Tuple, Essence)| {
+        let both = [Direction::There, Direction::Back];
+        // An echo's ends do not tell its direction.
+        let echo = || if let Essence::Echo { reply, .. } = essence { Some(echo_direction(*reply)) } else { None };
+        let known = tuples.get(tuple).map(|direction| echo().unwrap_or(*direction));
+        known.or_else(|| both.into_iter().find(|d| essences.contains(&(*essence, *d))))
+    };
+    if let Some(about) = &sight.about {
+        return of(about).map(opposite);
+    }
+    if let Some(whole) = &sight.piece_of {
+        return of(whole);
     }
     if let Essence::Echo { reply, .. } = sight.essence {
-        // An echo's identifier is both of its ports, so it alone does not tell requests from replies.
-        let direction = if reply { Direction::Back } else { Direction::There };
+        let direction = echo_direction(reply);
         let known = tuples.contains_key(&sight.tuple()) || essences.contains(&(sight.essence, direction));
         return known.then_some(direction);
     }
@@ -133,6 +140,11 @@ fn direction_of(
         let both = [Direction::There, Direction::Back];
         both.into_iter().find(|d| essences.contains(&(sight.essence, *d)))
     })
+}
+
+/// An echo's identifier is both of its ports, so it alone does not tell requests from replies.
+fn echo_direction(reply: bool) -> Direction {
+    if reply { Direction::Back } else { Direction::There }
 }
 
 /// Put sights of the same packet together. A packet that is seen once more where it was seen before is
@@ -152,7 +164,14 @@ fn packets(sights: &[Sight], members: &HashMap<usize, Direction>) -> Vec<FoundPa
         }
         let first = before.map(|at| all[at].again.unwrap_or(at));
         latest.insert(key, all.len());
-        all.push(FoundPacket { direction, essence: sight.essence, sights: vec![n], again: first, about: None });
+        all.push(FoundPacket {
+            direction,
+            essence: sight.essence,
+            sights: vec![n],
+            again: first,
+            about: None,
+            copy: false,
+        });
     }
     all
 }
@@ -197,6 +216,8 @@ mod tests {
             kind: "SYN".into(),
             about: None,
             marked: false,
+            piece_of: None,
+            stray: false,
         }
     }
 

@@ -5,6 +5,7 @@
 //! `kernel::record`'s, asking the question that is traced is `probe`'s; nothing here does I/O.
 
 pub mod align;
+mod copies;
 pub mod flow;
 mod freed;
 mod hits;

@@ -6,6 +6,7 @@
 use crate::lab::names::NsName;
 
 use super::align::{self, Aligned, Way};
+use super::copies;
 use super::flow::{Found, FoundPacket};
 use super::model::{Direction, Fate, Flow, Header, Means, Packet, Parting, Protocol, Step, What};
 use super::sight::Sight;
@@ -99,7 +100,7 @@ impl<'a> Teller<'a> {
         before: &[Packet],
     ) -> Packet {
         let sights: Vec<&Sight> = packet.sights.iter().map(|n| &self.evidence.sights[*n]).collect();
-        let same = |p: &&FoundPacket| p.essence == packet.essence && p.direction == packet.direction;
+        let same = |p: &&FoundPacket| p.essence == packet.essence && p.direction == packet.direction && !p.copy;
         let place = before.len();
         let pass = found.packets[..place].iter().filter(same).count();
         let hits = self.evidence.hits.of(packet.essence, &sights, pass);
@@ -114,12 +115,16 @@ impl<'a> Teller<'a> {
         };
         let mut aligned = align::align(&way);
         self.confirm(&mut aligned.steps, found);
-        let fate = self.fate(path, &aligned, &sights, before);
+        let fate = match packet.copy {
+            true => copies::end(&mut aligned.steps),
+            false => self.fate(path, &aligned, &sights, before),
+        };
+        let kind = sights.first().map(|s| &s.kind).or(path.map(|p| &p.kind)).cloned().unwrap_or_default();
         let number_of = |place: usize| before.get(place).map(|p| p.number);
         Packet {
             number: self.number,
             direction: packet.direction,
-            kind: sights.first().map(|s| &s.kind).or(path.map(|p| &p.kind)).cloned().unwrap_or_default(),
+            kind: if packet.copy { format!("{kind}, a copy") } else { kind },
             again: packet.again.and_then(number_of),
             about: packet.about.and_then(number_of),
             steps: aligned.steps,

@@ -31,9 +31,10 @@ pub fn with_first(mut found: Found, evidence: &Evidence, from: &NsName) -> Found
         let shifted = |place: &mut usize| *place += usize::from(*place >= n);
         found.packets.iter_mut().for_each(|p| p.again.iter_mut().chain(&mut p.about).for_each(shifted));
         let again = (n > 0).then_some(0);
-        let packet = FoundPacket { direction: Direction::There, essence, sights: Vec::new(), again, about: None };
+        let packet =
+            FoundPacket { direction: Direction::There, essence, sights: Vec::new(), again, about: None, copy: false };
         found.packets.insert(n, packet);
     }
-    found.tell_of_errors(&evidence.sights);
+    found.refer(&evidence.sights);
     found
 }

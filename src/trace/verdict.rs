@@ -4,16 +4,12 @@
 //! is chosen, made more exact by what the lab's objects say ([`super::objects`]), and held against what
 //! was seen: the last sight, rules that dropped, the kernel's own reasons, counters.
 
-use std::net::IpAddr;
-
 use crate::lab::probe::Probe;
 use crate::plan::diff::{self, Step as Difference};
 use crate::probe::Outcome;
 use crate::spec::probe::FailureName;
 
-use super::model::{
-    Cause, Direction, Fate, Fault, Flow, Header, Means, Packet, Protocol, Rewrite, Role, Step, Verdict, What,
-};
+use super::model::{Cause, Direction, Fate, Fault, Flow, Means, Packet, Rewrite, Role, Step, Verdict, What};
 use super::packets::Teller;
 use super::tell::{Evidence, Material, target};
 use super::walk::{Blame, Exchange};
@@ -78,7 +74,8 @@ impl Case<'_> {
             return None;
         }
         let (destination, port, protocol) = target(self.asked, self.outcome)?;
-        self.teller.unseen(&self.asked.from, first_header(destination, port, protocol))
+        let probe = super::walk::Probe::of(&self.asked.ask, protocol, destination, port);
+        self.teller.unseen(&self.asked.from, probe.header)
     }
 
     /// The fault that kept the answer away.
@@ -220,9 +217,4 @@ fn remedies(case: &Case, blame: &Blame, drift: &[Difference]) -> Vec<super::mode
         all.push(remedy::up(file));
     }
     all
-}
-
-/// A packet of the question as its sender would begin it.
-fn first_header(destination: IpAddr, port: u16, protocol: Protocol) -> Header {
-    super::walk::Probe::to(protocol, destination, port).header
 }
