@@ -10,6 +10,7 @@ use crate::lab::{Backend, Lab};
 use crate::plan::Plan;
 use crate::probe::{Outcome, Used};
 
+use super::copies;
 use super::flow::{self, Found};
 use super::freed;
 use super::hits::Hits;
@@ -50,6 +51,8 @@ pub struct Evidence<'a> {
     pub hits: Hits,
     pub entries: Vec<translation::Entry>,
     pub who: Who<'a>,
+    /// What the lab's kernel held.
+    pub there: &'a Plan,
     /// When the first packet of the trace was seen, in nanoseconds since the epoch.
     pub begin: u64,
 }
@@ -98,6 +101,7 @@ impl<'a> Evidence<'a> {
             hits: Hits::read(recording, material.there),
             entries: translation::entries(&recording.events),
             who: Who::new(material.lab, material.there),
+            there: material.there,
             begin: 0,
         }
     }
@@ -106,7 +110,8 @@ impl<'a> Evidence<'a> {
 pub fn tapped(event: &Event) -> Option<Tapped<'_>> {
     let (Seen::Frame(frame), Some(place)) = (&event.seen, &event.place) else { return None };
     let Frame { dev, outgoing, ethernet, bytes, .. } = frame;
-    Some(Tapped { at: event.at, place, dev, outgoing: *outgoing, ethernet: *ethernet, bytes })
+    let stray = frame.packet_type == libc::PACKET_OTHERHOST;
+    Some(Tapped { at: event.at, place, dev, outgoing: *outgoing, ethernet: *ethernet, stray, bytes })
 }
 
 /// By which ports the lab's tunnels are known.
@@ -136,6 +141,7 @@ fn flows(evidence: &Evidence, asked: &Probe, outcome: &Outcome) -> Vec<Found> {
             // A translation may leave it as wanted as it was before.
             if !all.iter().any(|f| f.tuples.contains_key(&tuple)) {
                 let found = flow::flow(role, tuple, &evidence.sights, &translated);
+                let found = copies::apart(found, &evidence.sights, evidence.there);
                 all.push(unseen::with_first(found, evidence, &asked.from));
             }
         }
