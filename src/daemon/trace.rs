@@ -139,8 +139,8 @@ pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
         Ask::Udp { send: send @ None, .. } => *send = Some(format!("{mark} is a trace of labctl's\n")),
         _ => {}
     }
-    let (there, planned) = daemon.there_and_planned().await?;
-    let known = learnt(daemon, &lab).await;
+    let (read, known) = tokio::join!(daemon.there_and_planned(), learnt(daemon, &lab));
+    let (there, planned) = read?;
     let Watched { outcome, recording, missing } = watched(daemon, &lab, &asked).await?;
     let text = daemon.text();
     let edited = !text.edits.is_empty();

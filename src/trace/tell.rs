@@ -10,6 +10,7 @@ use crate::lab::{Backend, Lab};
 use crate::plan::Plan;
 use crate::probe::{Outcome, Used};
 
+use super::copies;
 use super::flow::{self, Found};
 use super::freed;
 use super::hits::Hits;
@@ -50,6 +51,8 @@ pub struct Evidence<'a> {
     pub hits: Hits,
     pub entries: Vec<translation::Entry>,
     pub who: Who<'a>,
+    /// What the lab's kernel held.
+    pub there: &'a Plan,
     /// When the first packet of the trace was seen, in nanoseconds since the epoch.
     pub begin: u64,
 }
@@ -98,6 +101,7 @@ impl<'a> Evidence<'a> {
             hits: Hits::read(recording, material.there),
             entries: translation::entries(&recording.events),
             who: Who::new(material.lab, material.there),
+            there: material.there,
             begin: 0,
         }
     }
@@ -106,7 +110,8 @@ impl<'a> Evidence<'a> {
 pub fn tapped(event: &Event) -> Option<Tapped<'_>> {
     let (Seen::Frame(frame), Some(place)) = (&event.seen, &event.place) else { return None };
     let Frame { dev, outgoing, ethernet, bytes, .. } = frame;
-    Some(Tapped { at: event.at, place, dev, outgoing: *outgoing, ethernet: *ethernet, bytes })
+    let stray = frame.packet_type == libc::PACKET_OTHERHOST;
+    Some(Tapped { at: event.at, place, dev, outgoing: *outgoing, ethernet: *ethernet, stray, bytes })
 }
 
 /// By which ports the lab's tunnels are known.
@@ -136,6 +141,7 @@ fn flows(evidence: &Evidence, asked: &Probe, outcome: &Outcome) -> Vec<Found> {
             // A translation may leave it as wanted as it was before.
             if !all.iter().any(|f| f.tuples.contains_key(&tuple)) {
                 let found = flow::flow(role, tuple, &evidence.sights, &translated);
+                let found = copies::apart(found, &evidence.sights, evidence.there);
                 all.push(unseen::with_first(found, evidence, &asked.from));
             }
         }
@@ -152,7 +158,7 @@ fn flows(evidence: &Evidence, asked: &Probe, outcome: &Outcome) -> Vec<Found> {
     let is_lookup = |t: &Tuple| t.destination.1 == DNS && t.protocol != Protocol::Icmp && !is_request(t);
     let mut all = grown(Role::NameLookup, sent(&|t| is_lookup(t) && wanted_by_it(t)));
     all.extend(grown(Role::Request, sent(&|t| is_request(t) && wanted_by_it(t))));
-    let proxied = marked(evidence, &all);
+    let proxied = marked(evidence, &all, &asked.from);
     all.extend(grown(Role::Proxied, proxied));
     all.sort_by_key(|f| first_time(f, &evidence.sights));
     all
@@ -196,13 +202,13 @@ pub fn target(asked: &Probe, outcome: &Outcome) -> Option<(std::net::IpAddr, u16
     }
 }
 
-/// Flows that carry the question's mark and are none of `known`: a proxy sent it on.
-fn marked(evidence: &Evidence, known: &[Found]) -> Vec<Tuple> {
+/// Flows that carry the question's mark and are none of `known`: a proxy sent it on, which is not the asker.
+fn marked(evidence: &Evidence, known: &[Found], from: &NsName) -> Vec<Tuple> {
     let mut all: Vec<Tuple> = Vec::new();
     let is_known = |t: &Tuple, all: &[Tuple]| {
         known.iter().any(|f| f.tuples.contains_key(t)) || all.contains(t) || all.contains(&t.reversed())
     };
-    for sight in evidence.sights.iter().filter(|s| s.marked && s.outgoing && s.layer == 0) {
+    for sight in evidence.sights.iter().filter(|s| s.marked && s.outgoing && s.layer == 0 && s.place != *from) {
         let tuple = sight.tuple();
         // Where it is seen first is where it was sent; later sights may have other addresses.
         let same = |t: &Tuple| {
