@@ -133,8 +133,11 @@ pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
         Err(problems) => return ok(&TraceAnswer::Failed(problems)),
     };
     let mark = mark();
-    if let Ask::Http(http) = &mut asked.ask {
-        http.headers.insert(MARK_HEADER.to_owned(), mark.clone());
+    match &mut asked.ask {
+        Ask::Http(http) => drop(http.headers.insert(MARK_HEADER.to_owned(), mark.clone())),
+        // Two datagrams with the same words are hard to tell apart.
+        Ask::Udp { send: send @ None, .. } => *send = Some(format!("{mark} is a trace of labctl's\n")),
+        _ => {}
     }
     let (there, planned) = daemon.there_and_planned().await?;
     let known = learnt(daemon, &lab).await;
@@ -217,7 +220,8 @@ async fn until_quiet(recorder: &Recorder) {
 /// A word that is in no packet but this trace's.
 fn mark() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("{:016x}", now.as_nanos() as u64 ^ (u64::from(std::process::id()) << 40))
+    // What changes fastest comes first: a packet is known by its beginning.
+    format!("{:016x}", (now.as_nanos() as u64).swap_bytes() ^ u64::from(std::process::id()))
 }
 
 fn frames(recording: &Recording, trace: &Trace) -> Vec<RecordedFrame> {

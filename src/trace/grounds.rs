@@ -26,7 +26,7 @@ impl Case<'_> {
         all.extend(freed::reasons(self.evidence, self.material.recording, self.flows).into_iter().take(MOST));
         all.extend(self.counted(blame).take(MOST).map(|c| format!("{}: {} went up by {}", c.place, c.name, c.by)));
         all.extend(self.unanswered_arp());
-        let here = remedy::origins(&blame.place, drift).into_iter().flat_map(remedy::told);
+        let here = remedy::origins(&blame.place, drift).into_iter().flat_map(remedy::in_words);
         all.extend(here.take(MOST).map(|what| format!("{} is not as planned: {what}", blame.place)));
         all
     }

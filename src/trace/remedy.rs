@@ -70,7 +70,7 @@ pub fn origins<'d>(place: &NsName, drift: &'d [Step]) -> Vec<&'d Step> {
 }
 
 /// A difference in words, as the command that would end it; rules one by one.
-pub fn told(step: &Step) -> Vec<String> {
+pub fn in_words(step: &Step) -> Vec<String> {
     let text = step.op.to_string();
     if !matches!(step.op, Op::SetRules { .. }) {
         return vec![format!("it would take `{}`", first_line(&text))];
@@ -221,6 +221,48 @@ mod tests {
             ]
         );
         assert_eq!(told(Vec::new()), [""; 0]);
+    }
+
+    #[test]
+    fn addresses_of_a_device_that_is_down_come_back_with_it() {
+        let dev = || IfName::new("eth0");
+        let link = |up| {
+            Box::new(Link {
+                name: dev(),
+                index: 2,
+                mac: None,
+                mtu: 1500,
+                master: None,
+                hairpin: false,
+                up,
+                kind: LinkKind::Tun,
+            })
+        };
+        let address = |connected| Address {
+            dev: dev(),
+            net: "10.244.1.20/24".parse().expect("an address"),
+            broadcast: true,
+            connected,
+        };
+        let (lost, whole) = (Op::RemoveAddress(address(false)), Op::AddAddress(address(true)));
+        let rises = Op::ChangeLink { from: link(false), to: link(true) };
+        let default = Route {
+            dst: "0.0.0.0/0".parse().expect("a range"),
+            via: "10.244.1.1".parse().ok(),
+            dev: dev(),
+            onlink: false,
+            also: Vec::new(),
+        };
+        let drift = [lost.clone(), rises, whole.clone(), Op::AddRoute(default)].map(|op| Step { ns: node(), op });
+        let commands: Vec<_> = of_machine(&node(), &drift, "f").into_iter().filter_map(|r| r.command).collect();
+        assert_eq!(commands[0], "labctl exec node1 -- ip link set eth0 up");
+        assert_eq!(commands[1], "labctl exec node1 -- ip route add default via 10.244.1.1 dev eth0");
+        // The difference that counts is one.
+        let differences: Vec<String> = origins(&node(), &drift).into_iter().flat_map(in_words).collect();
+        assert_eq!(differences, ["it would take `link set eth0 up`"]);
+        // Of a device that is up they are mended themselves.
+        let commands = told(vec![lost, whole]);
+        assert_eq!(commands[1], "labctl exec node1 -- ip address add 10.244.1.20/24 broadcast + dev eth0");
     }
 
     #[test]

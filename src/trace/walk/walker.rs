@@ -160,6 +160,7 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
             return self.dropped(at, Some(&lo), Why::new(Cause::LinkDown, "lo", says));
         }
         self.step(at, Some(&lo), What::Out, format!("{} sends it to itself, by its loopback device", at.name()));
+        self.step(at, Some(&lo), What::In, format!("it comes in to {} again by lo", at.name()));
         Ok(Stage::Receive { at, dev: lo, passed: false })
     }
 
