@@ -18,7 +18,7 @@ demo:
 	@scripts/demo $${CARGO_TARGET_DIR:-target}/debug/labctl
 
 test:
-	@scripts/need iptables ip bridge ping curl tcpdump openssl python3 ps unshare useradd su tc nft portmap nginx haproxy wrk tshark
+	@scripts/need iptables ip bridge ping curl tcpdump openssl python3 ps unshare useradd su tc nft portmap nginx haproxy wrk chromium chromedriver dot tshark conntrack
 	@scripts/test
 
 bench:

@@ -174,8 +174,7 @@ fn every_lab_of_the_project_is_valid() {
         // These are about what does not work.
         let expected: &[&str] = match path.file_name().and_then(|n| n.to_str()) {
             Some("host-gw-two-networks.yaml" | "host-gw-across-router.yaml") => &["host-gw-router"],
-            Some("selector-wrong.yaml") => &["service-no-pods"],
-            Some("target-port-wrong.yaml") => &["port-unknown"],
+            Some("selector-wrong.yaml" | "target-port-wrong.yaml") => &["service-no-pods"],
             Some("ingress-nginx.yaml") => &["ingress-class"],
             Some("service-troubles.yaml") => &["service-no-pods", "service-no-pods", "balancer-address"],
             _ => &[],

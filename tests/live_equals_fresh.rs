@@ -12,6 +12,7 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use harness::Bench;
+use harness::dice::Dice;
 
 as_root![any_lab_changed_into_any_other_equals_a_fresh_one];
 
@@ -20,18 +21,6 @@ fn main() {
 }
 
 const CASES: u64 = 25;
-
-/// Numbers that look random and are the same every time (xorshift64*, Vigna 2016).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) % n
-    }
-}
 
 /// A lab of one to three hosts on one or two networks with up to six pods. The same name means
 /// another thing now and then: another network, another host, another address.
@@ -202,7 +191,7 @@ fn settled_state(bench: &Bench, file: &str) -> State {
 fn any_lab_changed_into_any_other_equals_a_fresh_one(bench: &Bench) {
     let cases = std::env::var("LABCTL_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(CASES);
     for case in 1..=cases {
-        let mut dice = Dice(case.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut dice = Dice::of_case(case);
         let (first, second) = (with_addresses(bench, &lab(&mut dice)), with_addresses(bench, &lab(&mut dice)));
         println!("case {case}:\n--- first\n{first}--- second\n{second}");
         bench.up(&bench.write(&first));

@@ -79,11 +79,37 @@ fn inside(seconds: u32) -> io::Result<Vec<Figure>> {
             Some(("<", 1.0)),
         ));
     }
+    let _plain = plain(&directory.path().join("plain"))?;
+    for (kind, url) in KINDS {
+        let seen = wrk(url, seconds)?.wait()?;
+        rates.entry(kind).or_default().push(seen.rate);
+        figures.push(figure(format!("plain nginx: {kind}"), seen.rate, "requests/s", None));
+        figures.push(figure(format!("plain nginx: {kind}, p99"), seen.p99, "ms", None));
+    }
     for (kind, rates) in rates {
-        let [own, nginx, ..] = rates[..] else { continue };
+        let [own, nginx, _, plain] = rates[..] else { continue };
         figures.push(figure(format!("{kind}: built-in to nginx"), own / nginx, "times", Some((">=", WANTED))));
+        figures.push(figure(format!("{kind}: built-in to plain nginx"), own / plain, "times", None));
     }
     Ok(figures)
+}
+
+/// nginx as one writes it by hand: endpoints in the file, kept connections, no Lua, no log, no headers. It
+/// does less than any controller and says what the others' work costs.
+fn plain(directory: &Path) -> io::Result<Ended> {
+    fs::create_dir_all(directory)?;
+    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).map_err(io::Error::other)?;
+    fs::write(directory.join("both.pem"), signed.cert.pem() + &signed.signing_key.serialize_pem())?;
+    let here = directory.display();
+    let endpoints: String = ENDPOINTS.iter().map(|port| format!("server 127.0.0.1:{port}; ")).collect();
+    let main = "events { worker_connections 16384; multi_accept on; }";
+    let http = format!(
+        "keepalive_requests 10000000; ssl_certificate {here}/both.pem; ssl_certificate_key {here}/both.pem;\n\
+         upstream web {{ {endpoints} keepalive 320; keepalive_requests 10000000; }}\n\
+         server {{ listen 80; listen 443 ssl http2; location / {{ proxy_http_version 1.1; proxy_buffering off;\n\
+         proxy_set_header Connection \"\"; proxy_pass http://web; }} }}"
+    );
+    nginx(directory, (main, &http), 0, &[80, 443])
 }
 
 /// A process that ends with this value, with everything it started.
@@ -118,21 +144,26 @@ fn endpoints(directory: &Path) -> io::Result<Ended> {
         .iter()
         .map(|port| format!("server {{ listen 127.0.0.1:{port}; location = /small {{ return 200 tea; }} }}\n"))
         .collect();
+    let http = format!("root {here}; sendfile on; keepalive_requests 1000000;\n{servers}");
+    nginx(directory, ("events { worker_connections 4096; }", &http), 1, &ENDPOINTS)
+}
+
+/// An nginx of one worker on one core, once it listens on these ports.
+fn nginx(directory: &Path, (main, http): (&str, &str), core: usize, ports: &[u16]) -> io::Result<Ended> {
+    let here = directory.display();
     let text = format!(
-        "daemon off; user root; worker_processes 1; pid {here}/pid; error_log stderr;\n\
-         events {{ worker_connections 4096; }}\n\
-         http {{ access_log off; root {here}; sendfile on; keepalive_requests 1000000;\n\
-         client_body_temp_path {here}/body; proxy_temp_path {here}/proxy; fastcgi_temp_path {here}/fastcgi;\n\
-         uwsgi_temp_path {here}/uwsgi; scgi_temp_path {here}/scgi;\n{servers} }}\n"
+        "daemon off; user root; worker_processes 1; pid {here}/pid; error_log stderr;\n{main}\n\
+         http {{ access_log off; client_body_temp_path {here}/body; proxy_temp_path {here}/proxy;\n\
+         fastcgi_temp_path {here}/fastcgi; uwsgi_temp_path {here}/uwsgi; scgi_temp_path {here}/scgi;\n{http} }}\n"
     );
     let file = directory.join("nginx.conf");
     fs::write(&file, text)?;
-    let nginx = start(Command::new("nginx").arg("-c").arg(&file).stderr(Stdio::null()), 1)?;
+    let nginx = start(Command::new("nginx").arg("-c").arg(&file).stderr(Stdio::null()), core)?;
     let begun = Instant::now();
-    let all = || ENDPOINTS.iter().all(|port| std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_ok());
+    let all = || ports.iter().all(|port| std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_ok());
     while !all() {
         if begun.elapsed() > PATIENCE {
-            return Err(io::Error::other("the endpoints do not listen"));
+            return Err(io::Error::other("nginx does not listen"));
         }
         std::thread::yield_now();
     }

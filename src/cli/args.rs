@@ -1,7 +1,8 @@
 //! What can be typed. Nothing is done here. Verbs about a lab's objects are in [`objects`], those that
-//! look into its machines in [`machines`].
+//! look into its machines in [`machines`], that of pictures in [`graph`].
 
 mod faults;
+mod graph;
 mod machines;
 mod objects;
 mod schema;
@@ -10,6 +11,7 @@ mod trace;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use faults::{BreakArgs, HealArgs, QuizArgs};
+pub use graph::{GraphArgs, PictureFormat};
 pub use machines::{BridgeArgs, ExecArgs, FlannelArgs, Inspect, InspectArgs, LogsArgs, ShellArgs, StackArgs};
 pub use objects::{ApplyArgs, DeleteArgs, DescribeArgs, GetArgs, Kind, ScaleArgs, Wanted};
 pub use schema::{SchemaArgs, SchemaOf};
@@ -72,6 +74,8 @@ pub enum Verb {
     Heal(HealArgs),
     /// Give a running lab a fault without saying which, to be found
     Quiz(QuizArgs),
+    /// Draw a lab: networks, machines, pods, devices and links, and a trace along them
+    Graph(GraphArgs),
     /// Print the rules that kube-proxy would write for manifests
     Rules(super::rules::RulesArgs),
     /// Check lab files

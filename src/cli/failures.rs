@@ -39,7 +39,11 @@ impl Traces {
                 continue;
             }
             done += 1;
-            let request = TraceRequest { asked: Wanted::Probe(outcome.name.clone()), frames: false };
+            let request = TraceRequest {
+                asked: Wanted::Probe(outcome.name.clone()),
+                frames: false,
+                base: std::env::current_dir().ok(),
+            };
             // One that cannot be traced any more leaves its outcome as it is.
             if let TraceAnswer::Traced(traced) = client.post("/labctl/v1/trace", &request)? {
                 *trace = Some(traced.trace);
@@ -61,13 +65,14 @@ impl Traces {
 
     /// The text of each trace for a report, one for each outcome.
     pub fn texts(&self) -> Vec<Option<String>> {
-        let style = Style { width: COLUMNS, colour: false, why: true, wide: false };
+        let style = Style { width: COLUMNS, colour: false, why: true, wide: false, reply: false };
         self.all.iter().map(|trace| trace.as_ref().map(|trace| show::text(trace, &style))).collect()
     }
 
     /// Tell them behind the table.
     pub fn tell(&self, outcomes: &[Outcome], wide: bool) {
-        let style = Style { width: output::width(), colour: output::colour(&std::io::stdout()), why: true, wide };
+        let style =
+            Style { width: output::width(), colour: output::colour(&std::io::stdout()), why: true, wide, reply: false };
         for (outcome, trace) in outcomes.iter().zip(&self.all) {
             if let Some(trace) = trace {
                 output::write(format_args!("\n{}, asked once more:\n{}", outcome.name, show::text(trace, &style)));

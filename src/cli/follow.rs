@@ -13,7 +13,7 @@ use super::output;
 use super::{Done, find_lab};
 
 pub fn run(args: &TraceArgs, machine: &str) -> Done {
-    if !matches!(args.output, TraceFormat::Text | TraceFormat::Wide | TraceFormat::Json) || args.out.is_some() {
+    if !matches!(args.format(), TraceFormat::Text | TraceFormat::Wide | TraceFormat::Json) || args.out.is_some() {
         let problem = Problem::error(codes::COMMAND_FAILED, "what is followed has no end, and so is told as it comes");
         return Err(
             Box::new(problem.help("take `-o text`, `-o wide` or `-o json`, and redirect it into a file")).into()
@@ -21,13 +21,13 @@ pub fn run(args: &TraceArgs, machine: &str) -> Done {
     }
     let client = find_lab(args.lab.as_deref())?;
     let colour = output::colour(&std::io::stdout());
-    let wide = args.output == TraceFormat::Wide;
-    let style = Style { width: output::width(), colour, why: false, wide };
+    let wide = args.format() == TraceFormat::Wide;
+    let style = Style { width: output::width(), colour, why: false, wide, reply: false };
     let seconds = args.timeout.map(|s| format!("&seconds={s}")).unwrap_or_default();
     let mut first = true;
     let followed = client.follow(&format!("/labctl/v1/follow?target={machine}{seconds}"), |line| {
         first = false;
-        let text = match args.output {
+        let text = match args.format() {
             TraceFormat::Json => String::from_utf8_lossy(line).into_owned(),
             _ => serde_json::from_slice::<Told>(line).map(|told| show::followed(&told, &style)).unwrap_or_default(),
         };

@@ -20,6 +20,7 @@ mod explain;
 mod failures;
 mod follow;
 mod get;
+mod graph;
 mod heal;
 mod hidden;
 mod inspect;
@@ -154,6 +155,7 @@ fn run(verb: Verb) -> Done {
         Verb::Break(args) => break_it::run(&args),
         Verb::Heal(args) => heal::run(&args),
         Verb::Quiz(args) => quiz::run(&args),
+        Verb::Graph(args) => graph::run(&args),
         Verb::Rules(args) => rules::run(&args),
         Verb::Validate(args) => validate::run(&args),
         Verb::Explain(args) => explain::run(&args),

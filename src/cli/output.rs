@@ -2,14 +2,17 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 
 use serde_json::Value;
 use tabled::builder::Builder;
 use tabled::settings::object::Columns;
 use tabled::settings::{Padding, Style};
 
+use crate::diag::{Problem, codes};
 use crate::probe::report::Look;
 
+use super::Failure;
 use super::args::Format;
 
 /// Whether colour is wanted on `stream`: on a terminal, unless NO_COLOR says otherwise.
@@ -95,6 +98,18 @@ pub fn print_yaml(value: &Value) {
     write(format_args!("{}", serde_saphyr::to_string(value).unwrap_or_default()));
 }
 
+/// Write a file that the caller named.
+pub fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<(), Failure> {
+    std::fs::write(path, content).map_err(|e| unwritable(path, &e))
+}
+
+/// Why a file or directory that the caller named was not made.
+pub fn unwritable(path: &Path, e: &io::Error) -> Failure {
+    let message = format!("{} cannot be written: {e}", path.display());
+    let problem = Problem::error(codes::FILE_UNREADABLE, message).help("check the path and its permissions");
+    Failure::from(Box::new(problem))
+}
+
 /// A duration as people say it: `34s`, `5m12s`, `3h7m`.
 pub fn age(seconds: u64) -> String {
     match seconds {
@@ -112,7 +127,7 @@ pub fn count(n: usize, what: &str) -> String {
 /// A file as the caller would name it: from the directory that they are in, where it is below.
 pub fn file_name(path: &str) -> String {
     let here = std::env::current_dir().ok();
-    let below = here.as_deref().and_then(|here| std::path::Path::new(path).strip_prefix(here).ok());
+    let below = here.as_deref().and_then(|here| Path::new(path).strip_prefix(here).ok());
     below.map_or_else(|| path.to_owned(), crate::diag::shown)
 }
 

@@ -1,30 +1,23 @@
 //! `--svg DIR` of `test` and `probe`: a picture of every probe that was asked several times.
 
 use std::collections::HashSet;
+use std::fs;
 use std::path::Path;
-use std::{fs, io};
 
-use crate::diag::{Problem, Problems, Sources, codes};
 use crate::probe::{Outcome, picture};
 
-use super::Failure;
+use super::{Failure, output};
 
 /// Write a picture of each probe with several answers into `dir`, which is made where it is not
 /// there. `labs` are names of labs with what came of their probes.
 pub fn write<'a>(dir: &Path, labs: impl IntoIterator<Item = (&'a str, &'a [Outcome])>) -> Result<(), Failure> {
     let mut taken = HashSet::new();
-    let failed = |path: &Path, e: &io::Error| {
-        let mut problems = Problems::default();
-        let problem = Problem::error(codes::FILE_UNREADABLE, format!("{} cannot be written: {e}", path.display()));
-        problems.push(problem.help("check the path and its permissions"));
-        Failure::new(problems, Sources::default())
-    };
-    fs::create_dir_all(dir).map_err(|e| failed(dir, &e))?;
+    fs::create_dir_all(dir).map_err(|e| output::unwritable(dir, &e))?;
     for (lab, outcomes) in labs {
         for outcome in outcomes {
             let Some(svg) = picture::bars(outcome) else { continue };
             let path = dir.join(free(picture::file_name(lab, &outcome.name), &mut taken));
-            fs::write(&path, svg).map_err(|e| failed(&path, &e))?;
+            output::write_file(&path, &svg)?;
         }
     }
     Ok(())

@@ -23,8 +23,8 @@ pub fn run(args: &QuizArgs) -> Done {
     print(args.format.output, &json!(quiz), |_| {
         format!(
             "lab {} is broken, and this is what one sees:\n{}\nWhat is it? Look at:\n{}\
-             \nlabctl break --list has the faults; then `labctl quiz --answer NAME`, `labctl quiz --reveal`, \
-             and `labctl heal` to end\n",
+             \n`labctl break --list` has the faults, `labctl quiz --answer NAME` judges,\n\
+             `labctl quiz --reveal` tells, and `labctl heal` ends it\n",
             client.lab(),
             break_it::asked(&quiz.asks, &quiz.now),
             looks(&quiz),
@@ -53,10 +53,12 @@ fn judge(args: &QuizArgs, client: &Client) -> Done {
         let Some(name) = &judged.name else {
             return "no, it is something else\n".to_owned();
         };
-        let told = [judged.on.as_deref(), judged.object.as_deref()].map(Option::unwrap_or_default);
+        let (on, object) = (judged.on.as_deref().unwrap_or_default(), judged.object.as_deref().unwrap_or_default());
+        // Of a service or ingress there is no more to say.
+        let what = if on == object { String::new() } else { format!(" ({object})") };
         let yes = if args.answer.is_some() { "yes, it is" } else { "it is" };
         let says = judged.says.as_deref().unwrap_or_default();
-        format!("{yes} {name}, on {} ({})\n  {says}\n`labctl heal` repairs it\n", told[0], told[1])
+        format!("{yes} {name}, on {on}{what}\n  {says}\n`labctl heal` repairs it\n")
     });
     Ok(if judged.right { ExitCode::SUCCESS } else { ExitCode::from(DIFFERED) })
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use crate::diag::{Problem, Problems, Sources, codes, render};
+use crate::diag::render;
 use crate::probe::report::{Suite, Summary};
 use crate::probe::{Outcome, report};
 use crate::spec::load;
@@ -195,12 +195,7 @@ fn write_reports(args: &TestArgs, all: &[Tested]) -> Result<(), Failure> {
         pictures::write(dir, all.iter().map(|t| (t.lab.as_deref().unwrap_or_default(), t.outcomes())))?;
     }
     let Some(path) = &args.junit else { return Ok(()) };
-    std::fs::write(path, junit()).map_err(|e| {
-        let message = format!("{} cannot be written: {e}", path.display());
-        let mut problems = Problems::default();
-        problems.push(Problem::error(codes::FILE_UNREADABLE, message).help("check the path and its permissions"));
-        Failure::new(problems, Sources::default())
-    })
+    output::write_file(path, junit())
 }
 
 fn suite<'t>(tested: &'t Tested, traces: &'t [Option<String>], failure: Option<&'t str>) -> Suite<'t> {

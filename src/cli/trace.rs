@@ -1,34 +1,57 @@
-//! `trace`: where a packet went, what changed it, and why it died.
+//! `trace`: where a packet goes, what changes it, and why it dies.
 
 use std::process::ExitCode;
 
-use crate::daemon::trace::{TraceAnswer, TraceRequest, Traced, Wanted};
+use base64::Engine;
+
+use crate::daemon::trace::{RecordedFrame, TraceAnswer, TraceRequest, Traced, Wanted};
 use crate::diag::{Problem, Problems, Sources, codes};
+use crate::plan;
 use crate::trace::model::Trace;
+use crate::trace::predict;
 use crate::trace::question::{Ask, Question};
-use crate::trace::show;
+use crate::trace::show::{self, pcapng};
 
 use super::args::{TraceArgs, TraceFormat};
 use super::output;
-use super::{DIFFERED, Done, Failure, find_lab, follow};
+use super::{DIFFERED, Done, Failure, find_lab, follow, graph, up};
 
 pub fn run(args: &TraceArgs) -> Done {
     if let Some(machine) = &args.follow {
         return follow::run(args, machine);
     }
+    let traced = if args.predict { predicted(args)? } else { observed(args)? };
+    print(args, &traced)?;
+    Ok(if traced.trace.asked.answered { ExitCode::SUCCESS } else { ExitCode::from(DIFFERED) })
+}
+
+/// Send the question, and be told where it went.
+fn observed(args: &TraceArgs) -> Result<Traced, Failure> {
     let client = find_lab(args.lab.as_deref())?;
-    let request = TraceRequest { asked: Wanted::Question(question(args)), frames: args.output == TraceFormat::Pcapng };
-    match client.post("/labctl/v1/trace", &request)? {
-        TraceAnswer::Failed(found) => {
-            let mut problems = Problems::default();
-            problems.extend(found);
-            Err(Failure::new(problems, Sources::default()))
-        }
-        TraceAnswer::Traced(traced) => {
-            print(args, &traced)?;
-            Ok(if traced.trace.asked.answered { ExitCode::SUCCESS } else { ExitCode::from(DIFFERED) })
-        }
+    let asked = Wanted::Question(question(args));
+    let frames = args.format() == TraceFormat::Pcapng;
+    let base = std::env::current_dir().ok();
+    match client.post("/labctl/v1/trace", &TraceRequest { asked, frames, base })? {
+        TraceAnswer::Failed(found) => Err(failed(found)),
+        TraceAnswer::Traced(traced) => Ok(*traced),
     }
+}
+
+/// What the plan says: of a file, or of the lab that runs.
+fn predicted(args: &TraceArgs) -> Result<Traced, Failure> {
+    let lab = match &args.file {
+        Some(file) => up::prepare(file)?.lab,
+        None => graph::running(&find_lab(args.lab.as_deref())?)?.lab,
+    };
+    let question = question(args);
+    let asked = question.probe(&lab).map_err(failed)?;
+    Ok(Traced { trace: predict::trace(&lab, &asked, &question.to), frames: Vec::new() })
+}
+
+fn failed(found: Vec<Problem>) -> Failure {
+    let mut problems = Problems::default();
+    problems.extend(found);
+    Failure::new(problems, Sources::default())
 }
 
 /// The question that was typed.
@@ -53,30 +76,64 @@ fn question(args: &TraceArgs) -> Question {
     }
 }
 
-fn print(args: &TraceArgs, traced: &Traced) -> Result<(), Box<Problem>> {
+fn print(args: &TraceArgs, traced: &Traced) -> Result<(), Failure> {
     let trace = &traced.trace;
-    let text = match args.output {
-        TraceFormat::Text | TraceFormat::Wide => text(args, trace),
-        TraceFormat::Json => format!("{:#}\n", serde_json::json!(trace)),
-        _ => String::new(),
+    let bytes = match args.format() {
+        TraceFormat::Text | TraceFormat::Wide => text(args, trace).into_bytes(),
+        TraceFormat::Json => format!("{:#}\n", serde_json::json!(trace)).into_bytes(),
+        TraceFormat::Mermaid => show::mermaid(trace).into_bytes(),
+        TraceFormat::Pcapng => capture(args, traced)?,
+        TraceFormat::Html => page(args, trace)?.into_bytes(),
     };
-    write(args, text.as_bytes())
+    match &args.out {
+        Some(path) => output::write_file(path, &bytes)?,
+        None => output::write_bytes(&bytes),
+    }
+    Ok(())
+}
+
+/// A page that plays the trace along a picture of the lab.
+fn page(args: &TraceArgs, trace: &Trace) -> Result<String, Failure> {
+    let lab = match &args.file {
+        Some(file) => up::prepare(file)?.lab,
+        None => graph::running(&find_lab(args.lab.as_deref())?)?.lab,
+    };
+    Ok(crate::graph::html(&lab, &plan::plan(&lab), Some(trace)))
 }
 
 fn text(args: &TraceArgs, trace: &Trace) -> String {
     let colour = args.out.is_none() && output::colour(&std::io::stdout());
-    let wide = args.output == TraceFormat::Wide;
-    show::text(trace, &show::Style { width: output::width(), colour, why: args.why, wide })
+    let wide = args.format() == TraceFormat::Wide;
+    show::text(trace, &show::Style { width: output::width(), colour, why: args.why, wide, reply: args.reply })
 }
 
-/// To the file that was named, or to standard output.
-fn write(args: &TraceArgs, bytes: &[u8]) -> Result<(), Box<Problem>> {
-    let Some(path) = &args.out else {
-        output::write_bytes(bytes);
-        return Ok(());
-    };
-    std::fs::write(path, bytes).map_err(|e| {
-        let message = format!("{} cannot be written: {e}", path.display());
-        Box::new(Problem::error(codes::FILE_UNREADABLE, message).help("check the path and its permissions"))
-    })
+/// The frames that were seen, for Wireshark.
+fn capture(args: &TraceArgs, traced: &Traced) -> Result<Vec<u8>, Box<Problem>> {
+    if args.predict {
+        let problem = Problem::error(codes::TARGET_UNKNOWN, "a prediction has no packets to capture");
+        return Err(Box::new(problem.help("leave `--predict` out, or take `-o json`")));
+    }
+    let frames: Vec<pcapng::Frame> = traced.frames.iter().map(frame).collect();
+    let Trace { asked, .. } = &traced.trace;
+    let question = format!("{} asks {}: {}", asked.from, asked.to, traced.trace.verdict.says);
+    let mut bytes = Vec::new();
+    pcapng::write(&frames, &question, &mut bytes).map_err(|e| {
+        let problem = Problem::error(codes::COMMAND_FAILED, format!("the capture cannot be written: {e}"));
+        Box::new(problem.help("take `-o json`"))
+    })?;
+    Ok(bytes)
+}
+
+fn frame(frame: &RecordedFrame) -> pcapng::Frame {
+    pcapng::Frame {
+        place: frame.place.clone(),
+        dev: crate::lab::names::IfName::new(&frame.dev),
+        index: frame.index,
+        ethernet: frame.ethernet,
+        at: frame.at,
+        // What the daemon wrote can be read.
+        bytes: base64::engine::general_purpose::STANDARD.decode(&frame.bytes).unwrap_or_default(),
+        length: frame.length,
+        comment: frame.comment.clone(),
+    }
 }

@@ -38,18 +38,19 @@ pub struct Ready {
 
 /// Read and check a lab file.
 pub fn prepare(file: &str) -> Result<Ready, Failure> {
-    check(read(&Input::parse(file))?)
+    check(read(&Input::parse(file))?, None)
 }
 
 /// Read and check a lab file with manifests beside it.
 pub fn prepare_with(args: &FileArgs) -> Result<Ready, Failure> {
-    check(beside::read_with(args.file.as_deref(), &args.beside)?)
+    check(beside::read_with(args.file.as_deref(), &args.beside)?, None)
 }
 
-fn check(text: Text) -> Result<Ready, Failure> {
+/// Make a lab of a text that was read; who is in `before` as well keeps host and address.
+pub fn check(text: Text, before: Option<&Lab>) -> Result<Ready, Failure> {
     let mut loaded = decode_text(&text);
     let mut problems = std::mem::take(&mut loaded.problems);
-    let lab = lab::resolve(&loaded, None, &mut problems);
+    let lab = lab::resolve(&loaded, before, &mut problems);
     problems.sort();
     match lab {
         Some(lab) => Ok(Ready { text, lab, sources: loaded.sources, warnings: problems }),

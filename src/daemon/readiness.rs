@@ -13,6 +13,7 @@ use crate::kernel::ns::NetNs;
 use crate::kernel::process::{Place, Running};
 use crate::lab::names::{HostName, NsName};
 use crate::lab::{self, Lab, ReadinessCheck};
+use crate::plan::Program;
 
 use super::ask::{connect, grpc_health, http_get};
 use super::rooms::{Key, Rooms};
@@ -28,13 +29,14 @@ pub struct Readiness {
 }
 
 struct Followed {
-    /// What is asked of whom, from where; where any of it changes, asking begins anew.
+    /// What is asked of whom, from where; where any of it changes, asking begins anew: another program in
+    /// the old one's place has not been ready yet.
     question: Question,
     verdict: Rc<RefCell<Verdict>>,
     task: JoinHandle<()>,
 }
 
-type Question = (lab::Readiness, IpAddr, HostName);
+type Question = (lab::Readiness, IpAddr, HostName, Option<Program>);
 
 impl Drop for Followed {
     fn drop(&mut self) {
@@ -54,13 +56,16 @@ impl Readiness {
     pub fn follow(&self, lab: &Lab, daemon: &Daemon) {
         let mut probes = self.probes.borrow_mut();
         let mut before = std::mem::take(&mut *probes);
+        let plan = daemon.plan();
         for pod in &lab.pods {
             for container in &pod.containers {
                 let Some(spec) = &container.readiness else { continue };
                 let key = (pod.ns(), container.name.clone());
-                let question = (spec.clone(), pod.ip(), pod.host.clone());
+                let mut programs = plan.get(&key.0).into_iter().flat_map(|n| &n.programs);
+                let program = programs.find(|p| p.name == container.name).cloned();
+                let question = (spec.clone(), pod.ip(), pod.host.clone(), program);
                 let same = before.remove(&key).filter(|f| f.question == question);
-                let followed = same.or_else(|| start(daemon, lab, pod, (&key, spec)));
+                let followed = same.or_else(|| start(daemon, lab, (pod, &key), question));
                 probes.extend(followed.map(|f| (key, f)));
             }
         }
@@ -78,7 +83,7 @@ impl Readiness {
     }
 }
 
-fn start(daemon: &Daemon, lab: &Lab, pod: &lab::Pod, (key, spec): (&Key, &lab::Readiness)) -> Option<Followed> {
+fn start(daemon: &Daemon, lab: &Lab, (pod, key): (&lab::Pod, &Key), question: Question) -> Option<Followed> {
     let host = lab.host(&pod.host)?;
     let verdict = Rc::new(RefCell::new(Verdict { ready: false, message: "not asked yet".to_owned() }));
     let asker = Asker {
@@ -87,11 +92,10 @@ fn start(daemon: &Daemon, lab: &Lab, pod: &lab::Pod, (key, spec): (&Key, &lab::R
         key: key.clone(),
         rooms: daemon.workloads.rooms.clone(),
         pod: pod.ip(),
-        spec: spec.clone(),
+        spec: question.0.clone(),
         verdict: Rc::clone(&verdict),
         changed: Rc::clone(&daemon.workloads.changed),
     };
-    let question = (spec.clone(), pod.ip(), pod.host.clone());
     Some(Followed { question, verdict, task: tokio::task::spawn_local(asker.run()) })
 }
 

@@ -6,6 +6,8 @@
 //! to think. Everything that watches belongs to sockets of this process: when it ends, however it ends,
 //! the kernel takes it back.
 
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -18,11 +20,11 @@ use crate::kernel::learnt;
 use crate::kernel::ns::NetNs;
 use crate::kernel::record::{Event, Filter, Options, Recorder, Recording, Seen, Spot};
 use crate::lab::Lab;
-use crate::lab::names::NsName;
+use crate::lab::names::{IfName, NsName};
 use crate::lab::probe::{Ask, Expect, Probe};
 use crate::plan::Plan;
 use crate::probe::{self, Outcome};
-use crate::trace::model::Trace;
+use crate::trace::model::{Means, Trace, What};
 use crate::trace::question::{MARK_HEADER, Question};
 use crate::trace::tell::{self, Material};
 use crate::trace::walk::Known;
@@ -42,6 +44,9 @@ pub struct TraceRequest {
     pub asked: Wanted,
     /// Whether the frames are wanted, too.
     pub frames: bool,
+    /// Where the caller is, for names of files.
+    #[serde(default)]
+    pub base: Option<PathBuf>,
 }
 
 /// What is to be traced.
@@ -98,7 +103,8 @@ pub struct Traced {
 pub struct RecordedFrame {
     pub place: NsName,
     pub dev: String,
-    pub outgoing: bool,
+    /// The device's index in its namespace.
+    pub index: u32,
     pub ethernet: bool,
     /// Nanoseconds since the epoch.
     pub at: u64,
@@ -106,6 +112,9 @@ pub struct RecordedFrame {
     pub bytes: String,
     /// All bytes that it had.
     pub length: u32,
+    /// What happened to the packet since it was seen before.
+    #[serde(default)]
+    pub comment: Option<String>,
 }
 
 /// What came of a question that was watched.
@@ -124,15 +133,18 @@ pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
         Err(problems) => return ok(&TraceAnswer::Failed(problems)),
     };
     let mark = mark();
-    if let Ask::Http(http) = &mut asked.ask {
-        http.headers.insert(MARK_HEADER.to_owned(), mark.clone());
+    match &mut asked.ask {
+        Ask::Http(http) => drop(http.headers.insert(MARK_HEADER.to_owned(), mark.clone())),
+        // Two datagrams with the same words are hard to tell apart.
+        Ask::Udp { send: send @ None, .. } => *send = Some(format!("{mark} is a trace of labctl's\n")),
+        _ => {}
     }
     let (there, planned) = daemon.there_and_planned().await?;
     let known = learnt(daemon, &lab).await;
     let Watched { outcome, recording, missing } = watched(daemon, &lab, &asked).await?;
     let text = daemon.text();
-    let (file, edited) = (text.name, !text.edits.is_empty());
-    let frames = if request.frames { frames(&recording) } else { Vec::new() };
+    let edited = !text.edits.is_empty();
+    let file = seen_from(request.base.as_deref(), &text.name);
     let told = tokio::task::spawn_blocking(move || {
         let material = Material {
             lab: &lab,
@@ -144,10 +156,12 @@ pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
             file: &file,
             edited,
         };
-        tell::trace(&material, (&to, &asked, &outcome), mark.as_bytes())
+        let trace = tell::trace(&material, (&to, &asked, &outcome), mark.as_bytes());
+        let frames = if request.frames { frames(&recording, &trace) } else { Vec::new() };
+        Traced { trace, frames }
     });
-    let trace = told.await.map_err(|e| refused(format!("the trace cannot be told: {e}")))?;
-    ok(&TraceAnswer::Traced(Box::new(Traced { trace, frames })))
+    let traced = told.await.map_err(|e| refused(format!("the trace cannot be told: {e}")))?;
+    ok(&TraceAnswer::Traced(Box::new(traced)))
 }
 
 /// Send the question while everything is watched.
@@ -206,23 +220,53 @@ async fn until_quiet(recorder: &Recorder) {
 /// A word that is in no packet but this trace's.
 fn mark() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("{:016x}", now.as_nanos() as u64 ^ (u64::from(std::process::id()) << 40))
+    // What changes fastest comes first: a packet is known by its beginning.
+    format!("{:016x}", (now.as_nanos() as u64).swap_bytes() ^ u64::from(std::process::id()))
 }
 
-fn frames(recording: &Recording) -> Vec<RecordedFrame> {
+fn frames(recording: &Recording, trace: &Trace) -> Vec<RecordedFrame> {
+    let mut comments = comments(trace);
     let frame = |event: &Event| {
         let (Seen::Frame(frame), Some(place)) = (&event.seen, &event.place) else { return None };
+        let key = (event.at, place.clone(), frame.dev.clone(), frame.outgoing);
         Some(RecordedFrame {
             place: place.clone(),
             dev: frame.dev.to_string(),
-            outgoing: frame.outgoing,
+            index: frame.index,
             ethernet: frame.ethernet,
             at: event.at,
             bytes: base64::engine::general_purpose::STANDARD.encode(&frame.bytes),
             length: frame.length,
+            comment: comments.remove(&key),
         })
     };
     recording.events.iter().filter_map(frame).collect()
+}
+
+/// When, where, by which device and whether it left.
+type Moment = (u64, NsName, IfName, bool);
+
+/// What happened to a packet up to each of its sights.
+fn comments(trace: &Trace) -> HashMap<Moment, String> {
+    let mut all = HashMap::new();
+    for packet in trace.flows.iter().flat_map(|f| &f.packets) {
+        let mut said = vec![format!("packet {}, {}", packet.number, packet.kind)];
+        for step in &packet.steps {
+            said.push(step.says.clone());
+            let seen = step.known_by.contains(&Means::Tap);
+            if let (true, Some(at), Some(dev)) = (seen, step.at, &step.dev) {
+                let key = (trace.began + at, step.place.clone(), dev.clone(), step.what == What::Out);
+                all.insert(key, std::mem::take(&mut said).join("; "));
+            }
+        }
+    }
+    all
+}
+
+/// A file as somebody in `base` would name it.
+fn seen_from(base: Option<&Path>, file: &str) -> String {
+    let below = base.and_then(|base| Path::new(file).strip_prefix(base).ok());
+    below.map_or_else(|| file.to_owned(), |path| path.display().to_string())
 }
 
 pub(super) fn refused(why: String) -> Box<Problem> {

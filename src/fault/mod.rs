@@ -21,7 +21,6 @@ pub mod site;
 mod twist;
 mod vxlan;
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::lab::names::NsName;
@@ -56,7 +55,7 @@ pub struct Fault {
 }
 
 /// A kind of machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PlaceKind {
     Router,

@@ -149,7 +149,7 @@ fn selector_wrong(site: &Site) -> Result<Chosen, Lacks> {
 
 fn target_port_wrong(site: &Site) -> Result<Chosen, Lacks> {
     let listens = |p: &&Pod| p.ports().any(|port| port.number == UNUSED);
-    let (door, asker) = door(site, BEHIND, |d| d.spec.selector.is_some() && !d.pods.iter().any(|p| listens(&p)))?;
+    let (door, asker) = door(site, BEHIND, |d| d.spec.selector.is_some() && !d.pods.iter().any(listens))?;
     let change = changed(door.service, |spec| {
         let port = spec.ports.iter_mut().flatten().find(|p| p.port == i32::from(door.port));
         port.into_iter().for_each(|p| p.target_port = Some(IntOrString::Int(UNUSED.into())));

@@ -37,7 +37,7 @@ pub async fn resolve(asking: &Asking<'_>, target: &Target) -> Result<IpAddr, Fai
 }
 
 /// Hosts and clients are in every machine's /etc/hosts, the hosts of ingresses in that of clients.
-fn by_hosts_file(lab: &Lab, from: &NsName, name: &str) -> Option<IpAddr> {
+pub fn by_hosts_file(lab: &Lab, from: &NsName, name: &str) -> Option<IpAddr> {
     let name = name.trim_end_matches('.');
     let host = lab.hosts.iter().find(|h| h.name.as_str() == name).map(|h| h.ip());
     let client = || lab.clients.iter().find(|c| c.name.as_str() == name).map(|c| c.ip());
@@ -50,7 +50,7 @@ fn by_hosts_file(lab: &Lab, from: &NsName, name: &str) -> Option<IpAddr> {
 
 /// A service's address for a machine without DNS: outside the cluster its load balancer's, where it
 /// has one, or else the virtual one.
-fn by_books(service: &Service, from_outside: bool) -> Option<IpAddr> {
+pub fn by_books(service: &Service, from_outside: bool) -> Option<IpAddr> {
     let balancer = service.status.as_ref().and_then(|s| s.load_balancer.as_ref()?.ingress.as_ref()?.first());
     let public = balancer.and_then(|i| i.ip.as_ref()?.parse().ok()).filter(|_| from_outside);
     public.or_else(|| service.spec.as_ref()?.cluster_ip.as_ref()?.parse().ok())

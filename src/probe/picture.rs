@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 use super::outcome::Outcome;
 use crate::lab::names::named;
+use crate::xml::text;
 
 const WIDTH: u64 = 720;
 /// Where the bars begin, and the length of the longest.
@@ -125,25 +126,6 @@ impl Row<'_> {
     }
 }
 
-/// Text of at most `most` letters as XML takes it. XML has no control characters at all.
-fn text(raw: &str, most: usize) -> String {
-    let mut letters = raw.chars();
-    let mut safe = String::new();
-    for c in letters.by_ref().take(most) {
-        match c {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => safe.push(' '),
-            c => safe.push(c),
-        }
-    }
-    if letters.next().is_some() {
-        safe.push('…');
-    }
-    safe
-}
-
 /// A file name for the picture of a probe of a lab, such as `cafe-tea-over-https.svg`.
 pub fn file_name(lab: &str, probe: &str) -> String {
     /// File systems take 255 bytes; the rest is left for a number behind it.
@@ -221,7 +203,7 @@ mod tests {
     #[test]
     fn what_a_name_contains_does_not_break_the_picture() {
         let svg = bars(&outcome("a <b> & \u{1b}\"c\"", &[("<script>", 1)])).expect("a picture");
-        assert!(svg.contains(">a &lt;b&gt; &amp;  \"c\"</text>"), "{svg}");
+        assert!(svg.contains(">a &lt;b&gt; &amp;  &quot;c&quot;</text>"), "{svg}");
         assert!(svg.contains(">&lt;script&gt;</text>"), "{svg}");
         let long = bars(&outcome(&"x".repeat(300), &[("y", 1)])).expect("a picture");
         assert!(long.contains(&format!(">{}…</text>", "x".repeat(WIDEST_LINE))), "{long}");

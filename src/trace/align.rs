@@ -7,10 +7,10 @@
 //! from there on only what was seen counts. So a wrong walk can make a trace poor in words, never wrong.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
 
-use super::model::{Cause, Drop, Header, Means, Packet, RuleMet, Step, What};
-use super::sight::Sight;
+use super::model::{Cause, Drop, Means, Packet, RuleMet, Step, What};
+use super::settle::settle;
+use super::sight::{Sight, Tuple};
 use crate::lab::names::{HostName, NsName};
 
 /// A rule that nf_tables told of, with its place in its chain.
@@ -59,9 +59,12 @@ pub fn align(way: &Way) -> Aligned {
     };
     let mut told = Told { way, steps: Vec::new(), next: 0, unforeseen: 0 };
     for (step, found) in way.walked[..held].iter().zip(&matches) {
-        if let Some(n) = found {
-            told.raw_until(*n);
-            told.next = n + 1;
+        match found {
+            Some(n) => {
+                told.raw_until(*n);
+                told.next = n + 1;
+            }
+            None => told.raw_before(step),
         }
         told.walked(step, found.map(|n| way.sights[n]));
     }
@@ -69,7 +72,7 @@ pub fn align(way: &Way) -> Aligned {
     let Told { mut steps, unforeseen, .. } = told;
     meet(&mut steps, way);
     let seen = matches[..held].iter().enumerate().filter_map(|(n, found)| Some((n, &way.sights[(*found)?].seen)));
-    settle(&mut steps, way, &seen.collect::<Vec<_>>());
+    settle(&mut steps, way.walked, &seen.collect::<Vec<_>>());
     Aligned { steps, held, unforeseen }
 }
 
@@ -127,6 +130,15 @@ impl Told<'_, '_> {
             self.steps.push(step);
         }
         self.next = self.next.max(end);
+    }
+
+    /// Tell of sights that come before a rewriting, as they have the header before it.
+    fn raw_before(&mut self, step: &Step) {
+        let What::Rewritten { before, .. } = &step.what else { return };
+        let is_before =
+            |s: &Sight| s.place == step.place && s.layer == step.layer && Tuple::of(&s.seen) == Tuple::of(before);
+        let end = self.way.sights[self.next..].iter().position(|s| !is_before(s));
+        self.raw_until(end.map_or(self.way.sights.len(), |n| self.next + n));
     }
 
     fn walked(&mut self, step: &Step, sight: Option<&Sight>) {
@@ -236,53 +248,6 @@ fn met(hit: &Hit, way: &Way) -> Step {
     }
 }
 
-/// Put the ports that were really seen in place of those that the walk could only suppose: which port
-/// masquerading chooses, and which one a tunnel's packet is sent from, nobody knows before.
-fn settle(steps: &mut [Step], way: &Way, matched: &[(usize, &Header)]) {
-    let mut real: HashMap<(IpAddr, u16), u16> = HashMap::new();
-    for (n, seen) in matched {
-        let Some(supposed) = &way.walked[*n].header else { continue };
-        let both = [
-            ((supposed.source, supposed.source_port), (seen.source, seen.source_port)),
-            ((supposed.destination, supposed.destination_port), (seen.destination, seen.destination_port)),
-        ];
-        for (end, seen) in both {
-            if end.0 == seen.0 && end.1 != seen.1 {
-                real.insert(end, seen.1);
-            }
-        }
-    }
-    if !real.is_empty() {
-        steps.iter_mut().for_each(|step| correct(step, &real));
-    }
-}
-
-fn correct(step: &mut Step, real: &HashMap<(IpAddr, u16), u16>) {
-    let ports = |header: &mut Header| {
-        if let Some(port) = real.get(&(header.source, header.source_port)) {
-            header.source_port = *port;
-        }
-        if let Some(port) = real.get(&(header.destination, header.destination_port)) {
-            header.destination_port = *port;
-        }
-    };
-    if let Some(header) = step.header.as_mut().filter(|_| !step.known_by.contains(&Means::Tap)) {
-        ports(header);
-    }
-    match &mut step.what {
-        What::Rewritten { before, after, .. } => {
-            ports(before);
-            ports(after);
-        }
-        What::Encapsulated { outer, .. } => ports(outer),
-        _ => {}
-    }
-    for ((ip, supposed), port) in real.iter().filter(|((_, supposed), _)| *supposed > 0) {
-        let (supposed, port) = (SocketAddr::new(*ip, *supposed), SocketAddr::new(*ip, *port));
-        step.says = step.says.replace(&supposed.to_string(), &port.to_string());
-    }
-}
-
 /// Whether two packets took the same steps, but for times and headers.
 pub fn same_way(a: &Packet, b: &Packet) -> bool {
     let devices = |p: &Packet| -> Vec<_> {
@@ -294,7 +259,7 @@ pub fn same_way(a: &Packet, b: &Packet) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::{Protocol, Rewrite};
+    use super::super::model::{Header, Protocol, Rewrite};
     use super::super::packet::Essence;
     use super::*;
     use crate::lab::names::IfName;

@@ -26,6 +26,9 @@ pub struct Trace {
     /// The lab's name.
     pub lab: String,
     pub asked: Asked,
+    /// When the first packet was seen, in nanoseconds since 1970; 0 where nothing was.
+    #[serde(default)]
+    pub began: u64,
     /// In the order in which they began.
     pub flows: Vec<Flow>,
     pub verdict: Verdict,

@@ -90,6 +90,8 @@ impl Memory {
 /// Tells flows, one after the other.
 pub struct Teller<'a> {
     evidence: &'a Evidence<'a>,
+    /// Who asked.
+    from: &'a NsName,
     state: State<'a>,
     planned: State<'a>,
     /// The last number that a packet was given.
@@ -100,9 +102,10 @@ pub struct Teller<'a> {
 }
 
 impl<'a> Teller<'a> {
-    pub fn new(material: &Material<'a>, evidence: &'a Evidence<'a>) -> Teller<'a> {
+    pub fn new(material: &Material<'a>, evidence: &'a Evidence<'a>, from: &'a NsName) -> Teller<'a> {
         Teller {
             evidence,
+            from,
             state: State::observed(material.there, material.known, material.planned),
             planned: State::planned(material.planned),
             number: 0,
@@ -133,12 +136,18 @@ impl<'a> Teller<'a> {
 
     /// What the state, and the plan, say of a flow whose first packet was seen.
     fn walk(&mut self, found: &Found, number: u32) -> (Option<Exchange>, Option<Exchange>) {
-        let first = found.packets.first().and_then(|p| p.sights.first());
-        let Some(sight) = first.map(|n| &self.evidence.sights[*n]) else { return (None, None) };
-        let probe = Probe { header: Header { macs: None, ..sight.header.clone() }, first: begins(found, sight) };
+        let Some(first) = found.packets.first() else { return (None, None) };
+        let sight = first.sights.first().map(|n| &self.evidence.sights[*n]);
+        let (place, header) = match sight {
+            Some(sight) => (&sight.place, Header { macs: None, ..sight.header.clone() }),
+            None => (self.from, Probe::to(found.tuple.protocol, found.tuple.destination.0, 0).header),
+        };
+        // A machine's own rules may have translated it before any tap saw it.
+        let first = sight.is_none_or(|sight| begins(found, sight));
+        let probe = Probe { header: found.tuple.put_into(header), first };
         let choices = self.choices(found);
-        let exchange = walk::exchange(&self.state, &sight.place, &probe, &choices);
-        let planned = walk::exchange(&self.planned, &sight.place, &probe, &choices);
+        let exchange = walk::exchange(&self.state, place, &probe, &choices);
+        let planned = walk::exchange(&self.planned, place, &probe, &choices);
         if let (None, Some(there), Some(planned)) = (&self.parting, &exchange, &planned) {
             self.parting = walk::compare(&planned.there, &there.there).map(|p| Parting { packet: number, ..p });
         }
@@ -207,7 +216,7 @@ impl<'a> Teller<'a> {
         Packet {
             number: self.number,
             direction: packet.direction,
-            kind: sights.first().map(|s| s.kind.clone()).unwrap_or_default(),
+            kind: sights.first().map(|s| &s.kind).or(path.map(|p| &p.kind)).cloned().unwrap_or_default(),
             again: memory.first_of(packet).filter(|_| !is_echo).map(|p| p.number),
             about: about.and_then(|(_, essence)| memory.last_of(*essence)).map(|p| p.number),
             steps: aligned.steps,

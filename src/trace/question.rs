@@ -3,11 +3,13 @@
 //! Names and addresses are found by the code that finds those of a lab file's probes, so that a trace
 //! asks exactly what a probe would ask. Here is only which kind of question is meant where none is named.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::diag::{Place, Problem, Problems, codes};
 use crate::lab::names::NsName;
-use crate::lab::probe::Probe;
+use crate::lab::probe::{Probe, Target};
 use crate::lab::{Lab, question};
 use crate::objects::{ObjectKey, Service};
 use crate::probe::candidates;
@@ -57,6 +59,14 @@ impl Question {
     /// # Errors
     /// What cannot be found, with what is near.
     pub fn probe(&self, lab: &Lab) -> Result<Probe, Vec<Problem>> {
+        let probe = self.found(lab)?;
+        match address(&probe).filter(|ip| !can_be_told(*ip)) {
+            Some(ip) => Err(vec![untold(ip)]),
+            None => Ok(probe),
+        }
+    }
+
+    fn found(&self, lab: &Lab) -> Result<Probe, Vec<Problem>> {
         match self.asked(lab) {
             Err(problems) => match self.by_its_full_name(lab) {
                 Some(full) => full.asked(lab).map_err(|_| problems),
@@ -190,17 +200,53 @@ impl Question {
         if lab.find(host).is_some() {
             return None;
         }
-        let own = match lab.find(&self.from) {
-            Some(NsName::Pod(id)) => id.namespace.as_str().to_owned(),
-            _ => "default".to_owned(),
-        };
-        let domain = format!(".svc.{}", lab.cluster.domain);
-        let word = host.trim_end_matches('.');
-        let word = word.strip_suffix(&domain).or(word.strip_suffix(".svc")).unwrap_or(word);
-        let (name, namespace) = word.split_once('.').unwrap_or((word, &own));
         let by_address = |s: &&Service| s.spec.as_ref().and_then(|s| s.cluster_ip.as_deref()) == Some(host);
-        lab.service(&ObjectKey::new(namespace, name)).or_else(|| lab.services.iter().find(by_address))
+        let from = lab.find(&self.from).unwrap_or(NsName::Router);
+        service(lab, &from, host).or_else(|| lab.services.iter().find(by_address))
     }
+}
+
+/// The service that `name`, `name.namespace` and so on up to its full name mean to `from`.
+pub fn service<'l>(lab: &'l Lab, from: &NsName, name: &str) -> Option<&'l Service> {
+    let own = match from {
+        NsName::Pod(id) => id.namespace.as_str(),
+        _ => "default",
+    };
+    let domain = format!(".svc.{}", lab.cluster.domain);
+    let word = name.trim_end_matches('.');
+    let word = word.strip_suffix(&domain).or(word.strip_suffix(".svc")).unwrap_or(word);
+    let (name, namespace) = word.split_once('.').unwrap_or((word, own));
+    lab.service(&ObjectKey::new(namespace, name))
+}
+
+/// The address that a question names.
+fn address(probe: &Probe) -> Option<IpAddr> {
+    use crate::lab::probe::Ask as Asked;
+    let to = match &probe.ask {
+        Asked::Ping { to, .. } | Asked::Tcp { to, .. } | Asked::Udp { to, .. } => to,
+        Asked::Http(http) => &http.to,
+        Asked::Dns { server, .. } => server,
+        Asked::Exec { .. } => return None,
+    };
+    match to {
+        Target::Address(ip) => Some(*ip),
+        _ => None,
+    }
+}
+
+/// Traces know the ways of IPv4 to one machine.
+fn can_be_told(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V4(ip) if !ip.is_multicast() && !ip.is_broadcast() && !ip.is_unspecified())
+}
+
+fn untold(ip: IpAddr) -> Problem {
+    let what = match ip {
+        IpAddr::V6(_) => "is an IPv6 address, and labs are IPv4's",
+        IpAddr::V4(ip) if ip.is_multicast() => "is a group of machines",
+        IpAddr::V4(_) => "is no machine's",
+    };
+    let problem = Problem::error(codes::TARGET_UNKNOWN, format!("{ip} {what}: where it leads is not traced"));
+    problem.help("name a pod, a service, a host, a client or an IPv4 address of one")
 }
 
 fn at<T>(value: T) -> At<T> {
@@ -234,7 +280,7 @@ fn unplaced(mut problem: Problem) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::probe::{Ask as Asked, Target};
+    use crate::lab::probe::Ask as Asked;
     use crate::spec::load::{Text, decode_text};
 
     fn lab() -> Lab {
@@ -274,6 +320,14 @@ mod tests {
         assert!(matches!(asked(ping), Ok(Asked::Ping { .. })));
         let none = asked(Question { kind: Some(Ask::Tcp), ..of("a", "laptop") });
         assert!(none.is_err_and(|e| e.contains("--port")));
+    }
+
+    #[test]
+    fn where_nobody_is_nothing_is_traced() {
+        for to in ["::1", "224.0.0.1", "255.255.255.255", "http://[::1]:80/"] {
+            assert!(asked(of("a", to)).is_err_and(|e| e.contains("is not traced")), "{to}");
+        }
+        assert!(asked(of("a", "http://web:99999/")).is_err_and(|e| e.contains("no port that could be")));
     }
 
     #[test]

@@ -46,6 +46,18 @@ impl Tuple {
         }
     }
 
+    /// A header with these ends in place of its own.
+    #[must_use]
+    pub fn put_into(self, header: Header) -> Header {
+        Header {
+            source: self.source.0,
+            source_port: self.source.1,
+            destination: self.destination.0,
+            destination_port: self.destination.1,
+            ..header
+        }
+    }
+
     #[must_use]
     pub fn reversed(self) -> Tuple {
         Tuple { protocol: self.protocol, source: self.destination, destination: self.source }

@@ -4,10 +4,11 @@
 //! parts; here is their order.
 
 use crate::kernel::record::{Event, Frame, Recording, Seen};
+use crate::lab::names::NsName;
 use crate::lab::probe::{Ask, Probe};
 use crate::lab::{Backend, Lab};
 use crate::plan::Plan;
-use crate::probe::Outcome;
+use crate::probe::{Outcome, Used};
 
 use super::flow::{self, Found};
 use super::freed;
@@ -17,6 +18,7 @@ use super::packets::Teller;
 use super::proxied;
 use super::sight::{self, ArpSight, Sight, Tapped, Tunnels, Tuple};
 use super::translation;
+use super::unseen;
 use super::verdict::{self, Case};
 use super::walk::Known;
 use super::who::Who;
@@ -58,7 +60,7 @@ pub fn trace(material: &Material, (to, asked, outcome): (&str, &Probe, &Outcome)
     let found = flows(&evidence, asked, outcome);
     let is_read = found.iter().all(|f| f.role != Role::Proxied || is_marked(f, &evidence));
     evidence.begin = found.iter().filter_map(|f| first_time(f, &evidence.sights)).min().unwrap_or(0);
-    let mut teller = Teller::new(material, &evidence);
+    let mut teller = Teller::new(material, &evidence, &asked.from);
     let mut flows: Vec<Flow> = found.iter().map(|found| teller.flow(found)).collect();
     for flow in &mut flows {
         freed::mark(&mut flow.packets, material.recording, evidence.begin);
@@ -79,6 +81,7 @@ pub fn trace(material: &Material, (to, asked, outcome): (&str, &Probe, &Outcome)
             answered: outcome.passed(),
         },
         parting: teller.parting(),
+        began: evidence.begin,
         flows,
         verdict,
         means,
@@ -120,9 +123,8 @@ pub fn tunnels(lab: &Lab) -> Tunnels {
 fn flows(evidence: &Evidence, asked: &Probe, outcome: &Outcome) -> Vec<Found> {
     let translated = translation::pairs(&evidence.entries);
     let sent = |wanted: &dyn Fn(&Tuple) -> bool| {
-        let own = evidence.sights.iter().filter(|s| s.place == asked.from && s.outgoing && s.layer == 0);
         let mut all: Vec<Tuple> = Vec::new();
-        for tuple in own.filter(|s| s.about.is_none()).map(Sight::tuple).filter(|t| wanted(t)) {
+        for tuple in sent_by(evidence, &asked.from).filter(|t| wanted(t)) {
             if !all.contains(&tuple) && !all.contains(&tuple.reversed()) {
                 all.push(tuple);
             }
@@ -130,7 +132,16 @@ fn flows(evidence: &Evidence, asked: &Probe, outcome: &Outcome) -> Vec<Found> {
         all
     };
     let grown = |role: Role, tuples: Vec<Tuple>| -> Vec<Found> {
-        tuples.into_iter().map(|t| flow::flow(role, t, &evidence.sights, &translated)).collect()
+        let mut all: Vec<Found> = Vec::new();
+        for tuple in tuples {
+            // A translation may leave it as wanted as it was before.
+            if !all.iter().any(|f| f.tuples.contains_key(&tuple)) {
+                let found = flow::flow(role, tuple, &evidence.sights, &translated);
+                all.push(unseen::with_first(found, evidence, &asked.from));
+            }
+        }
+        all.retain(|f| !f.packets.is_empty());
+        all
     };
     let wanted = target(asked, outcome);
     let is_request = |t: &Tuple| {
@@ -138,10 +149,11 @@ fn flows(evidence: &Evidence, asked: &Probe, outcome: &Outcome) -> Vec<Found> {
             t.destination.0 == ip && t.protocol == protocol && (protocol == Protocol::Icmp || t.destination.1 == port)
         })
     };
+    let wanted_by_it = |t: &Tuple| is_own(t, &outcome.details.used);
     let is_lookup = |t: &Tuple| t.destination.1 == DNS && t.protocol != Protocol::Icmp && !is_request(t);
-    let mut all = grown(Role::NameLookup, sent(&is_lookup));
-    all.extend(grown(Role::Request, sent(&is_request)));
-    let mut proxied = marked(evidence, &all);
+    let mut all = grown(Role::NameLookup, sent(&|t| is_lookup(t) && wanted_by_it(t)));
+    all.extend(grown(Role::Request, sent(&|t| is_request(t) && wanted_by_it(t))));
+    let mut proxied = marked(evidence, &all, &asked.from);
     if proxied.is_empty() && matches!(asked.ask, Ask::Http(_)) {
         let request = all.iter().find(|f| f.role == Role::Request);
         proxied.extend(request.and_then(|request| proxied::unread(request, evidence)));
@@ -149,6 +161,29 @@ fn flows(evidence: &Evidence, asked: &Probe, outcome: &Outcome) -> Vec<Found> {
     all.extend(grown(Role::Proxied, proxied));
     all.sort_by_key(|f| first_time(f, &evidence.sights));
     all
+}
+
+/// Whether a packet is one of the question's own sockets: its machine may ask others the same. Where the kernel
+/// gave none, as it refused at once, nothing is known.
+fn is_own(tuple: &Tuple, used: &[Used]) -> bool {
+    let port = tuple.source.1;
+    let own = |used: &Used| match (used, tuple.protocol) {
+        (Used::Tcp(n), Protocol::Tcp) | (Used::Udp(n), Protocol::Udp) | (Used::Echo(n), Protocol::Icmp) => {
+            Some(*n == port)
+        }
+        _ => None,
+    };
+    let mut known = used.iter().filter_map(own).peekable();
+    known.peek().is_none() || known.any(|is| is)
+}
+
+/// The ends of what a machine sent: as its own connection tracking knew them before it translated them, as
+/// they were seen, and as its rules met them.
+fn sent_by<'e>(evidence: &'e Evidence, from: &'e NsName) -> impl Iterator<Item = Tuple> + 'e {
+    let own = evidence.sights.iter().filter(move |s| s.place == *from && s.outgoing && s.layer == 0);
+    let seen = own.filter(|s| s.about.is_none()).map(Sight::tuple);
+    let tracked = evidence.entries.iter().filter(move |e| e.place == *from && e.is_translated()).map(|e| e.original);
+    tracked.chain(seen).chain(unseen::sent(evidence, from).map(|met| met.tuple))
 }
 
 /// The address, port and protocol that the question went to.
@@ -166,13 +201,13 @@ pub fn target(asked: &Probe, outcome: &Outcome) -> Option<(std::net::IpAddr, u16
     }
 }
 
-/// Flows that carry the question's mark and are none of `known`: a proxy sent it on.
-fn marked(evidence: &Evidence, known: &[Found]) -> Vec<Tuple> {
+/// Flows that carry the question's mark and are none of `known`: a proxy sent it on, which is not the asker.
+fn marked(evidence: &Evidence, known: &[Found], from: &NsName) -> Vec<Tuple> {
     let mut all: Vec<Tuple> = Vec::new();
     let is_known = |t: &Tuple, all: &[Tuple]| {
         known.iter().any(|f| f.tuples.contains_key(t)) || all.contains(t) || all.contains(&t.reversed())
     };
-    for sight in evidence.sights.iter().filter(|s| s.marked && s.outgoing && s.layer == 0) {
+    for sight in evidence.sights.iter().filter(|s| s.marked && s.outgoing && s.layer == 0 && s.place != *from) {
         let tuple = sight.tuple();
         // Where it is seen first is where it was sent; later sights may have other addresses.
         let same = |t: &Tuple| {

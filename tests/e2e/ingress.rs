@@ -21,6 +21,7 @@ macro_rules! through {
                 a_rule_that_changes_under_load_loses_no_request,
                 objects_change_while_the_lab_runs,
                 a_controller_that_is_killed_comes_back,
+                another_controller_serves_when_up_returns,
             ];
             $crate::as_root_and_ordinary_user![
                 beside "shared/conformance/ingress"; every_recorded_case_holds
@@ -46,6 +47,10 @@ macro_rules! through {
 
             fn objects_change_while_the_lab_runs(bench: &Bench) {
                 super::objects_change_while_the_lab_runs(bench, CONTROLLER);
+            }
+
+            fn another_controller_serves_when_up_returns(bench: &Bench) {
+                super::another_controller_serves_when_up_returns(bench, CONTROLLER);
             }
 
             fn a_controller_that_is_killed_comes_back(bench: &Bench) {
@@ -312,6 +317,17 @@ fn objects_change_while_the_lab_runs(bench: &Bench, controller: &str) {
         who(bench, &["-H", "Host: milk.example.com", &format!("http://{}/", address(bench))]) == "rest"
     });
     bench.is_as_planned();
+}
+
+/// `up` returns when the new controller listens, so that nobody need wait.
+fn another_controller_serves_when_up_returns(bench: &Bench, controller: &str) {
+    let file = |controller: &str| lab(controller, &["tea"], &[("cafe.example.com", "Prefix", "/", "tea")], "");
+    let other = if controller == "built-in" { "nginx" } else { "built-in" };
+    bench.up(&bench.write(&file(other)));
+    for controller in [controller, other, controller] {
+        bench.up(&bench.write(&file(controller)));
+        assert_eq!(who(bench, &["http://cafe.example.com/"]), "tea", "through {controller}");
+    }
 }
 
 fn a_controller_that_is_killed_comes_back(bench: &Bench, controller: &str) {

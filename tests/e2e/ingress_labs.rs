@@ -188,7 +188,7 @@ const NGINX: &[Break] = &[
     broken("proxy-body-size: 2m", "proxy-body-size: 1m", &["40: a body of 1.5 MB may pass"]),
     broken("proxy-body-size: 2m", "proxy-body-size: 3m", &["40: one of 2.5 MB may not"]),
     broken(
-        ", hsts: \"true\", http-redirect-code: \"301\"",
+        ", hsts-max-age: \"86400\", http-redirect-code: \"301\"",
         "",
         &["40: the redirect is a 301", "40: browsers are told to stay with https"],
     ),

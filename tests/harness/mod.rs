@@ -4,6 +4,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub mod dice;
 pub mod machine;
 pub mod process;
 pub mod tests;

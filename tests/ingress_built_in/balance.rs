@@ -118,6 +118,20 @@ fn when_all_fail_the_answer_says_how() {
 }
 
 #[test]
+fn an_endpoint_that_speaks_first_answers_what_is_no_http() {
+    let pod = Pod::raw(|mut stream| {
+        let _ = stream.write_all(b"hello, who are you?\r\n");
+        let _ = stream.read(&mut [0; 4096]);
+    });
+    let controller = Controller::of(&[pod.address]);
+    for _ in 0..20 {
+        let answer = controller.get("/");
+        assert_eq!(status(&answer), 502);
+        assert!(answer.contains("answered what is no HTTP"), "{answer}");
+    }
+}
+
+#[test]
 fn no_more_endpoints_are_asked_than_it_may_be() {
     let pods = [dying(), dying(), dying(), dying(), dying()];
     let controller = Controller::of(&pods.each_ref().map(|pod| pod.address));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use labctl::plan::ingress::{Options, PathPattern, Routing, Settings};
+use labctl::plan::ingress::{Endpoints, Options, PathPattern, Routing, Settings};
 
 use crate::endpoint::Pod;
 use crate::process::{BACKEND, Controller, all_to, backend, body, ends, header, location, server, source, status};
@@ -175,12 +175,15 @@ fn a_pattern_that_is_none_or_too_large_is_left_out_and_told() {
 }
 
 #[test]
-fn no_endpoint_no_rule_and_no_backend_are_three_different_things() {
+fn no_endpoint_no_service_no_rule_and_no_backend_are_different_things() {
     let pod = Pod::named("fallback");
     let controller = Controller::of(&[]);
     let answer = controller.get("/");
     assert_eq!(status(&answer), 503);
     assert!(answer.contains("no endpoint of default/web port 80 is ready"), "{answer}");
+    let answer = Controller::start(&all_to(Options::default()), &Endpoints::new()).get("/");
+    assert_eq!(status(&answer), 503);
+    assert!(answer.contains("there is no service default/web with a port 80"), "{answer}");
     let routing =
         Routing { servers: Vec::new(), default_backend: Some(BACKEND.to_owned()), ..all_to(Options::default()) };
     assert_eq!(name(&Controller::start(&routing, &ends(&[pod.address])).get("/")), "fallback");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use labctl::plan::ingress::{Options, Routing, Settings};
 
 use crate::endpoint::Pod;
-use crate::process::{Controller, all_to, ends, hear, hear_one, status};
+use crate::process::{Controller, all_to, ends, hear, hear_one, status, until};
 
 /// Limits are told in whole seconds.
 const SHORT: Duration = Duration::from_secs(1);
@@ -117,6 +117,37 @@ fn an_endpoint_that_takes_nothing_is_a_gateway_timeout() {
     assert_eq!(status(&hear_one(&mut stream)), 504);
     stream.shutdown(std::net::Shutdown::Both).unwrap();
     writing.join().unwrap();
+}
+
+/// A frame of HTTP/2 of the first stream (RFC 9113, 4.1).
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    [&[0, 0, u8::try_from(payload.len()).unwrap(), kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+/// A minute, which is nginx' `send_timeout`: by HTTP/1 as the socket takes nothing, by HTTP/2 as the window
+/// is none.
+#[test]
+fn a_client_that_takes_nothing_of_its_answer_is_given_up() {
+    let pod = Pod::answering(|_| {
+        let body = "x".repeat(64 << 20);
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    });
+    // How often it is looked at.
+    let controller = with_settings(Settings { keep_alive: Duration::from_secs(5), ..Settings::default() }, &pod);
+    let begun = Instant::now();
+    let mut old = controller.connect();
+    write!(old, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let mut new = controller.connect();
+    // An initial window of no bytes, and a request of the static table's words.
+    let head = [&[0x82, 0x86, 0x84, 0x01, 1][..], b"a"].concat();
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    new.write_all(&[preface, frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]), frame(1, 5, 1, &head)].concat()).unwrap();
+    new.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+    let heard = hear(&mut new);
+    assert!(!heard.contains("xxx"), "data came without a window");
+    assert!((55..110).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    until("both are logged", || controller.log().matches("\"GET / HTTP/").count() == 2);
+    assert!(controller.get("/none").len() > 1000, "others are served");
 }
 
 #[test]

@@ -196,6 +196,11 @@ fn serve(name: &str, stream: TcpStream) {
         let mut read = 0;
         if let Some(length) = header("content-length").and_then(|l| l.parse::<u64>().ok()) {
             read = std::io::copy(&mut (&mut reader).take(length), &mut std::io::sink()).unwrap_or(0);
+        } else if header("transfer-encoding") == Some("chunked") {
+            match chunks(&mut reader) {
+                Some(count) => read = count,
+                None => return,
+            }
         }
         let path = head.split(' ').nth(1).unwrap_or_default();
         if let Some(ms) = path.strip_prefix("/sleep/").and_then(|ms| ms.parse().ok()) {
@@ -209,6 +214,22 @@ fn serve(name: &str, stream: TcpStream) {
         if reader.get_mut().write_all(answer.as_bytes()).is_err() {
             return;
         }
+    }
+}
+
+/// Read a body in chunks. Returns its length; nothing where it breaks off.
+fn chunks(reader: &mut impl BufRead) -> Option<u64> {
+    let mut read = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let length = u64::from_str_radix(line.trim(), 16).ok()?;
+        // What ends a chunk has two bytes.
+        let taken = std::io::copy(&mut reader.take(length + 2), &mut std::io::sink()).ok()?;
+        if length == 0 || taken < length + 2 {
+            return (taken == 2).then_some(read);
+        }
+        read += length;
     }
 }
 

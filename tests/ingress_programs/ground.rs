@@ -77,7 +77,11 @@ impl Ground {
 
     pub fn config(&self) -> Config {
         let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
-        let driver = if self.program == "nginx" { Driver::Nginx } else { Driver::Haproxy };
+        let driver = match self.program.as_str() {
+            "nginx" => Driver::Nginx,
+            "haproxy" => Driver::Haproxy,
+            _ => Driver::BuiltIn,
+        };
         Config { driver, http: at(80), https: at(443), health: at(10254), directory: self.path("run") }
     }
 

@@ -1,10 +1,12 @@
-//! Real nginx, real HAProxy and a user's own program as ingress controllers: the process `lab-ingress`
-//! with each of them, as real requests to endpoints that run here.
+//! All ingress controllers, the built-in one, real nginx, real HAProxy and a user's own program: the
+//! process `lab-ingress` with each of them, as real requests to endpoints that run here. What only the
+//! built-in one can be asked is in `tests/ingress_built_in`.
 //!
 //! Each test runs in a network and PID namespace of its own, so ports 80 and 443 are nobody else's and
 //! nothing outlives it: as root, and in a user namespace that knows no user but root, as a lab
 //! of an ordinary user does. The program starts itself there with the one test to run.
 
+mod answers;
 mod changes;
 mod client;
 mod command;
@@ -12,6 +14,7 @@ mod ground;
 mod hostile;
 mod load;
 mod options;
+mod refusals;
 mod routing;
 mod wire;
 
@@ -23,8 +26,10 @@ use libtest_mimic::{Arguments, Failed, Trial};
 /// A test, for one controller.
 pub type Test = (&'static str, fn(&Ground));
 
-/// What holds for both real programs.
-const COMMON: &[&[Test]] = &[routing::TESTS, options::TESTS, wire::TESTS, changes::TESTS, load::TESTS, hostile::TESTS];
+/// What holds for every controller.
+const COMMON: &[&[Test]] = &[routing::TESTS, options::TESTS, wire::TESTS, answers::TESTS, refusals::TESTS];
+/// What holds for both real programs besides.
+const PROGRAMS: &[&[Test]] = &[changes::TESTS, load::TESTS, hostile::TESTS];
 
 /// Set where the program runs inside the namespaces.
 const INSIDE: &str = "LABCTL_TEST_INSIDE";
@@ -64,8 +69,9 @@ fn main() {
     let mut trials = Vec::new();
     for who in [Who::Root, Who::UserNamespace] {
         for (program, tests) in [
-            ("nginx", [COMMON.concat(), changes::NGINX.to_vec()].concat()),
-            ("haproxy", [COMMON.concat(), changes::HAPROXY.to_vec()].concat()),
+            ("built-in", COMMON.concat()),
+            ("nginx", [COMMON.concat(), PROGRAMS.concat(), changes::NGINX.to_vec()].concat()),
+            ("haproxy", [COMMON.concat(), PROGRAMS.concat(), changes::HAPROXY.to_vec()].concat()),
             ("command", command::TESTS.to_vec()),
         ] {
             trials.extend(tests.into_iter().map(|test| trial(who, program, test)));

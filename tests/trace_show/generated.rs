@@ -125,7 +125,7 @@ proptest! {
 
     #[test]
     fn no_line_of_any_trace_is_wider_than_the_page(trace in any_trace(), width in 0usize..200, wide: bool) {
-        let text = text(&trace, &Style { width, colour: false, why: true, wide });
+        let text = text(&trace, &Style { width, colour: false, why: true, wide, reply: wide });
         for line in text.lines() {
             let fits = display_width(line) <= width.max(NARROWEST);
             prop_assert!(fits || is_unbreakable(line), "{} columns at {width}: {line:?}", display_width(line));

@@ -5,7 +5,7 @@ use labctl::trace::show::{Style, mermaid, text};
 
 use super::{SAMPLES, sample};
 
-const NARROW: Style = Style { width: 80, colour: false, why: false, wide: false };
+const NARROW: Style = Style { width: 80, colour: false, why: false, wide: false, reply: true };
 
 fn looks(how: &str, draw: impl Fn(&Trace) -> String) {
     for name in SAMPLES {
@@ -138,4 +138,18 @@ fn a_prediction_says_so_and_marks_no_step() {
     let text = text(&trace, &NARROW);
     assert!(text.contains("predicted, nothing was sent"), "{text}");
     assert!(!text.contains('~'), "{text}");
+}
+
+#[test]
+fn the_way_back_is_told_by_its_devices_unless_all_of_it_is_wanted() {
+    let trace = sample("cluster-ip");
+    let (short, whole) = (text(&trace, &Style { reply: false, ..NARROW }), text(&trace, &NARROW));
+    let back = |text: &str| text[text.find("── Back").expect("a way back")..].to_owned();
+    let (short, whole) = (back(&short), back(&whole));
+    assert!(whole.contains("route") && whole.contains("FORWARD"), "{whole}");
+    assert!(!short.contains("route ") && !short.contains("FORWARD"), "{short}");
+    for device in ["flannel.1", "cni0", "eth0", "conntrack"] {
+        assert!(short.contains(device), "no {device}: {short}");
+    }
+    assert!(short.contains("--reply"), "{short}");
 }

@@ -62,12 +62,27 @@ pub struct TraceArgs {
     /// The lab; may be left out where only one runs
     #[arg(short, long)]
     pub lab: Option<String>,
-    /// How to show it
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: TraceFormat,
+    /// How to show it; by the ending of the file that --out names where it is left out, else as text
+    #[arg(short, long, value_enum)]
+    pub output: Option<TraceFormat>,
     /// Write it to this file in place of standard output
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+}
+
+impl TraceArgs {
+    /// How it is to be shown.
+    pub fn format(&self) -> TraceFormat {
+        let ending = self.out.as_ref().and_then(|path| path.extension()?.to_str());
+        let by_ending = || match ending? {
+            "json" => Some(TraceFormat::Json),
+            "pcapng" | "pcap" => Some(TraceFormat::Pcapng),
+            "mmd" | "mermaid" => Some(TraceFormat::Mermaid),
+            "html" => Some(TraceFormat::Html),
+            _ => None,
+        };
+        self.output.or_else(by_ending).unwrap_or_default()
+    }
 }
 
 /// How a trace is shown.
@@ -82,6 +97,6 @@ pub enum TraceFormat {
     Pcapng,
     /// A sequence diagram
     Mermaid,
-    /// A page that plays it
+    /// A page that plays it along a picture of the lab
     Html,
 }

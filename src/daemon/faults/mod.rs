@@ -23,7 +23,7 @@ use crate::lab::probe::Probe;
 use crate::plan::Plan;
 use crate::plan::diff::{Step, diff};
 use crate::probe;
-use crate::spec::edit::Edit;
+use crate::spec::edit::{self, Edit, ObjectKind, ObjectRef};
 
 use super::api::EditRequest;
 use super::server;
@@ -108,6 +108,25 @@ impl Faults {
         all.push(Active { number, fault, chosen, before, with });
     }
 
+    /// How long an answer is waited for. A fault that is in force may be why there is none.
+    fn patience(&self) -> Duration {
+        if self.active.borrow().is_empty() { PATIENCE } else { Duration::ZERO }
+    }
+
+    /// An object is applied as a whole, so that two faults of one could not be healed apart.
+    fn refuse_twice(&self, chosen: &Chosen) -> Result<(), Box<Problem>> {
+        let wanted = objects(chosen);
+        let active = self.active.borrow();
+        let shared = |a: &&Active| objects(&a.chosen).iter().any(|object| wanted.contains(object));
+        let Some(other) = active.iter().find(shared) else { return Ok(()) };
+        let message = format!("{} has a fault already", chosen.on);
+        let help = match self.hidden.borrow().is_some_and(|hidden| hidden == other.fault.name) {
+            true => "end the quiz first: `labctl heal`".to_owned(),
+            false => format!("undo it first: `labctl heal {}`", other.fault.name),
+        };
+        Err(Box::new(Problem::error(codes::FAULT_UNFIT, message).help(help)))
+    }
+
     /// Take out the faults of this name, or all.
     fn take(&self, name: Option<&str>) -> Vec<Active> {
         let mut all = self.active.borrow_mut();
@@ -115,6 +134,18 @@ impl Faults {
         *all = left;
         taken
     }
+}
+
+/// The objects that a fault changes.
+fn objects(chosen: &Chosen) -> Vec<ObjectRef> {
+    let Change::Objects(edits) = &chosen.change else { return Vec::new() };
+    let of = |edit: &Edit| match edit {
+        Edit::Apply(manifest) => edit::names(manifest),
+        Edit::Delete(object) => vec![object.clone()],
+        Edit::Scale { deployment, .. } => vec![ObjectRef { kind: ObjectKind::Deployment, key: deployment.clone() }],
+        Edit::Replace(_) | Edit::Gone { .. } => Vec::new(),
+    };
+    edits.iter().flat_map(of).collect()
 }
 
 /// The edits that are left of `now` when those by which `with` differs from `before` are taken out.
@@ -148,15 +179,16 @@ impl Daemon {
             return Err(Box::new(problem.help(format!("undo it first: `labctl heal {}`", fault.name))));
         }
         let chosen = self.choose(fault, on)?;
+        self.faults.refuse_twice(&chosen)?;
         // As it is named now: the fault may take the name away.
         let probe = chosen.question.probe(&self.lab());
-        let healthy = self.ask_until(probe.as_ref(), true).await;
+        let healthy = self.ask_until(probe.as_ref(), true, self.faults.patience()).await;
         let before = self.text().edits;
         let steps = self.change_by_fault(&chosen).await?;
         let with = self.text().edits;
         self.faults.note(fault, chosen.clone(), (before, with));
         self.follow_fault().await;
-        let seen = self.ask_until(probe.as_ref(), false).await;
+        let seen = self.ask_until(probe.as_ref(), false, PATIENCE).await;
         Ok(Broken::new(fault, &chosen, healthy, seen, steps))
     }
 
@@ -228,7 +260,7 @@ impl Daemon {
         let mut all = Vec::new();
         for active in &healed {
             let probe = active.chosen.question.probe(&self.lab());
-            let seen = self.ask_until(probe.as_ref(), true).await;
+            let seen = self.ask_until(probe.as_ref(), true, self.faults.patience()).await;
             all.push(Healed::new(active.fault, &active.chosen, seen));
         }
         Ok(all)
@@ -304,8 +336,8 @@ impl Daemon {
     }
 
     /// Ask until it is answered or not as it is to be, but not for ever.
-    async fn ask_until(self: &Rc<Self>, probe: Option<&Probe>, answered: bool) -> Seen {
-        let end = tokio::time::Instant::now() + PATIENCE;
+    async fn ask_until(self: &Rc<Self>, probe: Option<&Probe>, answered: bool, patience: Duration) -> Seen {
+        let end = tokio::time::Instant::now() + patience;
         loop {
             let seen = self.ask_once(probe).await;
             if seen.answered == answered || tokio::time::Instant::now() > end {

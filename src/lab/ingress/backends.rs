@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::diag::{Problem, Problems, codes};
-use crate::objects::{IngressBackend, ObjectKey, Service, ServicePort, service_type};
+use crate::objects::{IngressBackend, ObjectKey, Service, ServicePort, protocol, service_type};
 use crate::spec::at::At;
 
 use super::near;
@@ -84,15 +84,23 @@ impl Check<'_> {
         let name = port.and_then(|p| p.name.as_deref()).filter(|n| !n.is_empty());
         let number = port.and_then(|p| p.number);
         let ports = ports(service);
-        let has = |port: &ServicePort| match name {
+        let has = |port: &&ServicePort| match name {
             Some(name) => port.name.as_deref() == Some(name),
             None => number == Some(port.port),
         };
-        if !ports.iter().any(has) {
+        let is_tcp = |port: &&ServicePort| protocol(port.protocol.as_deref()) == "TCP";
+        if !ports.iter().filter(has).any(|port| is_tcp(&port)) {
             let (field, word) = match name {
                 Some(name) => ("service.port.name", format!("`{name}`")),
                 None => ("service.port.number", number.unwrap_or_default().to_string()),
             };
+            if let Some(other) = ports.iter().find(has) {
+                let protocol = protocol(other.protocol.as_deref());
+                let message = format!("port {word} of service {key} is for {protocol}, and HTTP needs TCP");
+                let problem = self.warn(field, &message, "answered with 503");
+                let tcp: Vec<ServicePort> = ports.iter().filter(is_tcp).cloned().collect();
+                return problems.push(problem.help(other_port(&tcp, None, None)));
+            }
             let problem = self.warn(field, &format!("service {key} has no port {word}"), "answered with 503");
             problems.push(problem.help(other_port(ports, name, number)));
         }

@@ -302,6 +302,32 @@ fn an_ingress_of_an_old_version_reads_as_todays() {
 }
 
 #[test]
+fn a_port_for_udp_is_no_backend() {
+    let service = "services: { dns: { selector: { app: tea }, ports: [{ name: dns, port: 53, protocol: UDP }, { port: 80, name: web }] } }\n";
+    let lines = |port: &str| {
+        let backend = format!("backend: {{ service: {{ name: dns, port: {{ {port} }} }} }}");
+        let path = format!("{{ path: /, pathType: Prefix, {backend} }}");
+        format!("ingresses: {{ one: {{ rules: [{{ host: a.com, http: {{ paths: [{path}] }} }}] }} }}\n")
+    };
+    for (port, udp) in [("number: 53", true), ("name: dns", true), ("number: 80", false), ("name: web", false)] {
+        let text = Text {
+            name: "lab".to_owned(),
+            text: format!(
+                "hosts: {{ node1: {{}} }}\ndeployments: {{ tea: {{ labels: {{ app: tea }} }} }}\n{service}{}",
+                lines(port)
+            ),
+            default_name: "lab".to_owned(),
+            ..Text::default()
+        };
+        let mut loaded = decode_text(&text);
+        let mut problems = std::mem::take(&mut loaded.problems);
+        assert!(resolve(&loaded, None, &mut problems).is_some());
+        let told: Vec<String> = Problems::into_iter(problems).map(|p| p.message.clone()).collect();
+        assert_eq!(told.iter().any(|m| m.contains("is for UDP, and HTTP needs TCP")), udp, "{port}: {told:?}");
+    }
+}
+
+#[test]
 fn objects_are_told_by_the_place_of_their_fault() {
     let text = OLD.replace("serviceName: tea-svc, servicePort: http", "serviceName: coffee-svc, servicePort: http");
     let (_, told) = told("", &[&text], &[]);

@@ -16,6 +16,10 @@ pub const COMMON: &[&str] = &[
     "client-body-timeout",
     "client-header-timeout",
     "force-ssl-redirect",
+    "hsts",
+    "hsts-include-subdomains",
+    "hsts-max-age",
+    "hsts-preload",
     "keep-alive",
     "keep-alive-requests",
     "proxy-body-size",
@@ -43,10 +47,6 @@ pub const NGINX: &[&str] = &[
     "gzip-min-length",
     "gzip-types",
     "hide-headers",
-    "hsts",
-    "hsts-include-subdomains",
-    "hsts-max-age",
-    "hsts-preload",
     "http-redirect-code",
     "http2-max-concurrent-streams",
     "ignore-invalid-headers",
@@ -120,6 +120,9 @@ pub struct Settings {
     pub http2: bool,
     /// `proxy-next-upstream-tries`; 0: as many as there are endpoints.
     pub tries: u32,
+    /// What `Strict-Transport-Security` says in answers over TLS of hosts with a certificate of their own
+    /// (RFC 6797; `hsts`, `hsts-max-age`, `hsts-include-subdomains`, `hsts-preload`); nothing: no such header.
+    pub hsts: Option<String>,
     /// All fields of the ConfigMap as written, for controllers that merge them into their files.
     pub fields: BTreeMap<String, String>,
 }
@@ -158,6 +161,7 @@ impl Default for Settings {
             use_forwarded_headers: false,
             http2: true,
             tries: 3,
+            hsts: Some("max-age=31536000; includeSubDomains".to_owned()),
             fields: BTreeMap::new(),
         }
     }
@@ -223,8 +227,19 @@ impl Reader<'_> {
             use_forwarded_headers: self.one("use-forwarded-headers", TRUTH, words::truth).unwrap_or_default(),
             http2: self.one("use-http2", TRUTH, words::truth).unwrap_or(usual.http2),
             tries: self.one("proxy-next-upstream-tries", NUMBER, number).unwrap_or(usual.tries),
+            hsts: self.hsts(),
             fields: self.fields.clone(),
         }
+    }
+
+    fn hsts(&mut self) -> Option<String> {
+        let wanted = self.one("hsts", TRUTH, words::truth).unwrap_or(true);
+        let age = self.one("hsts-max-age", NUMBER, |word| word.parse::<u32>().ok()).unwrap_or(31_536_000);
+        let within = self.one("hsts-include-subdomains", TRUTH, words::truth).unwrap_or(true);
+        let preload = self.one("hsts-preload", TRUTH, words::truth).unwrap_or_default();
+        let [within, preload] =
+            [(within, "; includeSubDomains"), (preload, "; preload")].map(|(is, w)| if is { w } else { "" });
+        wanted.then(|| format!("max-age={age}{within}{preload}"))
     }
 
     fn defaults(&mut self) -> Defaults {
@@ -270,6 +285,26 @@ mod tests {
         assert_eq!(misread, []);
         assert_eq!((settings.keep_alive.as_secs(), settings.http2, defaults.body_size), (10, false, 0));
         assert_eq!(settings.fields, written);
+    }
+
+    #[test]
+    fn strict_transport_security_is_told_unless_it_is_not_wanted() {
+        let told = |pairs: &[(&str, &str)]| read(&fields(pairs), &[]).0.hsts;
+        assert_eq!(told(&[]), Settings::default().hsts);
+        assert_eq!(told(&[("hsts", "false")]), None);
+        let all = [("hsts-max-age", "60"), ("hsts-include-subdomains", "false"), ("hsts-preload", "true")];
+        assert_eq!(told(&all).as_deref(), Some("max-age=60; preload"));
+    }
+
+    #[test]
+    fn a_time_is_a_number_of_seconds() {
+        for word in ["30s", "5m", "+5", "-1", "1.5", ""] {
+            let (settings, _, misread) = read(&fields(&[("keep-alive", word)]), &[]);
+            assert_eq!(
+                (settings, misread.len()),
+                (Settings { fields: fields(&[("keep-alive", word)]), ..Settings::default() }, 1)
+            );
+        }
     }
 
     #[test]

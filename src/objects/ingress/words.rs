@@ -13,17 +13,11 @@ pub fn truth(word: &str) -> Option<bool> {
     }
 }
 
-/// A number of seconds, with or without nginx' unit behind it: `75`, `75s`, `5m`, `1h`.
+/// A number of seconds, without a unit: ingress-nginx takes no other.
 pub fn seconds(word: &str) -> Option<Duration> {
-    let (number, unit) = split(word);
-    let factor = match unit {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return None,
-    };
+    let digits = word.bytes().all(|b| b.is_ascii_digit());
     // A year is longer than anything waits; beyond it clocks may overflow.
-    let seconds = number.parse::<u64>().ok()?.checked_mul(factor).filter(|s| *s <= 365 * 86400)?;
+    let seconds = word.parse().ok().filter(|s| digits && *s <= 365 * 86400)?;
     Some(Duration::from_secs(seconds))
 }
 

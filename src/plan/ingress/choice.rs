@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use regex::bytes::{Captures, Regex, RegexBuilder};
 
-use super::types::{BackendName, HostPattern, Location, PathPattern, Routing, Server};
+use super::types::{BackendName, HostPattern, Location, Options, PathPattern, Routing, SecretName, Server};
 
 /// Bytes that a compiled pattern may take, and as much again for each thread's search: a pattern is
 /// written by a lab's user, and a slip such as `(a{1000}){1000}` must not take the machine.
@@ -18,6 +18,12 @@ impl Routing {
     /// The virtual host that answers to `host`, a name in lower case without port.
     pub fn server(&self, host: &str) -> Option<&Server> {
         self.servers.iter().find(|server| server.host.fits(host))
+    }
+
+    /// The secret whose certificate `server` has for its own; nothing where it has the default one.
+    pub fn secret_of<'a>(&self, server: &'a Server) -> Option<&'a SecretName> {
+        let secret = server.tls.as_ref()?.certificate.as_ref()?;
+        self.certificates.contains_key(secret).then_some(secret)
     }
 }
 
@@ -130,6 +136,16 @@ impl<'a> Choice<'a> {
             Some(location) => Some(&location.backend),
             None => self.routing.default_backend.as_ref(),
         }
+    }
+
+    /// Whether the virtual host has a certificate of its own.
+    pub fn has_certificate(&self) -> bool {
+        self.server.is_some_and(|server| self.routing.secret_of(server).is_some())
+    }
+
+    /// What holds for the request, whoever answers it.
+    pub fn options(&self) -> &'a Options {
+        self.location.map_or(&self.routing.default_options, |location| &location.options)
     }
 
     /// What becomes of `path`, which this choice was made for; nothing where it stays.

@@ -10,7 +10,8 @@ use crate::objects::{EndpointSlice, ObjectKey, Service, ServicePort, protocol};
 
 use super::types::{Backend, Endpoint, Endpoints, Routing};
 
-/// The endpoints of each backend of `routing`, in the order of their addresses.
+/// The endpoints of each backend of `routing`, in the order of their addresses. One whose service or port
+/// is not there is left out.
 pub fn endpoints(routing: &Routing, services: &[Service], slices: &[EndpointSlice]) -> Endpoints {
     let services: HashMap<ObjectKey, &Service> = services.iter().map(|s| (ObjectKey::of(&s.metadata), s)).collect();
     let mut slices_of: HashMap<ObjectKey, Vec<&EndpointSlice>> = HashMap::new();
@@ -22,13 +23,13 @@ pub fn endpoints(routing: &Routing, services: &[Service], slices: &[EndpointSlic
     }
     let of = |backend: &Backend| {
         let port = port(services.get(&backend.service)?, &backend.port)?;
-        let slices = slices_of.get(&backend.service)?.iter();
+        let slices = slices_of.get(&backend.service).into_iter().flatten();
         let mut all: Vec<Endpoint> = slices.flat_map(|slice| ready(slice, port)).collect();
         all.sort();
         all.dedup();
         Some(all)
     };
-    routing.backends.iter().map(|(name, backend)| (name.clone(), of(backend).unwrap_or_default())).collect()
+    routing.backends.iter().filter_map(|(name, backend)| Some((name.clone(), of(backend)?))).collect()
 }
 
 /// A service's port by its number or name.
@@ -36,7 +37,7 @@ pub fn port<'s>(service: &'s Service, word: &str) -> Option<&'s ServicePort> {
     let mut ports = service.spec.as_ref()?.ports.iter().flatten();
     match word.parse::<i32>() {
         Ok(number) => ports.find(|p| p.port == number && protocol(p.protocol.as_deref()) == "TCP"),
-        Err(_) => ports.find(|p| p.name.as_deref() == Some(word)),
+        Err(_) => ports.find(|p| p.name.as_deref() == Some(word) && protocol(p.protocol.as_deref()) == "TCP"),
     }
 }
 
@@ -101,7 +102,7 @@ mod tests {
         let slices: Vec<EndpointSlice> = slices.into_iter().map(|s| serde_json::from_value(s).unwrap()).collect();
         let services = [serde_json::from_value(service).unwrap()];
         let all = endpoints(&routing(port), &services, &slices);
-        all["b"].iter().map(|e| format!("{} {}", e.address, e.pod)).collect()
+        all.get("b").into_iter().flatten().map(|e| format!("{} {}", e.address, e.pod)).collect()
     }
 
     #[test]
@@ -109,5 +110,18 @@ mod tests {
         assert_eq!(found("80"), ["10.0.0.1:8080 default/tea-1", "10.0.0.2:8080 default/tea-1"]);
         assert_eq!(found("more"), ["10.0.0.1:8081 default/tea-1", "10.0.0.2:8081 default/tea-1"]);
         assert_eq!(found("8080"), [""; 0]);
+    }
+
+    #[test]
+    fn a_port_for_udp_and_one_that_is_not_there_are_no_backends() {
+        let service = serde_json::json!({
+            "metadata": { "name": "tea", "namespace": "default" },
+            "spec": { "ports": [{ "name": "dns", "port": 53, "protocol": "UDP" }, { "name": "web", "port": 80 }] },
+        });
+        let services = [serde_json::from_value(service).unwrap()];
+        for (port, there) in [("80", true), ("web", true), ("81", false), ("53", false), ("dns", false)] {
+            let all = endpoints(&routing(port), &services, &[]);
+            assert_eq!(all.get("b").map(Vec::len), there.then_some(0), "{port}");
+        }
     }
 }

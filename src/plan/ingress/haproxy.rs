@@ -5,8 +5,8 @@
 //! of objects are quoted by `quote`, the ConfigMap's fields written by `fields`, hosts and paths by
 //! `frontend`, options and servers by `backend`; which endpoint has which server is `slots`'s.
 //!
-//! Where HAProxy cannot do what ingress-nginx does it does its own: an endpoint that refuses is 503 and
-//! not 502, a body without a length is not measured, a cookie is `Secure` only where that is asked for.
+//! Where HAProxy cannot do what ingress-nginx does it does its own: a body without a length is not
+//! measured, a cookie is `Secure` only where that is asked for.
 
 mod backend;
 mod fields;
@@ -22,7 +22,6 @@ use super::rendered::{
 use super::types::{BackendName, Endpoints, HostPattern, Location, Options, PathPattern, Routing, Server};
 use fields::{Context, Fields};
 
-pub use fields::{FIELDS, Field};
 pub use slots::{Change, Slots};
 
 /// The Unix socket in the directory on which HAProxy takes commands.
@@ -31,6 +30,8 @@ pub const SOCKET: &str = "admin.sock";
 pub const CLOSING: &str = "proc.closing";
 /// Which certificate is shown to whom (HAProxy's manual, "crt-list").
 const CERTIFICATES: &str = "certificates.list";
+/// What answers requests whose body is too large, in Lua.
+const TOO_LARGE: &str = "too-large.lua";
 
 /// The whole configuration for `routing`, with these endpoints to begin with. Files: `haproxy.cfg`,
 /// the list of certificates and the certificates, to which it refers relative to itself.
@@ -45,6 +46,7 @@ pub fn render(routing: &Routing, place: Place<'_>, slots: &Slots) -> Rendered {
     let file = |name: &str, text: String| File { name: name.to_owned(), text, secret: false };
     rendered.files.push(file("haproxy.cfg", lines.finish()));
     rendered.files.push(file(CERTIFICATES, certificates));
+    rendered.files.push(file(TOO_LARGE, include_str!("haproxy/too-large.lua").to_owned()));
     rendered.files.extend(certificate_files(routing));
     rendered
 }
@@ -78,9 +80,8 @@ pub fn commands(routing: &Routing, changes: &[Change]) -> Vec<String> {
 struct Section<'a> {
     name: String,
     backend: &'a BackendName,
-    /// None for a default backend, which has none of an ingress' options.
-    manner: Option<Manner<'a>>,
-    /// The first location that leads here.
+    manner: Manner<'a>,
+    /// The first location that leads here; nothing for a default backend.
     first: Option<&'a Location>,
 }
 
@@ -97,6 +98,11 @@ impl<'a> Manner<'a> {
         let path = location.options.rewrite.is_some().then_some(&location.path);
         Manner { options: &location.options, path }
     }
+
+    /// Of the default backend.
+    fn rest(routing: &'a Routing) -> Manner<'a> {
+        Manner { options: &routing.default_options, path: None }
+    }
 }
 
 struct Sections<'a>(Vec<Section<'a>>);
@@ -105,16 +111,15 @@ impl<'a> Sections<'a> {
     fn of(routing: &'a Routing) -> Sections<'a> {
         let mut sections = Sections(Vec::new());
         for location in routing.servers.iter().flat_map(|s| &s.locations) {
-            sections.add(routing, &location.backend, Some(location));
+            sections.add(routing, &location.backend, Manner::of(location), Some(location));
         }
         if let Some(default) = &routing.default_backend {
-            sections.add(routing, default, None);
+            sections.add(routing, default, Manner::rest(routing), None);
         }
         sections
     }
 
-    fn add(&mut self, routing: &Routing, backend: &'a BackendName, first: Option<&'a Location>) {
-        let manner = first.map(Manner::of);
+    fn add(&mut self, routing: &Routing, backend: &'a BackendName, manner: Manner<'a>, first: Option<&'a Location>) {
         if !routing.backends.contains_key(backend) || !is_section(backend) || self.find(backend, manner).is_some() {
             return;
         }
@@ -124,7 +129,7 @@ impl<'a> Sections<'a> {
         self.0.push(Section { name, backend, manner, first });
     }
 
-    fn find(&self, backend: &str, manner: Option<Manner<'_>>) -> Option<&str> {
+    fn find(&self, backend: &str, manner: Manner<'_>) -> Option<&str> {
         let found = self.0.iter().find(|s| s.backend == backend && s.manner == manner);
         found.map(|section| section.name.as_str())
     }
@@ -175,6 +180,7 @@ impl Page<'_> {
         put!(self, "stats socket unix@{} mode 600 level admin expose-fd listeners", socket.display());
         put!(self, "stats timeout 1m");
         put!(self, "tune.ssl.default-dh-param 2048");
+        put!(self, "lua-load {TOO_LARGE}");
         // For `normalize-uri`.
         put!(self, "expose-experimental-directives");
         self.fields.write(Context::Global, &mut self.lines);
@@ -187,8 +193,8 @@ impl Page<'_> {
             put!(self, "log global");
         }
         match self.fields.get("log-format") {
-            Some(_) => self.fields.write_or("log-format", "", &mut self.lines),
-            None => put!(self, "option httplog"),
+            "" => put!(self, "option httplog"),
+            _ => self.fields.write_or("log-format", "", &mut self.lines),
         }
         let ms = |time: std::time::Duration| format!("{}ms", milliseconds(&time));
         self.fields.write_or("timeout-client", &ms(settings.body_timeout), &mut self.lines);
@@ -206,10 +212,7 @@ impl Page<'_> {
 
     /// Who is shown which certificate. The first line is for those who ask for no name of the list.
     fn certificates(&self) -> String {
-        let own = |server: &Server| {
-            let secret = server.tls.as_ref()?.certificate.as_ref()?;
-            self.routing.certificates.contains_key(secret).then(|| certificate_file(secret))
-        };
+        let own = |server: &Server| self.routing.secret_of(server).map(|secret| certificate_file(secret));
         let servers = &self.routing.servers;
         let any = servers.iter().find(|s| s.host == HostPattern::Any).and_then(own);
         let default = self.routing.default_certificate.as_ref().map(|_| DEFAULT_CERTIFICATE.to_owned());

@@ -10,6 +10,7 @@
 
 mod choice;
 mod endpoints;
+mod fields;
 pub mod haproxy;
 mod lab;
 pub mod nginx;

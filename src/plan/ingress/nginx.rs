@@ -16,8 +16,6 @@ use super::rendered::{File, Lines, Place, Rendered, certificate_files, is_sectio
 use super::types::{Backend, Endpoints, Routing};
 use fields::{Context, Fields};
 
-pub use fields::{FIELDS, Field};
-
 /// Where Debian's packages put nginx' modules.
 pub const MODULES: &str = "/usr/lib/nginx/modules";
 /// The module that the balancer needs, and the one which that needs, with their packages.

@@ -46,6 +46,7 @@ pub fn routing(objects: &Objects<'_>) -> Routing {
         servers: work.hosts.into_iter().map(|(host, server)| server.finish(host)).collect(),
         backends: work.backends,
         default_backend,
+        default_options: work.defaults.limits(),
         certificates: objects.certificates.clone(),
         default_certificate: objects.default_certificate.cloned(),
         settings,
@@ -163,6 +164,19 @@ struct Work<'a> {
     defaults: Defaults,
     backends: BTreeMap<BackendName, Backend>,
     hosts: BTreeMap<HostPattern, Host>,
+}
+
+impl Defaults {
+    /// As ingress-nginx has them for a location that no rule asks for.
+    fn limits(&self) -> Options {
+        Options {
+            body_size: self.body_size,
+            connect_timeout: self.connect_timeout,
+            read_timeout: self.read_timeout,
+            send_timeout: self.send_timeout,
+            ..Options::default()
+        }
+    }
 }
 
 impl Work<'_> {

@@ -23,6 +23,9 @@ pub struct Routing {
     pub backends: BTreeMap<BackendName, Backend>,
     /// Who answers what no location takes; the controller itself, with 404, where nobody is named.
     pub default_backend: Option<BackendName>,
+    /// What holds where no location does: the ConfigMap's limits, and nothing else of it.
+    #[serde(default)]
+    pub default_options: Options,
     /// By secret.
     pub certificates: BTreeMap<SecretName, Certificate>,
     /// What is shown to those who ask for a name without a certificate of its own: that of
@@ -154,7 +157,8 @@ impl std::fmt::Debug for Certificate {
     }
 }
 
-/// Who serves each backend now: only endpoints that are ready. A backend that is missing has none.
+/// Who serves each backend now: only endpoints that are ready. Of a backend that is missing there is no
+/// service, or its service has no such port.
 pub type Endpoints = BTreeMap<BackendName, Vec<Endpoint>>;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

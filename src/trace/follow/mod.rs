@@ -241,7 +241,8 @@ impl Follower {
             who: Who::new(&world.lab, &world.there),
             begin: self.begin,
         };
-        let mut teller = Teller::new(&material, &evidence);
+        let machine = self.machine.clone();
+        let mut teller = Teller::new(&material, &evidence, &machine);
         teller.number = self.packet_number;
         self.flows.iter_mut().for_each(|flow| flow.memory.begin_anew());
         let mut told = Vec::new();

@@ -30,6 +30,8 @@ pub struct Style {
     pub why: bool,
     /// Whether everything is told: each rule that was met, each header, each packet.
     pub wide: bool,
+    /// Whether the way back is told with its rules, routes and neighbours, as the way there is.
+    pub reply: bool,
 }
 
 /// What is narrower than this is not to be read by anybody.

@@ -23,6 +23,8 @@ pub struct Page {
     pub marks: bool,
     /// Whether a mark stands on it, which wants a legend.
     pub has_mark: bool,
+    /// Whether a way back was told in short.
+    pub has_short: bool,
 }
 
 /// What stands in front of a text: of its first line and of those that follow.
@@ -42,7 +44,7 @@ impl Lead {
 impl Page {
     pub fn new(style: &Style) -> Page {
         let style = Style { width: style.width.max(NARROWEST), ..*style };
-        Page { style, text: String::new(), marks: true, has_mark: false }
+        Page { style, text: String::new(), marks: true, has_mark: false, has_short: false }
     }
 
     pub fn into_text(self) -> String {
@@ -212,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_command_goes_on_behind_a_backslash() {
-        let mut page = Page::new(&Style { width: 60, colour: false, why: true, wide: false });
+        let mut page = Page::new(&Style { width: 60, colour: false, why: true, wide: false, reply: false });
         let command = "labctl exec node1 -- sysctl -w net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0";
         page.command(&Lead::label("  "), command, PLAIN);
         let text = page.into_text();

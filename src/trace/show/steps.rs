@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use textwrap::core::display_width;
 
-use crate::trace::model::{Fate, Header, Packet, RuleMet, Step, What};
+use crate::trace::model::{Direction, Fate, Header, Packet, RuleMet, Step, What};
 
 use super::page::{BAD, CHANGED, DIM, Lead, PLAIN, Page, WHERE, wrap};
 use super::row::{Below, Row, whole};
@@ -30,6 +30,12 @@ struct Setting {
 /// Write a packet's steps from `from` on, and what became of it where no step says it.
 pub fn write(page: &mut Page, packet: &Packet, from: usize) {
     let steps = packet.steps.get(from..).unwrap_or_default();
+    let short: Vec<Step> = match is_short(page, packet) {
+        true => steps.iter().filter(|step| moves(step)).cloned().collect(),
+        false => Vec::new(),
+    };
+    let steps = if short.is_empty() { steps } else { &short };
+    page.has_short |= !short.is_empty();
     let mut setting = Setting {
         column: steps.iter().map(|s| display_width(&Row::of(s).column)).max().unwrap_or(0).clamp(9, 15),
         told: BTreeMap::new(),
@@ -46,6 +52,20 @@ pub fn write(page: &mut Page, packet: &Packet, from: usize) {
         write_row(page, &row.unwrap_or_else(|| Row::of(first)), &mut setting);
     }
     fate(page, packet);
+}
+
+/// Whether of a packet's way only the devices are told, and what changed it: that of an answer which came.
+fn is_short(page: &Page, packet: &Packet) -> bool {
+    let came = matches!(packet.fate, Fate::Delivered { .. });
+    packet.direction == Direction::Back && came && !page.style.reply && !page.style.wide
+}
+
+fn moves(step: &Step) -> bool {
+    match step.what {
+        What::Rule(_) | What::Routed(_) | What::Neighbour { .. } | What::Sent { .. } => false,
+        What::Bridged { .. } => !step.is_inferred(),
+        _ => true,
+    }
 }
 
 fn rule(step: &Step) -> Option<&RuleMet> {

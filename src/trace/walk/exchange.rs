@@ -1,7 +1,7 @@
 //! There and back: a packet, the answer to it, and what the one who asked sees of both.
 
 use crate::lab::names::NsName;
-use crate::trace::model::{Cause, Fate, Translation, What};
+use crate::trace::model::{Cause, Fate, Rewrite, Step, Translation, What};
 
 use super::choices::{Choices, Chooser};
 use super::conntrack::Tracking;
@@ -82,7 +82,10 @@ fn decided(state: &State, from: &NsName, probe: &Probe, choices: &Choices) -> Op
     });
     let fault = match seen {
         Seen::Answer => None,
-        _ => there.fault.clone().or_else(|| back.as_ref()?.fault.clone()),
+        _ => there.fault.clone().or_else(|| {
+            let lost = back.as_ref().and_then(|back| back.fault.clone());
+            lost.map(|lost| not_masqueraded(state, &there, (probe, choices)).unwrap_or(lost))
+        }),
     };
     let translations = tracking.translations(state);
     Some((Exchange { there, back, seen, translations, fault, probability }, next))
@@ -92,6 +95,22 @@ fn decided(state: &State, from: &NsName, probe: &Probe, choices: &Choices) -> Op
 fn answer(state: &State, from: &NsName, packet: Packet, tracking: &mut Tracking) -> Option<Path> {
     let mut chooser = Chooser::new(&Choices::First);
     go(state, from, packet, (&mut chooser, tracking, true)).map(|(path, _)| path)
+}
+
+/// An answer that is lost on its way back may go to an address that nobody knows there: a host was to
+/// give the packet its own, and has not.
+fn not_masqueraded(state: &State, there: &Path, (probe, choices): (&Probe, &Choices)) -> Option<Blame> {
+    let planned = super::walk(&State::planned(state.planned?), &there.from, probe, choices)?;
+    let source = |s: &&Step| matches!(s.what, What::Rewritten { how: Rewrite::Source, .. }) && s.layer == 0;
+    let hidden = |s: &&Step| there.steps.iter().filter(source).any(|other| other.place == s.place);
+    let at = planned.steps.iter().position(|s| source(&s) && !hidden(&s))?;
+    let rule = planned.steps[..at].iter().rev().find_map(|s| match &s.what {
+        What::Rule(met) => Some(format!("-t {} {}", met.table, met.rule)),
+        _ => None,
+    });
+    let place = planned.steps[at].place.clone();
+    let says = format!("{place} was to give the packet its own address, and the answer does not come back there");
+    Some(Blame { cause: Cause::NotMasqueraded, place, object: rule.unwrap_or_else(|| "MASQUERADE".into()), says })
 }
 
 fn seen_of(kind: &Kind) -> Seen {
@@ -123,7 +142,7 @@ fn arrived_as_expected(back: &Path, from: &NsName, sent: Tuple) -> bool {
 /// was passed by.
 fn unknown_to_socket(state: &State, mut back: Path, tracking: &Tracking) -> Path {
     let passed = tracking.rewritten().map(|(ns, _)| ns).find(|ns| {
-        let undone = |s: &&crate::trace::model::Step| s.place == **ns && matches!(s.what, What::Rewritten { .. });
+        let undone = |s: &&Step| s.place == **ns && matches!(s.what, What::Rewritten { .. });
         !back.steps.iter().any(|s| undone(&s))
     });
     let header = &back.header;

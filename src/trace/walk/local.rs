@@ -71,7 +71,9 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         self.step(at, None, What::Refused { with: with.to_owned() }, says.clone());
         let place = at.name().clone();
         let object = format!("port {destination_port}/{protocol}");
-        let blame = Some(Blame { cause: Cause::NoListener, place: place.clone(), object, says });
+        let dns = destination_port == 53 && self.state.wanted(at.name()).is_some_and(|ns| ns.dns.is_some());
+        let (cause, object) = if dns { (Cause::DnsDead, "coredns".to_owned()) } else { (Cause::NoListener, object) };
+        let blame = Some(Blame { cause, place: place.clone(), object, says });
         Err(Box::new(End { fate: Fate::Refused, place, blame, told: Some(Told::Packet(told)) }))
     }
 }

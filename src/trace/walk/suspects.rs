@@ -98,6 +98,11 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
     }
 
     pub fn suspect_device(&mut self, at: At<'s, 'a>, dev: &IfName) {
+        let flanneld = self.state.wanted(at.name()).and_then(|ns| ns.flanneld.as_ref());
+        if at.plan.flanneld.is_none() && flanneld.is_some_and(|f| f.tun == *dev) {
+            let says = format!("flanneld of {} does not run, and {dev} is its device", at.name());
+            return self.suspect(Cause::FlanneldDead, at, "flanneld", says);
+        }
         match at.link(dev) {
             Some(_) => self.suspect(Cause::LinkDown, at, dev.as_str(), format!("{dev} of {} is down", at.name())),
             None => self.suspect(Cause::NoDevice, at, dev.as_str(), format!("{} has no device {dev}", at.name())),

@@ -1,6 +1,7 @@
 //! Walks through planned labs: what they say, as people read it, and that each fault is found where
 //! it is.
 
+mod broken;
 mod ends;
 mod faults;
 mod labs;

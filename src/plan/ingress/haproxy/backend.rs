@@ -14,9 +14,14 @@ impl Page<'_> {
             self.lines.comment(format_args!("service {}, port {}", backend.service, backend.port));
             self.section(&format!("backend {}", section.name), |page| {
                 page.tries();
+                page.answers(section.manner.options);
+                match section.first {
+                    Some(location) => page.lines.comment(format_args!("{}", location.source)),
+                    None => page.lines.comment(format_args!("what no path takes: the default backend")),
+                }
+                page.options(section.manner.options);
                 if let Some(location) = section.first {
-                    page.lines.comment(format_args!("{}", location.source));
-                    page.options(location);
+                    page.rewrite(location);
                 }
                 if let Some(affinity) = &backend.affinity {
                     page.affinity(section.backend, affinity);
@@ -29,22 +34,38 @@ impl Page<'_> {
     /// Another endpoint is tried as by nginx: where one refuses, or closes without a word, unless the
     /// request may have had an effect.
     fn tries(&mut self) {
-        let tries = match self.routing.settings.tries {
-            0 => 16,
-            tries => tries,
-        };
-        put!(self, "retries {}", tries - 1);
+        put!(self, "retries {}", self.most_tries() - 1);
         put!(self, "option redispatch 1");
         put!(self, "retry-on conn-failure empty-response");
         put!(self, "http-request disable-l7-retry unless METH_GET or METH_OPTIONS");
     }
 
-    fn options(&mut self, location: &Location) {
-        let Options { ssl_redirect, allow, body_size, connect_timeout, read_timeout, .. } = &location.options;
-        let ms = |time: &Duration| super::milliseconds(time).max(1);
-        put!(self, "timeout connect {}ms", ms(connect_timeout));
+    fn most_tries(&self) -> u32 {
+        match self.routing.settings.tries {
+            0 => 16,
+            tries => tries,
+        }
+    }
+
+    /// HAProxy says 503 both where nobody serves and where whoever serves cannot be reached, which is
+    /// 502 or, where it takes too long, 504 (RFC 9110, 15.6). Which of these it was tells the time that
+    /// passed: an endpoint that refuses is asked again after a second or the limit, whichever is less.
+    fn answers(&mut self, options: &Options) {
+        let limit = milliseconds(options.connect_timeout);
+        let all = limit * u128::from(self.most_tries()) - limit / 2;
+        put!(self, "http-request set-var(txn.begun) date(0,ms)");
+        put!(self, "http-response set-var(txn.answered) bool(true)");
+        let unreached = "{ status 503 } { nbsrv gt 0 } !{ var(txn.answered) -m found }";
+        put!(self, "http-after-response set-status 504 if {unreached} {{ date(0,ms),sub(txn.begun) ge {all} }}");
+        put!(self, "http-after-response set-status 502 if {unreached}");
+        put!(self, "http-error status 503 content-type text/plain string 'No endpoint could be asked.'");
+    }
+
+    fn options(&mut self, options: &Options) {
+        let Options { ssl_redirect, allow, body_size, connect_timeout, read_timeout, .. } = options;
+        put!(self, "timeout connect {}ms", milliseconds(*connect_timeout));
         // HAProxy has one limit for both directions; which is to be noticed is who does not answer.
-        put!(self, "timeout server {}ms", ms(read_timeout));
+        put!(self, "timeout server {}ms", milliseconds(*read_timeout));
         if *ssl_redirect {
             let port = self.place.https.port();
             let port = if port == 443 { String::new() } else { format!(":{port}") };
@@ -62,9 +83,8 @@ impl Page<'_> {
             put!(self, "http-request deny deny_status 403 unless allowed");
         }
         if *body_size > 0 {
-            put!(self, "http-request deny deny_status 413 if {{ req.body_size gt {body_size} }}");
+            put!(self, "http-request use-service lua.too-large if {{ req.body_size gt {body_size} }}");
         }
-        self.rewrite(location);
     }
 
     fn rewrite(&mut self, location: &Location) {
@@ -123,4 +143,9 @@ impl Page<'_> {
             }
         }
     }
+}
+
+/// A limit as HAProxy takes it: never none.
+fn milliseconds(time: Duration) -> u128 {
+    super::milliseconds(&time).max(1)
 }

@@ -2,11 +2,8 @@
 //! controllers have for directives of HAProxy. Those which mean the same for every controller come as
 //! settings and options and are not here. A value is checked by its kind before it is written.
 
-use std::collections::BTreeMap;
-
-use super::super::rendered::{Lines, Rendered, strangers};
+use super::super::fields::{self, is_number};
 use super::quote;
-use crate::objects::ingress::settings::COMMON;
 
 /// Which section a directive stands in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +15,7 @@ pub enum Context {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+pub enum Kind {
     /// `true`: the directive stands there.
     Truth,
     Number,
@@ -30,13 +27,11 @@ enum Kind {
     Text,
 }
 
-pub struct Field {
-    pub name: &'static str,
-    context: Context,
-    directive: &'static str,
-    kind: Kind,
-    default: &'static str,
-}
+/// haproxy.cfg's way to write fields.
+pub struct Haproxy;
+
+/// The ConfigMap's fields in haproxy.cfg.
+pub type Fields = fields::Fields<Haproxy>;
 
 const fn field(
     name: &'static str,
@@ -44,8 +39,8 @@ const fn field(
     directive: &'static str,
     kind: Kind,
     default: &'static str,
-) -> Field {
-    Field { name, context, directive, kind, default }
+) -> fields::Field<Haproxy> {
+    fields::Field { name, context, directive, kind, default }
 }
 
 use Context::{Defaults, Elsewhere, Global};
@@ -57,7 +52,7 @@ const VERSIONS: &[&str] = &["TLSv1.0", "TLSv1.1", "TLSv1.2", "TLSv1.3"];
 
 /// Every field, in the order in which directives are written.
 #[rustfmt::skip]
-pub const FIELDS: &[Field] = &[
+const FIELDS: &[fields::Field<Haproxy>] = &[
     field("nbthread", Global, "nbthread", Number, "1"),
     field("maxconn", Global, "maxconn", Number, ""),
     field("hard-stop-after", Global, "hard-stop-after", Time, "240s"),
@@ -78,72 +73,20 @@ pub const FIELDS: &[Field] = &[
     field("scale-server-slots", Elsewhere, "", Number, "32"),
 ];
 
-/// A ConfigMap's fields, as far as they can be written.
-pub struct Fields {
-    values: BTreeMap<&'static str, String>,
-    written: Vec<&'static str>,
-}
+impl fields::Dialect for Haproxy {
+    type Context = Context;
+    type Kind = Kind;
+    const FIELDS: &'static [fields::Field<Haproxy>] = FIELDS;
 
-impl Fields {
-    /// Read what is written. What is none of ours, and what cannot be, is told.
-    pub fn read(written: &BTreeMap<String, String>, told: &mut Rendered) -> Fields {
-        told.unknown = strangers(written, |name| COMMON.contains(&name) || FIELDS.iter().any(|f| f.name == name));
-        let mut fields = Fields { values: BTreeMap::new(), written: Vec::new() };
-        for field in FIELDS {
-            let asked = written.get(field.name);
-            let argument = match asked.map(|value| (value, argument(field.kind, value))) {
-                Some((_, Some(argument))) => {
-                    fields.written.push(field.name);
-                    Some(argument)
-                }
-                Some((value, None)) => {
-                    told.refused.push(format!("the ConfigMap's {} cannot be {value:?}: the default holds", field.name));
-                    argument(field.kind, field.default)
-                }
-                None => argument(field.kind, field.default),
-            };
-            fields.values.extend(argument.map(|a| (field.name, a)));
-        }
-        fields
+    fn argument(kind: Kind, value: &str) -> Option<String> {
+        argument(kind, value)
     }
 
-    /// The argument; nothing where there is none.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.values.get(name).map(String::as_str)
-    }
-
-    pub fn is(&self, name: &str) -> bool {
-        self.get(name) == Some("true")
-    }
-
-    pub fn number(&self, name: &str) -> usize {
-        self.get(name).and_then(|n| n.parse().ok()).unwrap_or_default()
-    }
-
-    /// Write the directives of a section.
-    pub fn write(&self, context: Context, to: &mut Lines) {
-        for field in FIELDS.iter().filter(|f| f.context == context) {
-            self.write_one(field, "", to);
-        }
-    }
-
-    /// Write a directive where it is asked for, and otherwise with `usual`.
-    pub fn write_or(&self, name: &str, usual: &str, to: &mut Lines) {
-        for field in FIELDS.iter().filter(|f| f.name == name) {
-            self.write_one(field, usual, to);
-        }
-    }
-
-    fn write_one(&self, field: &Field, usual: &str, to: &mut Lines) {
-        let value = self.get(field.name).unwrap_or(usual);
-        if self.written.contains(&field.name) {
-            to.comment(format_args!("ConfigMap, {}", field.name));
-        }
-        match (field.kind, value) {
-            (_, "") => {}
-            (Truth, "true") => to.line(format_args!("{}", field.directive)),
-            (Truth, _) => to.line(format_args!("no {}", field.directive)),
-            (_, value) => to.line(format_args!("{} {value}", field.directive)),
+    fn line(field: &fields::Field<Haproxy>, argument: &str) -> String {
+        match (field.kind, argument) {
+            (Truth, "true") => field.directive.to_owned(),
+            (Truth, _) => format!("no {}", field.directive),
+            _ => format!("{} {argument}", field.directive),
         }
     }
 }
@@ -151,7 +94,6 @@ impl Fields {
 /// `value` as an argument of HAProxy; nothing where it cannot be one.
 fn argument(kind: Kind, value: &str) -> Option<String> {
     let value = value.trim();
-    let is_number = |word: &str| (1..=9).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_digit());
     let fits = match kind {
         Truth => ["true", "false"].contains(&value),
         Number => is_number(value),
@@ -171,17 +113,8 @@ mod tests {
     use crate::objects::ingress::settings;
 
     #[test]
-    fn the_list_of_known_names_is_this_table() {
-        let mut names: Vec<&str> = FIELDS.iter().map(|f| f.name).collect();
-        names.sort_unstable();
-        assert_eq!(names, settings::HAPROXY);
-    }
-
-    #[test]
-    fn every_default_is_a_value() {
-        for field in FIELDS {
-            assert!(field.default.is_empty() || argument(field.kind, field.default).is_some(), "{}", field.name);
-        }
+    fn the_table_holds() {
+        fields::tests::holds::<Haproxy>(settings::HAPROXY);
     }
 
     #[test]

@@ -64,7 +64,8 @@ impl Page<'_> {
     /// endpoint is sent stays as the client wrote it.
     fn paths(&mut self) {
         put!(self, "http-request set-var(txn.raw) pathq");
-        for step in ["percent-decode-unreserved", "path-strip-dot", "path-strip-dotdot full", "path-merge-slashes"] {
+        // Slashes first: between two of them HAProxy would see a step, which `..` takes back.
+        for step in ["percent-decode-unreserved", "path-merge-slashes", "path-strip-dot", "path-strip-dotdot full"] {
             put!(self, "http-request normalize-uri {step}");
         }
         put!(self, "http-request set-var(txn.clean) path");
@@ -75,13 +76,15 @@ impl Page<'_> {
         // Escaped slashes and dots may have hidden a step, by which a rule could be walked around.
         put!(self, "acl hides var(txn.path) -m sub -- '/../' '/./' '//'");
         put!(self, "acl hides var(txn.path) -m end -- '/..' '/.'");
+        // What some read as the path's end.
+        put!(self, "acl hides path -m sub -- '%00'");
         put!(self, "http-request deny deny_status 400 if hides");
     }
 
     /// Where what no path takes goes.
     fn rest(&self) -> String {
         let Some(default) = &self.routing.default_backend else { return "not-found".to_owned() };
-        self.sections.find(default, None).unwrap_or("no-endpoints").to_owned()
+        self.sections.find(default, Manner::rest(self.routing)).unwrap_or("no-endpoints").to_owned()
     }
 
     fn hosts(&mut self) {
@@ -110,6 +113,11 @@ impl Page<'_> {
             self.lines.blank();
             self.lines.comment(format_args!("host {}", server.host));
             put!(self, "acl host_{n} var(txn.server) -m int {n}");
+            let hsts = routing.settings.hsts.as_ref().filter(|_| routing.secret_of(server).is_some());
+            if let Some(value) = hsts.and_then(|value| quote::quote_text(value)) {
+                let how = "http-after-response set-header Strict-Transport-Security";
+                put!(self, "{how} {value} if {{ ssl_fc }} {{ var(txn.server) -m int {n} }}");
+            }
             for (m, location) in server.locations.iter().enumerate() {
                 self.location((n, m), location);
             }
@@ -142,7 +150,7 @@ impl Page<'_> {
         let Some(conditions) = conditions(&location.path) else {
             return self.refuse(location, "HAProxy cannot read its path: it is too long or has control characters");
         };
-        let section = self.sections.find(&location.backend, Some(Manner::of(location)));
+        let section = self.sections.find(&location.backend, Manner::of(location));
         let section = section.unwrap_or("no-endpoints").to_owned();
         self.lines.comment(format_args!("{}: {}", location.source, location.path));
         for condition in conditions {

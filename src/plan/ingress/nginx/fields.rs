@@ -2,14 +2,11 @@
 //! that are directives of nginx. Those which mean the same for every controller come as settings and
 //! options and are not here.
 //!
-//! [`FIELDS`] is the table. A value is checked by its kind before it is written, so that none can be
+//! `FIELDS` is the table, which [`fields`] reads. A value is checked by its kind before it is written, so that none can be
 //! more than the directive's argument; one that does not fit is told, and the default holds.
 
-use std::collections::BTreeMap;
-
-use super::super::rendered::{Lines, Rendered, strangers};
+use super::super::fields::{self, is_number};
 use super::quote;
-use crate::objects::ingress::settings::COMMON;
 
 /// Where a directive stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,15 +42,11 @@ pub enum Kind {
     Ranges,
 }
 
-pub struct Field {
-    pub name: &'static str,
-    pub context: Context,
-    /// nginx' name for it.
-    pub directive: &'static str,
-    pub kind: Kind,
-    /// What is written where the ConfigMap is silent.
-    pub default: Option<&'static str>,
-}
+/// nginx.conf's way to write fields.
+pub struct Nginx;
+
+/// The ConfigMap's fields in nginx.conf.
+pub type Fields = fields::Fields<Nginx>;
 
 const fn field(
     name: &'static str,
@@ -61,8 +54,8 @@ const fn field(
     directive: &'static str,
     kind: Kind,
     default: &'static str,
-) -> Field {
-    Field { name, context, directive, kind, default: if default.is_empty() { None } else { Some(default) } }
+) -> fields::Field<Nginx> {
+    fields::Field { name, context, directive, kind, default }
 }
 
 use Context::{Elsewhere, Events, Http, Main, Upstream};
@@ -92,7 +85,7 @@ const LOG: &str = "$remote_addr - $remote_user [$time_local] \"$request\" $statu
 
 /// Every field, in the order in which directives are written.
 #[rustfmt::skip]
-pub const FIELDS: &[Field] = &[
+const FIELDS: &[fields::Field<Nginx>] = &[
     // One worker, where ingress-nginx has one a core: a lab has many pods on few cores.
     field("worker-processes", Main, "worker_processes", NumberOrAuto, "1"),
     field("worker-shutdown-timeout", Main, "worker_shutdown_timeout", Time, "240s"),
@@ -125,19 +118,17 @@ pub const FIELDS: &[Field] = &[
     field("ssl-session-cache-size", Http, "ssl_session_cache shared:SSL", Size, "10m"),
     field("ssl-buffer-size", Http, "ssl_buffer_size", Size, "4k"),
     field("proxy-buffering", Http, "proxy_buffering", Truth, "false"),
-    field("proxy-request-buffering", Http, "proxy_request_buffering", Truth, "true"),
+    // Where ingress-nginx first writes a body to a file: a pod's files here are in memory.
+    field("proxy-request-buffering", Http, "proxy_request_buffering", Truth, "false"),
     field("proxy-buffer-size", Http, "proxy_buffer_size", Size, "4k"),
     field("proxy-buffers-number", Elsewhere, "proxy_buffers", Number, "4"),
-    field("proxy-max-temp-file-size", Http, "proxy_max_temp_file_size", Size, "1024m"),
+    // And an answer, where it is to be buffered.
+    field("proxy-max-temp-file-size", Http, "proxy_max_temp_file_size", Size, "0"),
     field("proxy-next-upstream", Http, "proxy_next_upstream", Words(FAULTS), "error timeout"),
     field("proxy-next-upstream-timeout", Http, "proxy_next_upstream_timeout", Time, "0"),
     field("allow-backend-server-header", Elsewhere, "", Truth, "false"),
     field("hide-headers", Elsewhere, "proxy_hide_header", Plain, ""),
     field("http-redirect-code", Elsewhere, "", Words(CODES), "308"),
-    field("hsts", Elsewhere, "", Truth, "false"),
-    field("hsts-max-age", Elsewhere, "", Number, "31536000"),
-    field("hsts-include-subdomains", Elsewhere, "", Truth, "true"),
-    field("hsts-preload", Elsewhere, "", Truth, "false"),
     field("compute-full-forwarded-for", Elsewhere, "", Truth, "false"),
     field("proxy-real-ip-cidr", Elsewhere, "set_real_ip_from", Ranges, "0.0.0.0/0"),
     field("upstream-keepalive-connections", Upstream, "keepalive", Number, "320"),
@@ -145,57 +136,19 @@ pub const FIELDS: &[Field] = &[
     field("upstream-keepalive-requests", Upstream, "keepalive_requests", Number, "10000"),
 ];
 
-/// A ConfigMap's fields, as far as they can be written.
-pub struct Fields {
-    values: BTreeMap<&'static str, String>,
-    written: Vec<&'static str>,
-}
+impl fields::Dialect for Nginx {
+    type Context = Context;
+    type Kind = Kind;
+    const FIELDS: &'static [fields::Field<Nginx>] = FIELDS;
 
-impl Fields {
-    /// Read what is written. What is none of ours, and what cannot be, is told.
-    pub fn read(written: &BTreeMap<String, String>, told: &mut Rendered) -> Fields {
-        told.unknown = strangers(written, |name| COMMON.contains(&name) || FIELDS.iter().any(|f| f.name == name));
-        let mut fields = Fields { values: BTreeMap::new(), written: Vec::new() };
-        for field in FIELDS {
-            let asked = written.get(field.name).map(|value| (value, argument(field.kind, value)));
-            match asked {
-                Some((_, Some(argument))) => {
-                    fields.values.insert(field.name, argument);
-                    fields.written.push(field.name);
-                    continue;
-                }
-                Some((value, None)) => {
-                    told.refused.push(format!("the ConfigMap's {} cannot be {value:?}: the default holds", field.name));
-                }
-                None => {}
-            }
-            if let Some(default) = field.default.and_then(|d| argument(field.kind, d)) {
-                fields.values.insert(field.name, default);
-            }
-        }
-        fields
+    fn argument(kind: Kind, value: &str) -> Option<String> {
+        argument(kind, value)
     }
 
-    /// The directive's argument; empty where there is none.
-    pub fn get(&self, name: &str) -> &str {
-        self.values.get(name).map_or("", String::as_str)
-    }
-
-    pub fn is(&self, name: &str) -> bool {
-        self.get(name) == "on"
-    }
-
-    /// Write the directives of a context.
-    pub fn write(&self, context: Context, to: &mut Lines) {
-        for field in FIELDS.iter().filter(|f| f.context == context) {
-            let Some(value) = self.values.get(field.name) else { continue };
-            if self.written.contains(&field.name) {
-                to.comment(format_args!("ConfigMap, {}", field.name));
-            }
-            // `ssl_session_cache shared:SSL` takes its size behind a colon.
-            let between = if field.directive.ends_with("shared:SSL") { ":" } else { " " };
-            to.line(format_args!("{}{between}{value};", field.directive));
-        }
+    fn line(field: &fields::Field<Nginx>, argument: &str) -> String {
+        // `ssl_session_cache shared:SSL` takes its size behind a colon.
+        let between = if field.directive.ends_with("shared:SSL") { ":" } else { " " };
+        format!("{}{between}{argument};", field.directive)
     }
 }
 
@@ -242,28 +195,14 @@ fn argument(kind: Kind, value: &str) -> Option<String> {
     }
 }
 
-/// As large as nginx' own numbers can be, with a unit behind them.
-fn is_number(word: &str) -> bool {
-    (1..=9).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_digit())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::objects::ingress::settings;
 
     #[test]
-    fn the_list_of_known_names_is_this_table() {
-        let mut names: Vec<&str> = FIELDS.iter().map(|f| f.name).collect();
-        names.sort_unstable();
-        assert_eq!(names, settings::NGINX);
-    }
-
-    #[test]
-    fn every_default_is_a_value() {
-        for field in FIELDS {
-            assert!(field.default.is_none_or(|d| argument(field.kind, d).is_some()), "{}", field.name);
-        }
+    fn the_table_holds() {
+        fields::tests::holds::<Nginx>(settings::NGINX);
     }
 
     #[test]

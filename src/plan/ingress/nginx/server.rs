@@ -61,8 +61,7 @@ impl Page<'_> {
     }
 
     fn certificate(&mut self, server: &Server) {
-        let own = server.tls.as_ref().and_then(|tls| Some((tls, tls.certificate.as_ref()?)));
-        let own = own.filter(|(_, secret)| self.routing.certificates.contains_key(*secret));
+        let own = server.tls.as_ref().zip(self.routing.secret_of(server));
         let file = match own {
             Some((tls, secret)) => {
                 self.lines.comment(format_args!("{}: secret {secret}", tls.source));
@@ -79,16 +78,12 @@ impl Page<'_> {
     }
 
     fn hsts(&mut self) {
-        if !self.fields.is("hsts") {
+        let Some(value) = self.routing.settings.hsts.as_ref().and_then(|value| quote::quote_text(value, false)) else {
             return;
-        }
-        let within = if self.fields.is("hsts-include-subdomains") { "; includeSubDomains" } else { "" };
-        let preload = if self.fields.is("hsts-preload") { "; preload" } else { "" };
-        let age = self.fields.get("hsts-max-age");
-        self.lines.comment(format_args!("ConfigMap, hsts"));
+        };
         // A header without a value is not sent.
         put!(self, "set $hsts \"\";");
-        put!(self, "if ($scheme = https) {{ set $hsts \"max-age={age}{within}{preload}\"; }}");
+        put!(self, "if ($scheme = https) {{ set $hsts {value}; }}");
         put!(self, "add_header Strict-Transport-Security $hsts always;");
     }
 
@@ -118,30 +113,38 @@ impl Page<'_> {
         };
         self.lines.comment(format_args!("{}: {}", location.source, location.path));
         self.block(&format!("location {directive}"), |page| {
-            page.options(location);
-            page.proxy(&location.backend, Some(location));
+            page.redirect(&location.options);
+            page.limits(&location.options);
+            page.rewrite(location);
+            page.proxy(&location.backend, &location.options);
         });
     }
 
     /// What no location takes.
     fn rest(&mut self, matcher: &Matcher) {
         let Some(directive) = matcher.directive() else { return };
-        let backend = self.routing.default_backend.clone();
+        let routing = self.routing;
         self.lines.comment(format_args!("what no path takes: the default backend"));
-        self.block(&format!("location {directive}"), |page| match &backend {
-            Some(backend) => page.proxy(backend, None),
+        self.block(&format!("location {directive}"), |page| match &routing.default_backend {
+            Some(backend) => {
+                page.limits(&routing.default_options);
+                page.proxy(backend, &routing.default_options);
+            }
             None => put!(page, "return 404;"),
         });
     }
 
-    fn options(&mut self, location: &Location) {
-        let Options { ssl_redirect, allow, body_size, .. } = &location.options;
-        if *ssl_redirect {
+    fn redirect(&mut self, options: &Options) {
+        if options.ssl_redirect {
             let port = self.place.https.port();
             let port = if port == 443 { String::new() } else { format!(":{port}") };
             let code = self.fields.get("http-redirect-code");
             put!(self, "if ($pass_access_scheme = http) {{ return {code} https://$host{port}$request_uri; }}");
         }
+    }
+
+    fn limits(&mut self, options: &Options) {
+        let Options { allow, body_size, .. } = options;
         for range in allow {
             put!(self, "allow {range};");
         }
@@ -149,7 +152,6 @@ impl Page<'_> {
             put!(self, "deny all;");
         }
         put!(self, "client_max_body_size {body_size};");
-        self.rewrite(location);
     }
 
     fn rewrite(&mut self, location: &Location) {
@@ -165,7 +167,7 @@ impl Page<'_> {
         }
     }
 
-    fn proxy(&mut self, name: &str, location: Option<&Location>) {
+    fn proxy(&mut self, name: &str, options: &Options) {
         let Some(backend) = self.routing.backends.get(name).filter(|_| is_section(name)) else {
             return put!(self, "return 503;");
         };
@@ -175,11 +177,9 @@ impl Page<'_> {
             BackendProtocol::Grpc => ("grpc", "grpc"),
             BackendProtocol::Grpcs => ("grpc", "grpcs"),
         };
-        if let Some(Location { options, .. }) = location {
-            put!(self, "{kind}_connect_timeout {}ms;", options.connect_timeout.as_millis());
-            put!(self, "{kind}_read_timeout {}ms;", options.read_timeout.as_millis());
-            put!(self, "{kind}_send_timeout {}ms;", options.send_timeout.as_millis());
-        }
+        put!(self, "{kind}_connect_timeout {}ms;", options.connect_timeout.as_millis());
+        put!(self, "{kind}_read_timeout {}ms;", options.read_timeout.as_millis());
+        put!(self, "{kind}_send_timeout {}ms;", options.send_timeout.as_millis());
         put!(self, "set $proxy_upstream_name \"{name}\";");
         put!(self, "access_by_lua_block {{ require(\"balancer\").admit(\"{name}\") }}");
         if let Some(affinity) = &backend.affinity {

@@ -22,7 +22,7 @@ fn files() -> Vec<String> {
     all
 }
 
-fn read(file: &str) -> Lab {
+pub fn read(file: &str) -> Lab {
     let mut loaded = load(&Input::parse(file));
     let mut problems = std::mem::take(&mut loaded.problems);
     lab::resolve(&loaded, None, &mut problems).unwrap_or_else(|| panic!("{file}: {problems:#?}"))
@@ -51,7 +51,7 @@ fn address(lab: &Lab, from: &NsName, to: &Target) -> Option<IpAddr> {
 }
 
 /// The packet that a probe begins with; nothing where it runs a program or needs a name server.
-fn packet(lab: &Lab, asked: &Asked) -> Option<Probe> {
+pub fn packet(lab: &Lab, asked: &Asked) -> Option<Probe> {
     let at = |to: &Target| address(lab, &asked.from, to);
     Some(match &asked.ask {
         Ask::Ping { to, size, dont_fragment, ttl } => {

@@ -3,18 +3,20 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::super::log;
 use super::connection::Active;
+use super::intake::{LINGER, LINGER_QUIET};
 use super::log::Entry;
-use super::patience::Patience;
+use super::patience::{Patience, after};
 use super::pool::Lease;
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -84,6 +86,18 @@ impl Feed {
         state.waits = Waits::Endpoint(Instant::now());
         let kept = state.kept.as_ref()?.iter().cloned().collect();
         Some(Upload(Some(Reader { feed: Rc::clone(self), turn: state.turn, kept })))
+    }
+
+    /// Take what still comes, for some time.
+    async fn throw_away(&self) {
+        let until = after(LINGER);
+        loop {
+            let piece = poll_fn(|cx| Pin::new(&mut self.0.borrow_mut().body).poll_frame(cx));
+            match timeout_at(until.min(after(LINGER_QUIET)), piece).await {
+                Ok(Some(Ok(_))) => {}
+                _ => return,
+            }
+        }
     }
 
     pub fn fault(&self) -> Option<UploadFault> {
@@ -200,6 +214,8 @@ pub struct Answer {
     entry: Option<Box<Entry>>,
     /// Until this is sent or given up, its connection is not idle.
     active: Option<Active>,
+    /// What the client may still be sending: see [`Answer::before_the_end_of`].
+    unread: Option<Rc<Feed>>,
 }
 
 enum From {
@@ -218,14 +234,22 @@ struct Relay {
 
 impl Answer {
     pub fn page(text: Bytes) -> Answer {
-        Answer { from: From::Page(Some(text)), entry: None, active: None }
+        Answer { from: From::Page(Some(text)), entry: None, active: None, unread: None }
     }
 
     /// What an endpoint answers. Its connection serves others once the body is through; it may be
     /// silent for `silence`.
     pub fn relay(body: Incoming, lease: Option<Lease>, silence: Duration) -> Answer {
         let relay = Relay { body, lease, patience: Patience::default(), silence, complete: false };
-        Answer { from: From::Endpoint(Box::new(relay)), entry: None, active: None }
+        Answer { from: From::Endpoint(Box::new(relay)), entry: None, active: None, unread: None }
+    }
+
+    /// Answer a request of HTTP/2 whose body was not read to its end. Given up before the answer is
+    /// sent, its stream would be cancelled; given up right behind it, clients such as curl would still
+    /// throw the answer away. So what comes is taken for a while, as HTTP/1 does at a connection's end.
+    pub fn before_the_end_of(mut self, unread: Option<Rc<Feed>>) -> Answer {
+        self.unread = unread;
+        self
     }
 
     /// Log the request when this was sent or given up, and count it until then.
@@ -275,15 +299,26 @@ impl Drop for Relay {
     }
 }
 
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some(unread) = self.unread.take() {
+            tokio::task::spawn_local(async move { unread.throw_away().await });
+        }
+    }
+}
+
 impl Body for Answer {
     type Data = Bytes;
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        // Who asks for more has taken what there was.
+        self.active.iter_mut().for_each(|active| active.give(false));
         let frame = match &mut self.from {
             From::Page(text) => text.take().map(|text| Ok(Frame::data(text))),
             From::Endpoint(relay) => ready!(relay.poll(cx)),
         };
+        self.active.iter_mut().for_each(|active| active.give(frame.is_some()));
         if let (Some(Ok(frame)), Some(entry)) = (&frame, &mut self.entry) {
             entry.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
         }

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::fmt::{self, Debug};
 use std::sync::Arc;
 
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::super::log;
+use crate::daemon::authority::Authority;
 use crate::lab::ingress::certificate::pair;
 use crate::plan::ingress::{Certificate, HostPattern, Routing};
 
@@ -34,18 +34,13 @@ pub fn config(routing: &Routing, fake: &Arc<CertifiedKey>) -> Result<ServerConfi
     Ok(config)
 }
 
-/// As ingress-nginx makes one at its start: signed by nobody.
+/// The one for a routing that brings none.
 ///
 /// # Errors
 /// No random numbers.
 pub fn fake() -> Result<Arc<CertifiedKey>, String> {
-    let mut params = CertificateParams::new(vec!["ingress.local".to_owned()]).map_err(|e| e.to_string())?;
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::OrganizationName, "Acme Co");
-    params.distinguished_name.push(DnType::CommonName, "Kubernetes Ingress Controller Fake Certificate");
-    let key = KeyPair::generate().map_err(|e| e.to_string())?;
-    let chain = params.self_signed(&key).map_err(|e| e.to_string())?;
-    read(&Certificate { chain: chain.pem(), key: key.serialize_pem() }).map(Arc::new)
+    let fake = Authority::default().fake().map_err(|e| e.to_string())?;
+    read(&fake).map(Arc::new)
 }
 
 fn read(certificate: &Certificate) -> Result<CertifiedKey, String> {
@@ -66,11 +61,11 @@ impl Certificates {
         let secrets = routing.certificates.iter();
         let loaded: HashMap<&String, Arc<CertifiedKey>> =
             secrets.filter_map(|(secret, c)| Some((secret, load(secret, c)?))).collect();
-        let mut all = Certificates { names: HashMap::new(), wildcards: HashMap::new(), default };
+        let mut all = Certificates { names: HashMap::new(), wildcards: HashMap::new(), default: Arc::clone(&default) };
         for server in &routing.servers {
-            let Some(tls) = &server.tls else { continue };
-            let own = tls.certificate.as_ref().and_then(|secret| loaded.get(secret));
-            let key = Arc::clone(own.unwrap_or(&all.default));
+            // A name without a certificate must not get that of a wildcard.
+            let own = routing.secret_of(server).and_then(|secret| loaded.get(secret));
+            let key = Arc::clone(own.unwrap_or(&default));
             match &server.host {
                 HostPattern::Name(name) => drop(all.names.insert(name.clone(), key)),
                 HostPattern::Wildcard(parent) => drop(all.wildcards.insert(parent.clone(), key)),

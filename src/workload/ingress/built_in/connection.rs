@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, HeaderValue, REFERER, USER_AGENT};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 
-use super::body::Answer;
+use super::body::{Answer, Feed};
 use super::decide;
 use super::forward::Passing;
 use super::intake::{Intake, Limits, Shared, Speaks};
@@ -62,6 +62,9 @@ pub struct Peer {
     served: Cell<u32>,
     active: Cell<u32>,
     quiet_since: Cell<Instant>,
+    /// Answers of which the client has a piece to take, and since when it has taken nothing.
+    untaken: Cell<u32>,
+    taken: Cell<Instant>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -76,6 +79,8 @@ impl Peer {
             served: Cell::new(0),
             active: Cell::new(0),
             quiet_since: Cell::new(Instant::now()),
+            untaken: Cell::new(0),
+            taken: Cell::new(Instant::now()),
             _room: room,
         }
     }
@@ -173,7 +178,14 @@ where
             let _ = timeout(idle, connection).await;
             return;
         }
-        let wait = if peer.active.get() > 0 { idle } else { idle.saturating_sub(quiet) };
+        // A client that gives no window takes nothing, however well its connection is.
+        let untaken = peer.taken.get().elapsed();
+        if peer.untaken.get() > 0 && untaken >= WRITE {
+            return;
+        }
+        let wait =
+            if peer.active.get() > 0 { idle.min(WRITE.saturating_sub(untaken)) } else { idle.saturating_sub(quiet) };
+        let wait = wait.max(Duration::from_millis(100));
         tokio::select! {
             _ = connection.as_mut() => return,
             () = sleep(wait) => {}
@@ -210,14 +222,20 @@ async fn answer(site: &Rc<Site>, peer: &Rc<Peer>, request: Request<Incoming>, en
         return Page::new(StatusCode::BAD_REQUEST, "plain HTTP came to the port for HTTPS").closing().response();
     }
     let state = site.state();
-    match decide::decide(&state.router, peer, &request, &entry.id) {
-        Err(page) => page.response(),
+    let (mut response, secured) = match decide::decide(&state.router, peer, &request, &entry.id) {
+        Err(page) => {
+            let unread = request.version() == Version::HTTP_2 && !request.body().is_end_stream();
+            let unread = unread.then(|| Rc::new(Feed::new(request.into_body(), 0, Duration::ZERO)));
+            (page.response().map(|answer| answer.before_the_end_of(unread)), page.secured)
+        }
         Ok(way) => {
             entry.backend.clone_from(way.name);
             entry.id = way.facts.id.clone();
-            Passing::new(site, peer, &way, request).run(entry).await
+            (Passing::new(site, peer, &way, request).run(entry).await, way.secured)
         }
-    }
+    };
+    state.secure(peer.scheme, secured, response.headers_mut());
+    response
 }
 
 fn begin(site: &Rc<Site>, peer: &Peer, request: &Request<Incoming>, id: HeaderValue) -> Entry {
@@ -238,18 +256,33 @@ fn begin(site: &Rc<Site>, peer: &Peer, request: &Request<Incoming>, id: HeaderVa
 }
 
 /// Counts a request while it is answered, to the end of the body.
-pub struct Active(Rc<Peer>);
+pub struct Active {
+    peer: Rc<Peer>,
+    /// Whether the client has a piece of the answer to take.
+    given: bool,
+}
 
 impl Active {
     fn of(peer: &Rc<Peer>) -> Active {
         peer.active.set(peer.active.get() + 1);
-        Active(Rc::clone(peer))
+        Active { peer: Rc::clone(peer), given: false }
+    }
+
+    /// Note whether there is a piece of the answer that the client has not taken.
+    pub fn give(&mut self, given: bool) {
+        if self.given || (given && self.peer.untaken.get() == 0) {
+            self.peer.taken.set(Instant::now());
+        }
+        let others = self.peer.untaken.get() - u32::from(self.given);
+        self.peer.untaken.set(others + u32::from(given));
+        self.given = given;
     }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.0.active.set(self.0.active.get().saturating_sub(1));
-        self.0.quiet_since.set(Instant::now());
+        self.give(false);
+        self.peer.active.set(self.peer.active.get().saturating_sub(1));
+        self.peer.quiet_since.set(Instant::now());
     }
 }

@@ -2,7 +2,6 @@
 //! forbidden, and the rest has a backend.
 
 use std::net::IpAddr;
-use std::sync::LazyLock;
 
 use hyper::body::{Body, Incoming};
 use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue};
@@ -14,9 +13,6 @@ use super::headers::{self, Facts};
 use super::pages::Page;
 use crate::plan::ingress::{Backend, BackendName, Choice, Options, Rewritten, Router, host_of, normalise};
 
-/// For the default backend, to which no ingress' annotations apply.
-static NO_OPTIONS: LazyLock<Options> = LazyLock::new(Options::default);
-
 /// Where a request goes.
 pub struct Way<'a> {
     pub name: &'a BackendName,
@@ -27,6 +23,8 @@ pub struct Way<'a> {
     pub facts: Facts,
     /// The client's cookie that names an endpoint.
     pub sticky: Option<String>,
+    /// Whether the virtual host has a certificate of its own.
+    pub secured: bool,
 }
 
 /// # Errors
@@ -46,18 +44,36 @@ pub fn decide<'a>(
     let host = if authority.is_some() { host_of(written).map_err(bad)? } else { "".into() };
     let path = normalise(request.uri().path().as_bytes()).map_err(bad)?;
     let choice = router.choose(&host, &path);
+    let secured = choice.has_certificate();
+    let asked = Asked { authority: authority.as_ref(), host: &host, path: &path, request, id };
+    follow((router, peer), choice, asked).map(|way| Way { secured, ..way }).map_err(|page| Page { secured, ..page })
+}
+
+/// A request as it was read.
+struct Asked<'a> {
+    authority: Option<&'a HeaderValue>,
+    host: &'a str,
+    path: &'a [u8],
+    request: &'a Request<Incoming>,
+    id: &'a HeaderValue,
+}
+
+/// What the virtual host's rules say.
+fn follow<'a>((router, peer): (&'a Router, &Peer), choice: Choice<'a>, asked: Asked<'_>) -> Result<Way<'a>, Page> {
+    let Asked { authority, host, path, request, id } = asked;
     let trust = router.routing().settings.use_forwarded_headers;
-    let facts = facts(peer, request.headers(), (authority.clone(), id, trust));
-    if let Some(root) = choice.app_root.filter(|_| *path == *b"/") {
+    let facts = facts(peer, request.headers(), (authority.cloned(), id, trust));
+    if let Some(root) = choice.app_root.filter(|_| path == b"/") {
+        let written = authority.and_then(|value| value.to_str().ok()).unwrap_or_default();
         let to = format!("{}://{written}{root}", facts.scheme.to_str().unwrap_or("http"));
         return Err(Page::redirect(StatusCode::FOUND, to));
     }
-    let options = choice.location.map_or(&*NO_OPTIONS, |location| &location.options);
+    let options = choice.options();
     admit(options, &facts, request)?;
-    let (name, backend) = backend(router, &choice, &host)?;
-    let target = target(&choice, &path, request)?;
+    let (name, backend) = backend(router, &choice, host)?;
+    let target = target(&choice, path, request)?;
     let cookie = backend.affinity.as_ref().and_then(|a| headers::cookie(request.headers(), &a.cookie));
-    Ok(Way { name, backend, options, target, facts, sticky: cookie.map(str::to_owned) })
+    Ok(Way { name, backend, options, target, facts, sticky: cookie.map(str::to_owned), secured: false })
 }
 
 /// Whom the request is for, as written. Nothing in HTTP/1.0 without a Host header.
@@ -143,9 +159,6 @@ fn target(choice: &Choice<'_>, path: &[u8], request: &Request<Incoming>) -> Resu
         return Ok(uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")));
     };
     let text = join(&rewritten, uri.query());
-    if text.starts_with("http://") || text.starts_with("https://") {
-        return Err(Page::redirect(StatusCode::FOUND, text));
-    }
     let slash = if text.starts_with('/') { "" } else { "/" };
     let bad = |_| Page::new(StatusCode::BAD_REQUEST, "the rewritten path is none");
     PathAndQuery::try_from(format!("{slash}{text}")).map_err(bad)

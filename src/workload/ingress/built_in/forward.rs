@@ -3,6 +3,7 @@
 //! Who may be asked again is nginx' `proxy_next_upstream error timeout`: nothing went to the client yet,
 //! and either the request did not reach the endpoint or doing it twice does no harm.
 
+use std::error::Error as _;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -145,11 +146,19 @@ impl<'a> Passing<'a> {
             }
             (None, Some(failure)) => Page::new(failure.status, failure.why),
             (None, None) => {
-                let why = format!("no endpoint of {} is ready", self.service());
+                let known = self.site.state().balancers.contains_key(self.way.name);
+                let why = match known {
+                    true => format!("no endpoint of {} is ready", self.service()),
+                    false => format!(
+                        "there is no service {} with a port {}",
+                        self.way.backend.service, self.way.backend.port
+                    ),
+                };
                 Page::new(StatusCode::SERVICE_UNAVAILABLE, why)
             }
         };
-        page.response()
+        let unread = self.feed.clone().filter(|_| self.head.version == Version::HTTP_2);
+        page.response().map(|answer| answer.before_the_end_of(unread))
     }
 
     fn service(&self) -> String {
@@ -215,10 +224,12 @@ impl<'a> Passing<'a> {
     fn broken(&self, address: SocketAddr, mut error: TrySendError<Request<Upload>>) -> Failure {
         let sent = error.take_message().is_none();
         let error = error.into_error();
+        // Who speaks before it is asked ends the connection, and the request is cancelled for that reason.
+        let reason = error.source().and_then(|source| source.downcast_ref::<hyper::Error>()).unwrap_or(&error);
         // An answer that is none would not be better from another one (nginx' `invalid_header`).
-        let next = !error.is_parse();
+        let next = !is_no_http(reason);
         let what = if next { "closed the connection before it answered" } else { "answered what is no HTTP" };
-        let why = format!("{} {what} ({error})", self.endpoint(address));
+        let why = format!("{} {what} ({reason})", self.endpoint(address));
         Failure { status: StatusCode::BAD_GATEWAY, why, sent, next }
     }
 
@@ -331,6 +342,13 @@ impl<'a> Passing<'a> {
             _ => HeaderValue::try_from(written(affinity, from, self.peer.scheme)).ok(),
         }
     }
+}
+
+/// Whether something came, and it was no answer: it cannot be read, or came before the request.
+fn is_no_http(error: &hyper::Error) -> bool {
+    let ended = error.is_canceled() || error.is_closed() || error.is_incomplete_message();
+    // What the system or the body says against it is a source.
+    error.is_parse() || !ended && error.source().is_none()
 }
 
 fn written(affinity: &Affinity, endpoint: SocketAddr, scheme: Scheme) -> String {

@@ -16,11 +16,13 @@ pub struct Page {
     pub location: Option<String>,
     /// Whether nothing can follow on this connection.
     pub close: bool,
+    /// Whether the virtual host has a certificate of its own.
+    pub secured: bool,
 }
 
 impl Page {
     pub fn new(status: StatusCode, why: impl Into<String>) -> Page {
-        Page { status, why: why.into(), location: None, close: false }
+        Page { status, why: why.into(), location: None, close: false, secured: false }
     }
 
     pub fn redirect(status: StatusCode, to: String) -> Page {

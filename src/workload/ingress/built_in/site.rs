@@ -8,12 +8,14 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use hyper::header::{HeaderMap, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 
 use super::super::log;
 use super::balance::{self, Balancers};
 use super::certificates;
+use super::connection::Scheme;
 use super::log::Log;
 use super::pool::Pool;
 use crate::plan::ingress::{Endpoints, Router, Routing, Settings};
@@ -33,11 +35,20 @@ pub struct State {
     pub router: Rc<Router>,
     pub balancers: Rc<Balancers>,
     pub tls: TlsAcceptor,
+    /// What answers over TLS say of hosts with a certificate of their own.
+    hsts: Option<HeaderValue>,
 }
 
 impl State {
     pub fn settings(&self) -> &Settings {
         &self.router.routing().settings
+    }
+
+    /// Tell a client of TLS to come over nothing else, where its host is one that can be believed.
+    pub fn secure(&self, scheme: Scheme, secured: bool, headers: &mut HeaderMap) {
+        if let Some(hsts) = self.hsts.as_ref().filter(|_| secured && scheme == Scheme::Https) {
+            headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
+        }
     }
 }
 
@@ -47,10 +58,11 @@ impl Site {
     pub fn new(routing: Arc<Routing>, endpoints: &Endpoints) -> io::Result<Site> {
         let fake = certificates::fake().map_err(io::Error::other)?;
         let pool = Rc::new(Pool::new().map_err(io::Error::other)?);
+        let hsts = hsts(&routing);
         let (tls, router) = ready(routing, &fake)?;
         let balancers = Rc::new(balance::renew(endpoints, &Balancers::new()));
         pool.keep_only(addresses(endpoints));
-        let state = State { router, balancers, tls };
+        let state = State { router, balancers, tls, hsts };
         let random = Cell::new(RandomState::new().hash_one(std::process::id()) | 1);
         Ok(Site { now: RefCell::new(Rc::new(state)), pool, log: Rc::default(), fake, random })
     }
@@ -62,8 +74,9 @@ impl Site {
     /// # Errors
     /// TLS that cannot be done; nothing is changed then.
     pub fn set_routing(&self, routing: Arc<Routing>) -> io::Result<()> {
+        let hsts = hsts(&routing);
         let (tls, router) = ready(routing, &self.fake)?;
-        let state = State { router, tls, ..(*self.state()).clone() };
+        let state = State { router, tls, hsts, ..(*self.state()).clone() };
         *self.now.borrow_mut() = Rc::new(state);
         Ok(())
     }
@@ -89,6 +102,10 @@ impl Site {
         self.random.set(x);
         x.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
+}
+
+fn hsts(routing: &Routing) -> Option<HeaderValue> {
+    routing.settings.hsts.as_ref().and_then(|value| HeaderValue::try_from(value).ok())
 }
 
 fn ready(routing: Arc<Routing>, fake: &Arc<CertifiedKey>) -> io::Result<(TlsAcceptor, Rc<Router>)> {

@@ -36,8 +36,8 @@ const PARK: Duration = Duration::from_secs(1);
 /// How long the rest of a refused message is taken and thrown away, in all and without a byte: who closes
 /// while the client still sends makes its kernel throw the answer away (nginx' `lingering_time`
 /// and `lingering_timeout`).
-const LINGER: Duration = Duration::from_secs(30);
-const LINGER_QUIET: Duration = Duration::from_secs(5);
+pub const LINGER: Duration = Duration::from_secs(30);
+pub const LINGER_QUIET: Duration = Duration::from_secs(5);
 
 /// A connection whose messages are followed.
 pub struct Intake<S> {

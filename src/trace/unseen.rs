@@ -1,0 +1,34 @@
+//! Packets that no tap sees: what a machine sends passes its own rules before it comes to a device, and
+//! may end there. What nf_tables told of them is all that there is.
+
+use crate::lab::names::NsName;
+
+use super::flow::{Found, FoundPacket};
+use super::hits::PacketHit;
+use super::model::Direction;
+use super::packet::Essence;
+use super::tell::Evidence;
+
+/// What a machine sent and its rules met first in a chain that only its own packets come to.
+pub fn sent<'e>(evidence: &'e Evidence, from: &'e NsName) -> impl Iterator<Item = &'e PacketHit> {
+    packets(evidence, from).map(|(_, met)| met)
+}
+
+fn packets<'e>(evidence: &'e Evidence, from: &'e NsName) -> impl Iterator<Item = (Essence, &'e PacketHit)> {
+    let own = |(_, met): &(Essence, &PacketHit)| met.hit.place == *from && met.hit.met.chain == "OUTPUT";
+    evidence.hits.packets().filter(own)
+}
+
+/// The flow with its first packet, where that was dropped or refused before any tap saw it.
+pub fn with_first(mut found: Found, evidence: &Evidence, from: &NsName) -> Found {
+    if found.packets.iter().any(|p| p.direction == Direction::There) {
+        return found;
+    }
+    let mut met: Vec<(Essence, &PacketHit)> =
+        packets(evidence, from).filter(|(_, met)| met.tuple == found.tuple).collect();
+    met.sort_by_key(|(_, met)| met.sequence);
+    for (n, (essence, _)) in met.into_iter().enumerate() {
+        found.packets.insert(n, FoundPacket { direction: Direction::There, essence, sights: Vec::new() });
+    }
+    found
+}

@@ -1,0 +1,1 @@
+//! Single questions whose trace is known beforehand.
