@@ -180,6 +180,9 @@ impl DownArgs {
 pub struct ProbeArgs {
     /// Names of probes; all where none is given
     pub names: Vec<String>,
+    /// Ask what differed once more, and tell where its packets went
+    #[arg(long)]
+    pub trace_failures: bool,
     /// The lab; may be left out where only one runs
     #[arg(short, long)]
     pub lab: Option<String>,
@@ -208,6 +211,9 @@ pub struct TestArgs {
     /// Lab files, or directories: with a lab.yaml one lab, without it each file a lab
     #[arg(required = true)]
     pub files: Vec<String>,
+    /// Ask what differed once more, and tell where its packets went
+    #[arg(long)]
+    pub trace_failures: bool,
     /// How to write the report
     #[arg(short, long, value_enum, default_value_t)]
     pub output: ReportFormat,

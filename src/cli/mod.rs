@@ -17,6 +17,8 @@ mod doctor;
 mod down;
 mod exec;
 mod explain;
+mod failures;
+mod follow;
 mod get;
 mod graph;
 mod heal;

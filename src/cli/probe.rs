@@ -2,17 +2,17 @@
 
 use std::process::ExitCode;
 
-use serde_json::json;
-
 use crate::probe::{Outcome, report};
 
 use super::args::{ProbeArgs, ReportFormat};
+use super::failures::Traces;
 use super::output::{self, print_json, print_yaml};
 use super::{DIFFERED, Done, find_lab, pictures};
 
 pub fn run(args: &ProbeArgs) -> Done {
     let client = find_lab(args.lab.as_deref())?;
     let outcomes: Vec<Outcome> = client.post("/labctl/v1/probe", &args.names)?;
+    let traces = if args.trace_failures { Traces::of(&client, &outcomes)? } else { Traces::default() };
     match args.output {
         ReportFormat::Table | ReportFormat::Wide if outcomes.is_empty() => {
             output::line(format_args!("lab {} has no probes", client.lab()))
@@ -20,11 +20,13 @@ pub fn run(args: &ProbeArgs) -> Done {
         ReportFormat::Table | ReportFormat::Wide => {
             let look = output::look(args.output == ReportFormat::Wide);
             output::write(format_args!("{}", report::table(&outcomes, look)));
+            traces.tell(&outcomes, args.output == ReportFormat::Wide);
         }
-        ReportFormat::Json => print_json(&json!(outcomes)),
-        ReportFormat::Yaml => print_yaml(&json!(outcomes)),
+        ReportFormat::Json => print_json(&traces.json(&outcomes)),
+        ReportFormat::Yaml => print_yaml(&traces.json(&outcomes)),
         ReportFormat::Junit => {
-            let labs = [report::Suite { lab: client.lab().as_str(), outcomes: &outcomes, failure: None }];
+            let (lab, texts) = (client.lab().as_str(), traces.texts());
+            let labs = [report::Suite { lab, outcomes: &outcomes, traces: &texts, failure: None }];
             output::write(format_args!("{}", report::junit(&labs).unwrap_or_default()));
         }
     }

@@ -10,6 +10,7 @@ use crate::probe::{Outcome, report};
 use crate::spec::load;
 
 use super::args::{ReportFormat, TestArgs};
+use super::failures::Traces;
 use super::output::{self, count, print_json, print_yaml};
 use super::{DIFFERED, Done, Failure, down, pictures, point_to_explain, show, up};
 
@@ -28,6 +29,7 @@ struct Tested {
 /// What came of a lab that was asked.
 struct Asked {
     outcomes: Vec<Outcome>,
+    traces: Traces,
     /// What was not well at the end.
     trouble: Vec<String>,
 }
@@ -78,12 +80,16 @@ fn ask(args: &TestArgs, ready: &up::Ready) -> Result<Asked, Failure> {
     let none: [&str; 0] = [];
     let asked = up::await_ready(&raised.client, args.timeout, ENDED)
         .and_then(|()| raised.client.post::<Vec<Outcome>>("/labctl/v1/probe", &none));
+    let traces = match &asked {
+        Ok(outcomes) if args.trace_failures => Traces::of(&raised.client, outcomes),
+        _ => Ok(Traces::default()),
+    };
     let trouble = up::trouble(&raised.client);
     let ended = down::end(&raised.client);
     drop(raised.launched);
-    let (outcomes, trouble) = (asked?, trouble?);
+    let (outcomes, traces, trouble) = (asked?, traces?, trouble?);
     ended?;
-    Ok(Asked { outcomes, trouble })
+    Ok(Asked { outcomes, traces, trouble })
 }
 
 impl Tested {
@@ -98,6 +104,15 @@ impl Tested {
 
     fn outcomes(&self) -> &[Outcome] {
         self.came.as_ref().map_or(&[], |asked| &asked.outcomes)
+    }
+
+    /// The outcomes with their traces.
+    fn probes(&self) -> Value {
+        self.came.as_ref().map_or(json!([]), |asked| asked.traces.json(&asked.outcomes))
+    }
+
+    fn traces(&self) -> Vec<Option<String>> {
+        self.came.as_ref().map(|asked| asked.traces.texts()).unwrap_or_default()
     }
 
     /// Why it could not be tested or is not well, on one line; nothing where all is.
@@ -117,7 +132,7 @@ impl Tested {
     }
 
     fn json(&self) -> Value {
-        let mut value = json!({ "lab": self.lab, "file": self.file, "probes": self.outcomes() });
+        let mut value = json!({ "lab": self.lab, "file": self.file, "probes": self.probes() });
         match &self.came {
             Err(failure) => value["problems"] = render::to_json(&failure.problems, &failure.sources),
             Ok(asked) if !asked.trouble.is_empty() => value["trouble"] = json!(asked.trouble),
@@ -133,6 +148,7 @@ fn tell(tested: &Tested, asked: &Asked, wide: bool) {
         [] => output::line(format_args!("it has no probes")),
         outcomes => output::write(format_args!("{}", report::table(outcomes, output::look(wide)))),
     }
+    asked.traces.tell(&asked.outcomes, wide);
     output::line(format_args!(""));
 }
 
@@ -163,8 +179,9 @@ fn summary(all: &[Tested]) -> String {
 
 fn write_reports(args: &TestArgs, all: &[Tested]) -> Result<(), Failure> {
     let junit = || {
-        let whys: Vec<Option<String>> = all.iter().map(Tested::why).collect();
-        let suites: Vec<Suite> = all.iter().zip(&whys).map(|(tested, why)| suite(tested, why.as_deref())).collect();
+        let texts: Vec<_> = all.iter().map(|tested| (tested.traces(), tested.why())).collect();
+        let suites: Vec<Suite> =
+            all.iter().zip(&texts).map(|(tested, (t, why))| suite(tested, t, why.as_deref())).collect();
         report::junit(&suites).unwrap_or_default()
     };
     let value = || -> Value { all.iter().map(Tested::json).collect() };
@@ -181,6 +198,6 @@ fn write_reports(args: &TestArgs, all: &[Tested]) -> Result<(), Failure> {
     output::write_file(path, junit())
 }
 
-fn suite<'t>(tested: &'t Tested, failure: Option<&'t str>) -> Suite<'t> {
-    Suite { lab: tested.lab.as_deref().unwrap_or(&tested.file), outcomes: tested.outcomes(), failure }
+fn suite<'t>(tested: &'t Tested, traces: &'t [Option<String>], failure: Option<&'t str>) -> Suite<'t> {
+    Suite { lab: tested.lab.as_deref().unwrap_or(&tested.file), outcomes: tested.outcomes(), traces, failure }
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use base64::Engine;
 
-use crate::daemon::trace::{RecordedFrame, TraceAnswer, TraceRequest, Traced};
+use crate::daemon::trace::{RecordedFrame, TraceAnswer, TraceRequest, Traced, Wanted};
 use crate::diag::{Problem, Problems, Sources, codes};
 use crate::plan;
 use crate::trace::model::Trace;
@@ -14,9 +14,12 @@ use crate::trace::show::{self, pcapng};
 
 use super::args::{TraceArgs, TraceFormat};
 use super::output;
-use super::{DIFFERED, Done, Failure, find_lab, graph, up};
+use super::{DIFFERED, Done, Failure, find_lab, follow, graph, up};
 
 pub fn run(args: &TraceArgs) -> Done {
+    if let Some(machine) = &args.follow {
+        return follow::run(args, machine);
+    }
     let traced = if args.predict { predicted(args)? } else { observed(args)? };
     print(args, &traced)?;
     Ok(if traced.trace.asked.answered { ExitCode::SUCCESS } else { ExitCode::from(DIFFERED) })
@@ -25,10 +28,10 @@ pub fn run(args: &TraceArgs) -> Done {
 /// Send the question, and be told where it went.
 fn observed(args: &TraceArgs) -> Result<Traced, Failure> {
     let client = find_lab(args.lab.as_deref())?;
-    let question = question(args);
+    let asked = Wanted::Question(question(args));
     let frames = args.format() == TraceFormat::Pcapng;
     let base = std::env::current_dir().ok();
-    match client.post("/labctl/v1/trace", &TraceRequest { question, frames, base })? {
+    match client.post("/labctl/v1/trace", &TraceRequest { asked, frames, base })? {
         TraceAnswer::Failed(found) => Err(failed(found)),
         TraceAnswer::Traced(traced) => Ok(*traced),
     }
@@ -53,7 +56,13 @@ fn failed(found: Vec<Problem>) -> Failure {
 
 /// The question that was typed.
 fn question(args: &TraceArgs) -> Question {
-    let kinds = [(args.tcp, Ask::Tcp), (args.udp, Ask::Udp), (args.icmp, Ask::Icmp), (args.http, Ask::Http)];
+    let kinds = [
+        (args.tcp, Ask::Tcp),
+        (args.udp, Ask::Udp),
+        (args.icmp, Ask::Icmp),
+        (args.http, Ask::Http),
+        (args.dns, Ask::Dns),
+    ];
     let size = args.size.map(|_| Ask::Icmp);
     Question {
         from: args.from.clone().unwrap_or_default(),

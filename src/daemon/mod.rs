@@ -6,7 +6,8 @@
 //! [`faults`] breaks it on purpose and heals it again; [`server`] answers on the socket and [`client`] asks, in the words of [`api`] and, for what
 //! Kubernetes has, of [`objects`]; what is read from the kernel for people is [`inspect`]'s.
 //! [`services`] follows the pods with rules that `watchers` puts right, [`health`] serves kube-proxy's health checks, and
-//! [`balancers`] asks them and keeps the cloud's load balancers. [`trace`] watches a question on its way.
+//! [`balancers`] asks them and keeps the cloud's load balancers. [`trace`] watches a question on its way, [`follow`] what a machine sends and gets
+//! anyway.
 
 pub mod api;
 mod ask;
@@ -18,6 +19,7 @@ pub mod dns;
 mod edits;
 pub mod faults;
 pub mod flannelds;
+pub mod follow;
 pub mod health;
 mod host_ports;
 pub mod ingress;
@@ -25,6 +27,7 @@ mod inhabit;
 pub mod inspect;
 pub mod kube;
 pub mod launch;
+mod lines;
 mod logs;
 pub mod main;
 pub mod objects;

@@ -126,6 +126,7 @@ async fn route(daemon: &Rc<Daemon>, request: Request<Incoming>, visits: &Visits)
         (&Method::GET, "/labctl/v1/logs") => super::logs::answer(daemon, &query).await,
         (&Method::GET, "/labctl/v1/wait") => ok(&wait(daemon, &query).await),
         (&Method::POST, "/labctl/v1/probe") => probe(daemon, body(request).await?).await,
+        (&Method::GET, "/labctl/v1/follow") => super::follow::stream(daemon, &query).await,
         (&Method::POST, "/labctl/v1/trace") => super::trace::answer(daemon, body(request).await?).await,
         (&Method::POST, "/labctl/v1/plan") => {
             let change: Change = body(request).await?;

@@ -22,7 +22,7 @@ use crate::kernel::ns::NetNs;
 use crate::kernel::record::{Closing, Event, Filter, Options, Recorder, Recording, Seen, Spot};
 use crate::lab::Lab;
 use crate::lab::names::{IfName, NsName};
-use crate::lab::probe::{Ask, Probe};
+use crate::lab::probe::{Ask, Expect, Probe};
 use crate::plan::Plan;
 use crate::probe::{self, Outcome};
 use crate::trace::model::{Means, Trace, What};
@@ -42,12 +42,46 @@ const SNAP: usize = 1600;
 /// What is asked of the daemon.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TraceRequest {
-    pub question: Question,
+    pub asked: Wanted,
     /// Whether the frames are wanted, too.
     pub frames: bool,
     /// Where the caller is, for names of files.
     #[serde(default)]
     pub base: Option<PathBuf>,
+}
+
+/// What is to be traced.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wanted {
+    /// A question as it was typed.
+    Question(Question),
+    /// The question of the lab's probe of this name.
+    Probe(String),
+}
+
+impl Wanted {
+    /// What is asked, once, and whom in words.
+    fn probe(&self, lab: &Lab) -> Result<(Probe, String), Vec<Problem>> {
+        match self {
+            Wanted::Question(question) => question.probe(lab).map(|probe| (probe, question.to.clone())),
+            Wanted::Probe(name) => {
+                let probe = lab.probes.iter().find(|p| p.name == *name && can_be_traced(&p.ask)).ok_or_else(|| {
+                    let message = format!("no probe that can be traced is called `{name}`");
+                    let help = "`labctl probe` without a name runs all; those that run a program cannot be traced";
+                    vec![Problem::error(codes::TARGET_UNKNOWN, message).help(help)]
+                })?;
+                // What is expected of the answer is the probe's business; here is asked where the packets go.
+                let once = Probe { expect: Expect::default(), count: 1, retries: 0, ..probe.clone() };
+                Ok((once, probe::asked(&probe.ask)))
+            }
+        }
+    }
+}
+
+/// Whether a question's packets are known: what a program sends is not.
+fn can_be_traced(ask: &Ask) -> bool {
+    !matches!(ask, Ask::Exec { .. })
 }
 
 /// What it answers.
@@ -97,13 +131,16 @@ struct Watched {
 /// Ask and tell.
 pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
     let lab = daemon.lab();
-    let mut asked = match request.question.probe(&lab) {
-        Ok(probe) => probe,
+    let (mut asked, to) = match request.asked.probe(&lab) {
+        Ok(found) => found,
         Err(problems) => return ok(&TraceAnswer::Failed(problems)),
     };
     let mark = mark();
-    if let Ask::Http(http) = &mut asked.ask {
-        http.headers.insert(MARK_HEADER.to_owned(), mark.clone());
+    match &mut asked.ask {
+        Ask::Http(http) => drop(http.headers.insert(MARK_HEADER.to_owned(), mark.clone())),
+        // Two datagrams with the same words are hard to tell apart.
+        Ask::Udp { send: send @ None, .. } => *send = Some(format!("{mark} is a trace of labctl's\n")),
+        _ => {}
     }
     let (read, known) = tokio::join!(daemon.there_and_planned(), learnt(daemon, &lab));
     let (there, planned) = read?;
@@ -113,7 +150,6 @@ pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
     let edited = !text.edits.is_empty();
     let file = seen_from(request.base.as_deref(), &text.name);
     let told = tokio::task::spawn_blocking(move || {
-        let question = &request.question;
         let material = Material {
             lab: &lab,
             planned: &planned,
@@ -124,7 +160,7 @@ pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
             file: &file,
             edited,
         };
-        let trace = tell::trace(&material, (question, &asked, &outcome), mark.as_bytes());
+        let trace = tell::trace(&material, (&to, &asked, &outcome), mark.as_bytes());
         let frames = if request.frames { frames(&recording, &trace) } else { Vec::new() };
         closing.wait();
         Traced { trace, frames }
@@ -143,7 +179,8 @@ async fn watched(
 ) -> Result<Watched, Box<Problem>> {
     let spots: Vec<Spot> =
         lab.namespaces().filter_map(|place| Some(Spot { netns: daemon.netns(&place)?, place })).collect();
-    let options = Options { snap: SNAP, rules: true, conntrack: true, drops: true, filter: Filter::default() };
+    let options =
+        Options { snap: SNAP, rules: true, conntrack: true, drops: true, filter: Filter::default(), pace: None };
     let opened = tokio::task::spawn_blocking(move || Recorder::open(&spots, &options)).await;
     let recorder = match opened {
         Ok(Ok(recorder)) => Arc::new(recorder),
@@ -162,7 +199,7 @@ async fn watched(
 }
 
 /// What the namespaces have learnt. One that cannot be read says nothing; the others still do.
-async fn learnt(daemon: &Rc<Daemon>, lab: &Lab) -> Known {
+pub(super) async fn learnt(daemon: &Rc<Daemon>, lab: &Lab) -> Known {
     let all: Vec<(NsName, NetNs)> =
         lab.namespaces().filter_map(|place| Some((place.clone(), daemon.netns(&place)?))).collect();
     let read = tokio::task::spawn_blocking(move || {
@@ -195,7 +232,8 @@ async fn until_quiet(recorder: &Recorder) {
 /// A word that is in no packet but this trace's.
 fn mark() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("{:016x}", now.as_nanos() as u64 ^ (u64::from(std::process::id()) << 40))
+    // What changes fastest comes first: a packet is known by its beginning.
+    format!("{:016x}", (now.as_nanos() as u64).swap_bytes() ^ u64::from(std::process::id()))
 }
 
 fn frames(recording: &Recording, trace: &Trace) -> Vec<RecordedFrame> {
@@ -243,13 +281,13 @@ fn seen_from(base: Option<&Path>, file: &str) -> String {
     below.map_or_else(|| file.to_owned(), |path| path.display().to_string())
 }
 
-fn refused(why: String) -> Box<Problem> {
+pub(super) fn refused(why: String) -> Box<Problem> {
     Box::new(Problem::error(codes::KERNEL_REFUSED, why).help("`labctl doctor` tries what a trace needs"))
 }
 
 impl Daemon {
     /// What the lab's kernel holds, and what it should hold.
-    async fn there_and_planned(&self) -> Result<(Plan, Plan), Box<Problem>> {
+    pub(super) async fn there_and_planned(&self) -> Result<(Plan, Plan), Box<Problem>> {
         let _turn = self.turn().await;
         Ok((self.observe().await?, self.planned()))
     }

@@ -325,7 +325,9 @@ fn next_hop(hop: &RouteNextHop, names: &Names) -> Option<NextHop> {
 fn entries(rtnl: &mut Rtnl, names: &Names) -> Result<(Vec<Neighbour>, Vec<FdbEntry>), Fault> {
     let is_permanent = |state| state == NeighbourState::Permanent;
     let neighbours = table(rtnl, names, AddressFamily::Inet, is_permanent)?;
-    let fdb = table(rtnl, names, AddressFamily::Bridge, is_permanent)?;
+    // `bridge fdb` adds NUD_NOARP to what it makes permanent.
+    let stays = |state| u16::from(state) & u16::from(NeighbourState::Permanent) != 0;
+    let fdb = table(rtnl, names, AddressFamily::Bridge, stays)?;
     let neighbours = neighbours.into_iter().map(|(dev, ip, mac)| Neighbour { dev, ip, mac }).collect();
     Ok((neighbours, fdb.into_iter().map(|(dev, dst, mac)| FdbEntry { dev, mac, dst }).collect()))
 }

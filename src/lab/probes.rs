@@ -286,6 +286,11 @@ impl<'a> Resolver<'a> {
             }
         };
         let host = url.host().unwrap_or_default().to_owned();
+        if url.port_u16().is_none_or(|port| port == 0) && has_port(&url) {
+            let help = "a port is a number from 1 to 65535";
+            self.fault(codes::PORT_UNKNOWN, format!("`{}` has no port that could be", http.url.value), place, help);
+            return None;
+        }
         let port = url.port_u16().unwrap_or(if tls { 443 } else { 80 });
         let (to, to_port) = match &http.connect_to {
             Some(other) => self.connect_to(other, port, place)?,
@@ -337,6 +342,13 @@ impl<'a> Resolver<'a> {
         }
         Some(Ask::Exec { command: spec.value.0.command.clone() })
     }
+}
+
+/// Whether a URL says anything behind a colon where its port stands.
+fn has_port(url: &hyper::Uri) -> bool {
+    let authority = url.authority().map(|a| a.as_str()).unwrap_or_default();
+    let host = authority.rsplit_once(']').map_or(authority, |(_, rest)| rest);
+    host.contains(':')
 }
 
 fn describe(ask: &Ask) -> String {

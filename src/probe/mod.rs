@@ -26,10 +26,11 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::RootCertStore;
+use socket2::Socket;
 use tokio::time::Instant;
 
 use crate::kernel::ns::NetNs;
@@ -40,8 +41,8 @@ use crate::lab::probe::Expect;
 use crate::spec::probe::FailureName;
 
 pub use dns::rcode;
-pub use name::{by_books, by_hosts_file as known_without_dns};
-pub use outcome::{Details, Kind, Outcome, Verdict};
+pub use name::{by_books, by_hosts_file as known_without_dns, candidates};
+pub use outcome::{Details, Kind, Outcome, Verdict, asked};
 pub use run::run_all;
 
 use outcome::Failure;
@@ -93,8 +94,20 @@ impl Field {
     }
 }
 
+/// A socket that something was asked with, by what its packets have of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Used {
+    /// The source port.
+    Tcp(u16),
+    Udp(u16),
+    /// The identifier of an ICMP echo request.
+    Echo(u16),
+}
+
 /// One try of a probe, as the kinds see it.
 struct Asking<'a> {
+    /// With what was asked so far, of DNS servers too.
+    used: Mutex<Vec<Used>>,
     field: &'a Field,
     from: &'a NsName,
     ns: &'a NetNs,
@@ -104,6 +117,16 @@ struct Asking<'a> {
 }
 
 impl Asking<'_> {
+    fn note(&self, used: Used) {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).push(used);
+    }
+
+    /// Note the port that the kernel gave a connected socket, where it did.
+    fn note_port(&self, socket: &Socket, used: fn(u16) -> Used) {
+        let local = socket.local_addr().ok().and_then(|a| a.as_socket());
+        local.filter(|a| a.port() > 0).into_iter().for_each(|a| self.note(used(a.port())));
+    }
+
     /// The future's result, or `None` where the try's time is up before.
     async fn within<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         tokio::time::timeout_at(self.deadline, future).await.ok()

@@ -76,7 +76,7 @@ async fn by_dns(asking: &Asking<'_>, name: &str) -> Result<IpAddr, Failure> {
 
 /// The names that a resolver tries for `name`, in its order (resolv.conf(5), `search`, `ndots`).
 /// Only pods have a search list.
-fn candidates(lab: &Lab, from: &NsName, name: &str) -> Vec<String> {
+pub fn candidates(lab: &Lab, from: &NsName, name: &str) -> Vec<String> {
     let NsName::Pod(pod) = from else { return vec![name.to_owned()] };
     if name.ends_with('.') {
         return vec![name.to_owned()];

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Used;
 use crate::lab::names::NsName;
 use crate::lab::probe::{Ask, Target};
 use crate::spec::probe::FailureName;
@@ -93,6 +94,9 @@ impl Outcome {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Details {
+    /// With what was asked; for who looks at the packets, in this process alone.
+    #[serde(skip)]
+    pub used: Vec<Used>,
     /// How it failed; `None` where it did not, or where the question could not be asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureName>,

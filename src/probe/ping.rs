@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::icmp::{self, Heard, Tag};
 use super::outcome::{Answer, Details, Failure};
 use super::socket::{Queued, error_queue, from_errno, from_icmp, open, tell_errors};
-use super::{Asking, mtu};
+use super::{Asking, Used, mtu};
 use crate::spec::probe::FailureName;
 
 /// The packet that a ping sends.
@@ -91,6 +91,7 @@ impl<'a> Pinger<'a> {
     /// most until `deadline`.
     pub async fn exchange(&mut self, size: u32, deadline: Instant) -> Result<Reply, Lost> {
         let tag = next_tag();
+        self.asking.note(Used::Echo(tag.identifier));
         let message = icmp::echo_request(tag, size as usize);
         let begin = Instant::now();
         match tokio::time::timeout_at(deadline, self.send(&message)).await {

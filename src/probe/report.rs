@@ -125,6 +125,8 @@ pub fn json(outcomes: &[Outcome]) -> serde_json::Value {
 pub struct Suite<'a> {
     pub lab: &'a str,
     pub outcomes: &'a [Outcome],
+    /// Where the packets of each outcome went, as text, in the same order; may be short.
+    pub traces: &'a [Option<String>],
     /// Why the lab could not be tested, where it could not.
     pub failure: Option<&'a str>,
 }
@@ -134,10 +136,11 @@ pub struct Suite<'a> {
 pub fn junit(labs: &[Suite]) -> Result<String, quick_junit::SerializeError> {
     use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
     let mut report = Report::new("labctl");
-    for Suite { lab, outcomes, failure } in labs {
+    for Suite { lab, outcomes, traces, failure } in labs {
         let mut suite = TestSuite::new(*lab);
-        for o in *outcomes {
-            suite.add_test_case(case(lab, o));
+        let traces = traces.iter().map(Option::as_deref).chain(std::iter::repeat(None));
+        for (o, trace) in outcomes.iter().zip(traces) {
+            suite.add_test_case(case(lab, o, trace));
         }
         if let Some(why) = failure {
             let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
@@ -152,7 +155,7 @@ pub fn junit(labs: &[Suite]) -> Result<String, quick_junit::SerializeError> {
     report.to_string()
 }
 
-fn case(lab: &str, o: &Outcome) -> quick_junit::TestCase {
+fn case(lab: &str, o: &Outcome, trace: Option<&str>) -> quick_junit::TestCase {
     use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus};
     let status = match o.verdict {
         Verdict::Passed => TestCaseStatus::success(),
@@ -161,7 +164,8 @@ fn case(lab: &str, o: &Outcome) -> quick_junit::TestCase {
             status.set_message(o.observed.as_str());
             status.set_type("differed");
             let asked = format!("from {}: {}", o.from, what(o));
-            status.set_description(format!("{asked}\nexpected: {}\nobserved: {}", o.expected, o.observed));
+            let trace = trace.map(|text| format!("\n\n{text}")).unwrap_or_default();
+            status.set_description(format!("{asked}\nexpected: {}\nobserved: {}{trace}", o.expected, o.observed));
             status
         }
     };
@@ -243,7 +247,8 @@ mod tests {
 
     #[test]
     fn a_lab_that_could_not_be_tested_is_an_error_in_junit() {
-        let xml = junit(&[Suite { lab: "cafe", outcomes: &[], failure: Some("no <iptables>") }]).expect("XML");
+        let xml =
+            junit(&[Suite { lab: "cafe", outcomes: &[], traces: &[], failure: Some("no <iptables>") }]).expect("XML");
         assert!(xml.contains(r#"errors="1""#) && xml.contains("no &lt;iptables&gt;"), "{xml}");
     }
 
@@ -270,7 +275,9 @@ mod tests {
     #[test]
     fn junit_counts_what_differed_as_failures() {
         let all = outcomes();
-        let xml = junit(&[Suite { lab: "cafe", outcomes: &all, failure: None }]).expect("XML");
+        let traces = [None, Some("the <way> of it".to_owned())];
+        let xml = junit(&[Suite { lab: "cafe", outcomes: &all, traces: &traces, failure: None }]).expect("XML");
+        assert!(xml.contains("the &lt;way&gt; of it"), "{xml}");
         assert!(xml.contains(r#"<testsuites name="labctl" tests="2" skipped="0" failures="1""#), "{xml}");
         assert!(xml.contains("db is &lt;closed&gt;"), "{xml}");
         assert!(xml.contains(r#"classname="cafe.client/laptop""#), "{xml}");

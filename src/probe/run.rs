@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -143,16 +143,23 @@ async fn try_once(probe: &Probe, field: &Field) -> Observation {
         return Observation::new(None, Err(Failure::unasked(format!("{} is not there", probe.from))));
     };
     let deadline = Instant::now() + probe.timeout;
-    let asking = Asking { field, from: &probe.from, ns, expect: &probe.expect, deadline, limit: probe.timeout };
+    let used = Mutex::default();
+    let asking = Asking { used, field, from: &probe.from, ns, expect: &probe.expect, deadline, limit: probe.timeout };
+    let mut seen = try_with(&asking, probe).await;
+    seen.details.used = asking.used.into_inner().unwrap_or_else(PoisonError::into_inner);
+    seen
+}
+
+async fn try_with(asking: &Asking<'_>, probe: &Probe) -> Observation {
     let (target, port) = match target(&probe.ask) {
         None => (None, 0),
-        Some((target, port)) => match name::resolve(&asking, target).await {
+        Some((target, port)) => match name::resolve(asking, target).await {
             Ok(ip) => (Some(ip), port),
             Err(failure) => return Observation::new(None, Err(failure)),
         },
     };
     let tried = target.map(|ip| if port == 0 { ip.to_string() } else { SocketAddr::new(ip, port).to_string() });
-    Observation::new(tried, ask(&asking, &probe.ask, target, port).await)
+    Observation::new(tried, ask(asking, &probe.ask, target, port).await)
 }
 
 /// Whom a question goes to, with the port; 0 where there is none.

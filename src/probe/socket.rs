@@ -12,9 +12,9 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, socko
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpStream, UdpSocket};
 
-use super::Asking;
 use super::icmp::Told;
 use super::outcome::Failure;
+use super::{Asking, Used};
 use crate::spec::probe::FailureName;
 
 /// A socket of the asker's namespace, not blocking.
@@ -31,7 +31,9 @@ pub fn open(asking: &Asking, domain: Domain, kind: Type, protocol: Option<Protoc
 pub async fn connect(asking: &Asking<'_>, to: SocketAddr) -> Result<TcpStream, Failure> {
     let socket = open(asking, Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     tell_errors(&socket, to, true);
-    match socket.connect(&to.into()) {
+    let connected = socket.connect(&to.into());
+    asking.note_port(&socket, Used::Tcp);
+    match connected {
         Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => return Err(failure(asking, &socket, &e, to)),
         _ => {}
     }
@@ -53,6 +55,7 @@ pub fn datagrams(asking: &Asking, to: SocketAddr) -> Result<UdpSocket, Failure> 
     let socket = open(asking, Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP))?;
     tell_errors(&socket, to, true);
     socket.connect(&to.into()).map_err(|e| failure(asking, &socket, &e, to))?;
+    asking.note_port(&socket, Used::Udp);
     UdpSocket::from_std(socket.into()).map_err(Failure::unasked)
 }
 

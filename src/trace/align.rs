@@ -324,6 +324,7 @@ mod tests {
             marked: false,
             piece_of: None,
             stray: false,
+            said: None,
         }
     }
 

@@ -24,8 +24,7 @@ pub fn apart(mut found: Found, sights: &[Sight], there: &Plan) -> Found {
             own.extend(sent(&sights[end], &found.packets[place].sights, sights, there));
             own.sort_unstable_by_key(|n| (sights[*n].at, *n));
             found.packets[place].sights.retain(|n| !own.contains(n));
-            let about = Some(place);
-            found.packets.push(FoundPacket { direction, essence, sights: own, again: None, about, copy: true });
+            found.packets.push(FoundPacket { direction, essence, sights: own, copy: true });
         }
     }
     found

@@ -30,10 +30,6 @@ pub struct FoundPacket {
     pub essence: Essence,
     /// Indices of its sights, in the order of time.
     pub sights: Vec<usize>,
-    /// The place in [`Found::packets`] of the packet that it repeats.
-    pub again: Option<usize>,
-    /// The place of the packet that it tells of, or is a fragment or copy of.
-    pub about: Option<usize>,
     /// Whether it is a copy that a bridge made.
     pub copy: bool,
 }
@@ -41,23 +37,16 @@ pub struct FoundPacket {
 /// The flow that began with `tuple`. `translated` are pairs of ends that connection tracking holds to be the
 /// same packet before and after a translation.
 pub fn flow(role: Role, tuple: Tuple, sights: &[Sight], translated: &[(Tuple, Tuple)]) -> Found {
-    let grown = grow(tuple, sights, translated);
-    let packets = packets(sights, &grown.members);
-    let mut found = Found { role, tuple, tuples: grown.tuples, packets };
-    found.refer(sights);
-    found
+    let mut tuples = HashMap::new();
+    learn(&mut tuples, tuple, Direction::There);
+    more(&Found { role, tuple, tuples, packets: Vec::new() }, sights, translated)
 }
 
-impl Found {
-    /// Errors tell of the packet that they quote, and fragments belong to one.
-    pub fn refer(&mut self, sights: &[Sight]) {
-        for n in 0..self.packets.len() {
-            let first = self.packets[n].sights.first().map(|s| &sights[*s]);
-            let about = first.and_then(|s| s.about.or(s.piece_of));
-            let Some((_, essence)) = about.filter(|_| !self.packets[n].copy) else { continue };
-            self.packets[n].about = self.packets[..n].iter().rposition(|p| p.essence == essence);
-        }
-    }
+/// What `sights` have of a flow that is known from before.
+pub fn more(known: &Found, sights: &[Sight], translated: &[(Tuple, Tuple)]) -> Found {
+    let grown = grow(known.tuples.clone(), sights, translated);
+    let packets = packets(sights, &grown.members);
+    Found { role: known.role, tuple: known.tuple, tuples: grown.tuples, packets }
 }
 
 struct Grown {
@@ -73,10 +62,9 @@ fn opposite(direction: Direction) -> Direction {
     }
 }
 
-fn grow(tuple: Tuple, sights: &[Sight], translated: &[(Tuple, Tuple)]) -> Grown {
-    let mut grown = Grown { tuples: HashMap::new(), members: HashMap::new() };
+fn grow(tuples: HashMap<Tuple, Direction>, sights: &[Sight], translated: &[(Tuple, Tuple)]) -> Grown {
+    let mut grown = Grown { tuples, members: HashMap::new() };
     let mut essences: HashSet<(Essence, Direction)> = HashSet::new();
-    learn(&mut grown.tuples, tuple, Direction::There);
     // Each round finds a member or an address more, or is the last.
     loop {
         let before = (grown.members.len(), grown.tuples.len());
@@ -162,16 +150,8 @@ fn packets(sights: &[Sight], members: &HashMap<usize, Direction>) -> Vec<FoundPa
             all[at].sights.push(n);
             continue;
         }
-        let first = before.map(|at| all[at].again.unwrap_or(at));
         latest.insert(key, all.len());
-        all.push(FoundPacket {
-            direction,
-            essence: sight.essence,
-            sights: vec![n],
-            again: first,
-            about: None,
-            copy: false,
-        });
+        all.push(FoundPacket { direction, essence: sight.essence, sights: vec![n], copy: false });
     }
     all
 }
@@ -218,6 +198,7 @@ mod tests {
             marked: false,
             piece_of: None,
             stray: false,
+            said: None,
         }
     }
 
@@ -250,8 +231,8 @@ mod tests {
             sight(9, "a", ("eth0", true), VIP, 7, 64),
             sight(10, "b", ("veth", false), VIP, 7, 64),
         ];
-        let told: Vec<_> = found(&sights).packets.iter().map(|p| (p.sights.clone(), p.again)).collect();
-        assert_eq!(told, [(vec![0, 1], None), (vec![2, 3], Some(0))]);
+        let told: Vec<_> = found(&sights).packets.iter().map(|p| p.sights.clone()).collect();
+        assert_eq!(told, [vec![0, 1], vec![2, 3]]);
         (sights[2].header.ttl, sights[3].header.ttl) = (62, 62);
         assert_eq!(found(&sights).packets.len(), 1);
     }

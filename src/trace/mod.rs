@@ -3,11 +3,14 @@
 //! [`model`] is what a trace says, whoever says it: observing and predicting give the same words, so
 //! that they can be compared, drawn and exported by the same code. [`walk`] predicts. Taking packets from the kernel is
 //! `kernel::record`'s, asking the question that is traced is `probe`'s; nothing here does I/O.
+//! [`follow`] makes packets of what a machine sends and gets without being asked.
 
 pub mod align;
 mod copies;
 pub mod flow;
+pub mod follow;
 mod freed;
+mod grounds;
 mod hits;
 pub mod model;
 mod objects;
@@ -25,4 +28,4 @@ mod translation;
 mod unseen;
 mod verdict;
 pub mod walk;
-mod who;
+pub mod who;

@@ -4,18 +4,20 @@
 use std::net::IpAddr;
 
 use crate::diag::did_you_mean;
-use crate::lab::names::NsName;
+use crate::lab::names::{HostName, NsName};
 use crate::lab::probe::{Ask, Target};
-use crate::lab::{Lab, Pod};
+use crate::lab::{Backend, Lab, Pod};
 use crate::objects::hints::{self, Behind, Hint};
 use crate::objects::{ObjectKey, Service};
 use crate::spec::probe::FailureName;
 
-use super::model::{Cause, Direction, Fate, Flow, Remedy, Role};
+use super::model::{Cause, Direction, Fate, Flow, Packet, Remedy, Role};
 use super::verdict::Case;
 use super::walk::Blame;
-use super::who;
+use super::{proxied, who};
 
+/// The field of a service that says whether connections from outside stay on the host to which they come.
+const EXTERNAL_POLICY: &str = "externalTrafficPolicy";
 /// The cluster's DNS service.
 const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");
 
@@ -28,8 +30,35 @@ pub fn refined(case: &Case, blame: Blame) -> Blame {
             None => blame,
         },
         Cause::NoListener => wrong_port(case, blame),
+        Cause::NoRoute => behind_a_router(case).unwrap_or(blame),
         _ => blame,
     }
+}
+
+/// A packet that found no route since host-gw has none for its target: a next hop must be a neighbour, and the
+/// pod's host is on another network.
+fn behind_a_router(case: &Case) -> Option<Blame> {
+    let lab = case.material.lab;
+    if lab.cluster.backend != Backend::HostGw {
+        return None;
+    }
+    let lost = |p: &&Packet| !matches!(p.fate, Fate::Delivered { .. });
+    let packet = case.flows.iter().flat_map(|f| &f.packets).rfind(lost)?;
+    let host = |name: &HostName| lab.hosts.iter().find(|h| h.name == *name);
+    let near = packet.steps.iter().rev().find_map(|s| host(s.host.as_ref()?))?;
+    let target = packet.steps.iter().rev().find_map(|s| s.header.as_ref())?.destination;
+    let far = lab.pods.iter().find(|p| p.address.addr() == target).and_then(|p| host(&p.host))?;
+    if far.attachment.network == near.attachment.network {
+        return None;
+    }
+    let says = format!(
+        "host-gw has no route from {} to the pods of {}: its next hop would be {}, which is no neighbour but behind a router",
+        near.name,
+        far.name,
+        far.attachment.address.addr(),
+    );
+    let object = format!("{} via {}", far.pod_cidr, far.attachment.address.addr());
+    Some(Blame { cause: Cause::NotOnLink, place: NsName::Host(near.name.clone()), object, says })
 }
 
 /// The service that a rule of kube-proxy names.
@@ -52,7 +81,7 @@ fn without_endpoints(lab: &Lab, service: &Service, blame: Blame) -> Blame {
         return Blame { cause: Cause::DnsDead, place: pod.ns(), object: "coredns".to_owned(), says };
     }
     if blame.cause == Cause::NoLocalEndpoint && !selected.is_empty() {
-        return blame;
+        return Blame { object: format!("{} of service {key}", policy(&blame.object)), ..blame };
     }
     match (hints(lab, service).first(), selected.first()) {
         (Some(hint), _) => {
@@ -61,18 +90,22 @@ fn without_endpoints(lab: &Lab, service: &Service, blame: Blame) -> Blame {
         }
         (None, Some(pod)) => {
             let names: Vec<String> = selected.iter().map(|p| p.id.to_string()).collect();
-            let says =
-                format!("service {key} has no ready endpoint: {} not pass their readiness probes", listed(&names));
+            let says = format!("service {key} has no ready endpoint: {}", unready(&names));
             Blame { cause: Cause::NotReady, place: pod.ns(), object: format!("readinessProbe of pod {}", pod.id), says }
         }
         (None, None) => Blame { cause: Cause::NoEndpoints, ..blame },
     }
 }
 
-fn listed(names: &[String]) -> String {
+/// The policy that a rule without an endpoint comes from: connections from outside have a chain of their own.
+fn policy(rule: &str) -> &'static str {
+    if rule.contains("-A KUBE-EXTERNAL-SERVICES ") { EXTERNAL_POLICY } else { "internalTrafficPolicy" }
+}
+
+fn unready(names: &[String]) -> String {
     match names {
-        [only] => format!("{only} does"),
-        _ => format!("{} do", names.join(", ")),
+        [only] => format!("{only} does not pass its readiness probe"),
+        _ => format!("{} do not pass their readiness probes", names.join(", ")),
     }
 }
 
@@ -137,7 +170,8 @@ pub fn no_name(case: &Case) -> Option<Blame> {
         },
         _ => return None,
     };
-    let says = format!("`{name}` does not resolve: {}", case.outcome.observed);
+    let seen = case.outcome.observed.as_str();
+    let says = seen.strip_prefix("name: ").unwrap_or(seen).to_owned();
     Some(Blame { cause: Cause::NoSuchName, place: case.asked.from.clone(), object: name, says })
 }
 
@@ -156,7 +190,15 @@ pub fn beyond_the_network(case: &Case) -> Option<Blame> {
             Some(Blame { cause: Cause::WrongCertificate, place: taken, object, says })
         }
         (_, Some(status)) if status >= 400 => {
-            let object = format!("HTTP status {status}");
+            let decided = match &case.asked.ask {
+                Ask::Http(http) => proxied::because(case.material.lab, &http.host, &http.path),
+                _ => None,
+            };
+            let says = match &decided {
+                Some(by) => format!("{says}; it is sent on by {by}"),
+                None => says,
+            };
+            let object = decided.unwrap_or_else(|| format!("HTTP status {status}"));
             Some(Blame { cause: Cause::ProxyRefused, place: taken, object, says })
         }
         _ => None,
@@ -192,10 +234,12 @@ pub fn remedies(case: &Case, blame: &Blame) -> Vec<Remedy> {
             hints.into_iter().map(|h| Remedy { says: format!("{}: {}", h.path, h.help), command: None }).collect()
         }
         Cause::NotReady => say(format!("see why with `labctl describe pod {}`, and mend the probe or the program", blame.place)),
-        Cause::NoLocalEndpoint => say(
-            "ask a host that has a pod of the service, or set externalTrafficPolicy: Cluster, which costs the client's address"
-                .to_owned(),
-        ),
+        Cause::NoLocalEndpoint if blame.object.starts_with(EXTERNAL_POLICY) => say(format!(
+            "ask a host that has a pod of the service, or set {EXTERNAL_POLICY}: Cluster, which costs the client's address"
+        )),
+        Cause::NoLocalEndpoint => {
+            say(format!("let a pod of the service run on {}, or set internalTrafficPolicy: Cluster", blame.place))
+        }
         Cause::NoSuchName => {
             let names = lab.services.iter().map(|s| ObjectKey::of(&s.metadata).name).collect::<Vec<_>>();
             let first = blame.object.split('.').next().unwrap_or_default();
@@ -207,6 +251,14 @@ pub fn remedies(case: &Case, blame: &Blame) -> Vec<Remedy> {
         Cause::WrongCertificate => say(format!("give {} a certificate for that name, or leave the secret out: the lab's authority then signs one", blame.object)),
         Cause::ProxyRefused => say("`labctl describe ingress` shows who stands behind each path, `labctl logs` what the controller says".to_owned()),
         Cause::NoListener => say(format!("let a program on {} listen on that port, or ask another one", blame.place)),
+        Cause::NotOnLink if lab.cluster.backend == Backend::HostGw => say(
+            "put the hosts on one network, or take `backend: vxlan` with `directRouting: true`, which tunnels only between networks"
+                .to_owned(),
+        ),
+        Cause::ConntrackFull => vec![Remedy {
+            says: format!("forget what {} tracks, with conntrack-tools; a larger net.netfilter.nf_conntrack_max on the machine lasts", blame.place),
+            command: Some(format!("labctl exec {} -- conntrack -F", blame.place)),
+        }],
         Cause::DnsDead => say("`labctl get pods -n kube-system` shows the DNS servers".to_owned()),
         _ => Vec::new(),
     }

@@ -87,6 +87,8 @@ const TIME_EXCEEDED: u8 = 11;
 /// DNS' port, and how many records of an answer are told.
 const DNS: u16 = 53;
 const MOST_RECORDS: usize = 3;
+/// Bytes of an HTTP message in which its first line and host are looked for.
+const LONGEST_HEAD: usize = 1024;
 /// Bytes of a VXLAN header (RFC 7348).
 const VXLAN_HEADER: usize = 8;
 const ETHERNET_HEADER: usize = 14;
@@ -260,6 +262,11 @@ impl<'a> Packet<'a> {
         matches!(self.essence, Essence::Icmp { .. }).then(|| ipv4(self.data)).flatten()
     }
 
+    /// What a program says in it, where that is HTTP in clear text.
+    pub fn said(&self) -> Option<String> {
+        if matches!(self.essence, Essence::Tcp { data: 1.., .. }) { http(self.data) } else { None }
+    }
+
     /// What it is, in a few words: `SYN`, `data, 78 bytes`, `echo request`.
     pub fn kind(&self) -> String {
         match self.essence {
@@ -275,6 +282,24 @@ impl<'a> Packet<'a> {
             Essence::Other { protocol, data, .. } => format!("protocol {protocol}, {data} bytes"),
         }
     }
+}
+
+/// The beginning of an HTTP/1 message (RFC 9112, 2): `GET cafe.example.com/tea`, `HTTP 404 Not Found`.
+fn http(bytes: &[u8]) -> Option<String> {
+    let head = &bytes[..bytes.len().min(LONGEST_HEAD)];
+    let text = String::from_utf8_lossy(head);
+    let mut lines = text.split("\r\n");
+    let first = lines.next()?;
+    if let Some(status) = first.strip_prefix("HTTP/1.").and_then(|rest| rest.split_once(' ')) {
+        return Some(format!("HTTP {}", status.1));
+    }
+    let (request, _) = first.rsplit_once(" HTTP/1.")?;
+    let (method, target) = request.split_once(' ')?;
+    let host = lines.find_map(|line| line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("host")));
+    method.bytes().all(|b| b.is_ascii_uppercase()).then(|| {
+        let host = host.map(|(_, host)| host.trim()).unwrap_or_default();
+        format!("{method} {host}{target}")
+    })
 }
 
 /// A DNS message that was kept whole: `query A tea-svc.default.svc.cluster.local`, `answer A … 10.96.0.100`.

@@ -3,16 +3,90 @@
 //! Only the first packet there and the first one back are walked, as rules decide about those; the others
 //! of a flow follow them, and where one does not, what was seen of it says so.
 
+use std::net::SocketAddr;
+
 use crate::lab::names::NsName;
 
 use super::align::{self, Aligned, Way};
 use super::copies;
 use super::flow::{Found, FoundPacket};
 use super::model::{Direction, Fate, Flow, Header, Means, Packet, Parting, Protocol, Step, What};
+use super::packet::Essence;
 use super::sight::Sight;
 use super::tell::{Evidence, Material};
 use super::translation;
 use super::walk::{self, Choices, Exchange, Path, Probe, State};
+use super::who::Who;
+
+/// What is remembered of a flow whose packets are told one after the other.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// What the state says of its ways, and what the plan does; nothing before the first packet.
+    walked: Option<(Option<Exchange>, Option<Exchange>)>,
+    /// Packets that were told, by what they are known again.
+    told: Vec<(Essence, Direction, Packet)>,
+    /// So many of those were told before what is now looked at was recorded.
+    earlier: usize,
+    /// Whether each packet that does not arrive is walked by itself: the state may be another by then.
+    each_is_walked: bool,
+}
+
+/// More packets of a flow than this are not remembered once what was recorded of them has gone.
+const MOST_REMEMBERED: usize = 32;
+
+impl Memory {
+    /// Of a flow that goes on while the state may change.
+    pub fn of_following() -> Memory {
+        Memory { each_is_walked: true, ..Memory::default() }
+    }
+
+    /// Whether nothing was told yet.
+    pub fn is_empty(&self) -> bool {
+        self.told.is_empty()
+    }
+
+    /// What is now looked at was recorded behind all that was told.
+    pub fn begin_anew(&mut self) {
+        let (more, first) = (self.told.len().saturating_sub(MOST_REMEMBERED), 4);
+        if more > 0 {
+            // The first ones say how packets of the flow end.
+            self.told.drain(first..first + more);
+        }
+        self.earlier = self.told.len();
+    }
+
+    fn same(&self, packet: &FoundPacket) -> impl Iterator<Item = &Packet> + use<'_> {
+        let key = (packet.essence, packet.direction);
+        self.told.iter().filter(move |(e, d, _)| (*e, *d) == key).map(|(.., told)| told)
+    }
+
+    /// The first packet that looked the same.
+    fn first_of(&self, packet: &FoundPacket) -> Option<&Packet> {
+        self.same(packet).next()
+    }
+
+    /// Whether sights are the rest of a packet that was told: it was seen at none of these points before.
+    pub fn is_rest(&self, packet: &FoundPacket, sights: &[&Sight]) -> bool {
+        let was_there = |told: &Packet| {
+            let seen = told.steps.iter().filter(|s| s.known_by.contains(&Means::Tap));
+            let at = |s: &Step| {
+                sights.iter().any(|n| (&n.place, Some(&n.dev), n.layer) == (&s.place, s.dev.as_ref(), s.layer))
+            };
+            seen.into_iter().any(at)
+        };
+        self.same(packet).last().is_some_and(|told| !was_there(told))
+    }
+
+    fn last_of(&self, essence: Essence) -> Option<&Packet> {
+        self.told.iter().rfind(|(e, ..)| *e == essence).map(|(.., told)| told)
+    }
+
+    /// How many that look the same were recorded before it.
+    fn pass(&self, packet: &FoundPacket) -> usize {
+        let recorded = &self.told[self.earlier.min(self.told.len())..];
+        recorded.iter().filter(|(e, d, _)| (*e, *d) == (packet.essence, packet.direction)).count()
+    }
+}
 
 /// Tells flows, one after the other.
 pub struct Teller<'a> {
@@ -22,7 +96,7 @@ pub struct Teller<'a> {
     state: State<'a>,
     planned: State<'a>,
     /// The last number that a packet was given.
-    number: u32,
+    pub number: u32,
     parting: Option<Parting>,
     /// What the state says of each flow, and what the plan does.
     pub walked: Vec<(Option<Exchange>, Option<Exchange>)>,
@@ -47,15 +121,9 @@ impl<'a> Teller<'a> {
     }
 
     pub fn flow(&mut self, found: &Found) -> Flow {
-        let first = self.number + 1;
-        let (exchange, planned) = self.walk(found, first);
-        let mut packets: Vec<Packet> = Vec::new();
-        for packet in &found.packets {
-            self.number += 1;
-            let told = self.packet((found, packet), exchange.as_ref(), &packets);
-            packets.push(told);
-        }
-        self.walked.push((exchange, planned));
+        let mut memory = Memory::default();
+        let packets = found.packets.iter().map(|packet| self.next((found, packet), &mut memory)).collect();
+        self.walked.push(memory.walked.unwrap_or_default());
         let who = &self.evidence.who;
         Flow {
             role: found.role,
@@ -77,9 +145,7 @@ impl<'a> Teller<'a> {
         };
         // A machine's own rules may have translated it before any tap saw it.
         let probe = Probe { header: found.tuple.put_into(header), first: true };
-        let entries = &self.evidence.entries;
-        let mine = entries.iter().filter(|e| e.is_translated() && found.tuples.contains_key(&e.original));
-        let choices = Choices::Following { targets: mine.map(|e| e.answers_from()).collect(), hops: Vec::new() };
+        let choices = self.choices(found);
         let exchange = walk::exchange(&self.state, place, &probe, &choices);
         let planned = walk::exchange(&self.planned, place, &probe, &choices);
         if let (None, Some(there), Some(planned)) = (&self.parting, &exchange, &planned) {
@@ -88,23 +154,50 @@ impl<'a> Teller<'a> {
         (exchange, planned)
     }
 
+    /// What chance is known to have chosen for a flow: connection tracking tells of it, and else the ends that
+    /// its packets were seen with.
+    fn choices(&self, found: &Found) -> Choices {
+        let entries = &self.evidence.entries;
+        let mine = entries.iter().filter(|e| e.is_translated() && found.tuples.contains_key(&e.original));
+        let there = found.tuples.iter().filter(|(_, direction)| **direction == Direction::There);
+        let seen = there.map(|(tuple, _)| SocketAddr::from(tuple.destination));
+        Choices::Following { targets: mine.map(|e| e.answers_from()).chain(seen).collect(), hops: Vec::new() }
+    }
+
     /// What the state says of a question of which nothing was seen.
     pub fn unseen(&self, from: &NsName, header: Header) -> Option<Exchange> {
         walk::exchange(&self.state, from, &Probe { header, first: true }, &Choices::First)
     }
 
-    fn packet(
-        &self,
-        (found, packet): (&Found, &FoundPacket),
-        exchange: Option<&Exchange>,
-        before: &[Packet],
-    ) -> Packet {
+    /// Tell a packet of a flow of which `memory` has what was told before.
+    pub fn next(&mut self, told: (&Found, &FoundPacket), memory: &mut Memory) -> Packet {
+        if memory.walked.is_none() {
+            memory.walked = Some(self.walk(told.0, self.number + 1));
+        }
+        self.number += 1;
+        let exchange = memory.walked.as_ref().and_then(|(observed, _)| observed.as_ref());
+        let mut packet = self.packet(told, path(told.1, exchange, memory), memory);
+        if memory.each_is_walked && !matches!(packet.fate, Fate::Delivered { .. }) {
+            packet = self.walk_one(told).map_or(packet, |own| self.packet(told, Some(&own), memory));
+        }
+        memory.told.push((told.1.essence, told.1.direction, packet.clone()));
+        packet
+    }
+
+    /// What the state says of one packet by itself.
+    fn walk_one(&self, (found, packet): (&Found, &FoundPacket)) -> Option<Path> {
+        let sight = &self.evidence.sights[*packet.sights.first()?];
+        let there = packet.direction == Direction::There;
+        // A packet of TCP in the middle of its connection meets no rules that choose.
+        let first = there && (sight.header.protocol != Protocol::Tcp || sight.kind == "SYN");
+        let probe = Probe { header: Header { macs: None, ..sight.header.clone() }, first };
+        walk::walk(&self.state, &sight.place, &probe, &self.choices(found))
+    }
+
+    fn packet(&self, (found, packet): (&Found, &FoundPacket), path: Option<&Path>, memory: &Memory) -> Packet {
         let sights: Vec<&Sight> = packet.sights.iter().map(|n| &self.evidence.sights[*n]).collect();
-        let same = |p: &&FoundPacket| p.essence == packet.essence && p.direction == packet.direction && !p.copy;
-        let place = before.len();
-        let pass = found.packets[..place].iter().filter(same).count();
-        let hits = self.evidence.hits.of(packet.essence, &sights, pass);
-        let path = self.path(found, place, exchange).filter(|path| fits(path, packet, &sights));
+        let hits = self.evidence.hits.of(packet.essence, &sights, memory.pass(packet));
+        let path = path.filter(|path| fits(path, packet, &sights));
         let host_of = |ns: &NsName| self.evidence.who.host_of(ns);
         let way = Way {
             walked: path.map_or(&[], |path| &path.steps),
@@ -117,16 +210,18 @@ impl<'a> Teller<'a> {
         self.confirm(&mut aligned.steps, found);
         let fate = match packet.copy {
             true => copies::end(&mut aligned.steps),
-            false => self.fate(path, &aligned, &sights, before),
+            false => self.fate(path, &aligned, &sights, memory),
         };
-        let kind = sights.first().map(|s| &s.kind).or(path.map(|p| &p.kind)).cloned().unwrap_or_default();
-        let number_of = |place: usize| before.get(place).map(|p| p.number);
+        let first = sights.first();
+        let about = first.and_then(|s| s.about.or(s.piece_of)).map(|(_, essence)| essence);
+        let about = if packet.copy { Some(packet.essence) } else { about };
+        let kind = first.map(|s| &s.kind).or(path.map(|p| &p.kind)).cloned().unwrap_or_default();
         Packet {
             number: self.number,
             direction: packet.direction,
             kind: if packet.copy { format!("{kind}, a copy") } else { kind },
-            again: packet.again.and_then(number_of),
-            about: packet.about.and_then(number_of),
+            again: memory.first_of(packet).filter(|_| !packet.copy).map(|p| p.number),
+            about: about.and_then(|essence| memory.last_of(essence)).map(|p| p.number),
             steps: aligned.steps,
             fate,
         }
@@ -141,19 +236,7 @@ impl<'a> Teller<'a> {
         steps.iter_mut().filter(rewritten).for_each(|s| s.known_by.insert(0, Means::Conntrack));
     }
 
-    /// The walk that a packet should have taken, where it is the first in its direction or that one again.
-    fn path<'e>(&self, found: &Found, place: usize, exchange: Option<&'e Exchange>) -> Option<&'e Path> {
-        let packet = &found.packets[place];
-        let first = found.packets.iter().position(|p| p.direction == packet.direction);
-        let is_first = first == Some(place) || (packet.again.is_some() && packet.again == first);
-        let exchange = exchange.filter(|_| is_first)?;
-        match packet.direction {
-            Direction::There => Some(&exchange.there),
-            Direction::Back => exchange.back.as_ref(),
-        }
-    }
-
-    fn fate(&self, path: Option<&Path>, aligned: &Aligned, sights: &[&Sight], before: &[Packet]) -> Fate {
+    fn fate(&self, path: Option<&Path>, aligned: &Aligned, sights: &[&Sight], memory: &Memory) -> Fate {
         if let Some(path) = path.filter(|path| aligned.held == path.steps.len() && aligned.unforeseen == 0) {
             return path.fate.clone();
         }
@@ -162,26 +245,39 @@ impl<'a> Teller<'a> {
         }
         match sights.last() {
             Some(last) if self.is_at_its_end(last) => Fate::Delivered { to: last.place.clone() },
-            _ => same_end(&aligned.steps, before).unwrap_or(Fate::Lost),
+            _ => same_end(&aligned.steps, memory).unwrap_or(Fate::Lost),
         }
     }
 
-    /// Whether a packet was seen where it was going to.
     fn is_at_its_end(&self, sight: &Sight) -> bool {
-        !sight.outgoing && sight.layer == 0 && self.evidence.who.machine(sight.header.destination) == Some(&sight.place)
+        is_at_its_end(sight, &self.evidence.who)
+    }
+}
+
+/// Whether a packet was seen where it was going to.
+pub fn is_at_its_end(sight: &Sight, who: &Who) -> bool {
+    !sight.outgoing && sight.layer == 0 && who.machine(sight.header.destination) == Some(&sight.place)
+}
+
+/// The walk that a packet should have taken, where it is the first in its direction or that one again.
+fn path<'e>(packet: &FoundPacket, exchange: Option<&'e Exchange>, memory: &Memory) -> Option<&'e Path> {
+    let first = memory.told.iter().find(|(_, direction, _)| *direction == packet.direction);
+    let exchange = exchange.filter(|_| first.is_none_or(|(essence, ..)| *essence == packet.essence))?;
+    match packet.direction {
+        Direction::There => Some(&exchange.there),
+        Direction::Back => exchange.back.as_ref(),
     }
 }
 
 /// A packet that was seen last where an earlier one was that was delivered has gone on as that did.
-fn same_end(steps: &[Step], before: &[Packet]) -> Option<Fate> {
+fn same_end(steps: &[Step], memory: &Memory) -> Option<Fate> {
     let last = |steps: &[Step]| {
         let seen = steps.iter().rev().find(|s| matches!(s.what, What::In | What::Out) && !s.is_inferred());
         seen.map(|s| (s.place.clone(), s.dev.clone(), s.what.clone(), s.layer))
     };
     let end = last(steps)?;
-    let same =
-        before.iter().find(|p| matches!(p.fate, Fate::Delivered { .. }) && last(&p.steps).as_ref() == Some(&end));
-    same.map(|p| p.fate.clone())
+    let mut delivered = memory.told.iter().filter(|(.., p)| matches!(p.fate, Fate::Delivered { .. }));
+    delivered.find(|(.., p)| last(&p.steps).as_ref() == Some(&end)).map(|(.., p)| p.fate.clone())
 }
 
 /// Whether a walked path is one of a packet of this kind: the state may expect an answer where an error

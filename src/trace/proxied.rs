@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::lab::Lab;
 use crate::lab::names::NsName;
 use crate::lab::probe::{Ask, Probe};
-use crate::plan::ingress::{self, Router};
+use crate::plan::ingress::{self, BackendName, Router};
 
 use super::model::{End, Flow, Means, Packet, Role, Step, What};
 
@@ -50,7 +50,7 @@ fn program(lab: &Lab, place: &NsName) -> String {
     }
 }
 
-fn is_controller(lab: &Lab, place: &NsName) -> bool {
+pub fn is_controller(lab: &Lab, place: &NsName) -> bool {
     let NsName::Pod(id) = place else { return false };
     id.namespace.as_str() == crate::lab::ingress::INGRESS_NAMESPACE && lab.pod(id).is_some()
 }
@@ -59,11 +59,16 @@ fn is_controller(lab: &Lab, place: &NsName) -> bool {
 pub fn because(lab: &Lab, host: &str, path: &str) -> Option<String> {
     lab.ingress.as_ref()?;
     let routing = Arc::new(ingress::of_lab(lab, &ingress::brought(lab), None));
-    let (router, _) = Router::new(routing);
+    let (router, _) = Router::new(Arc::clone(&routing));
+    // As the ingress names it; the routing's own name for it means nothing to anybody else.
+    let service = |name: &BackendName| match routing.backends.get(name) {
+        Some(backend) => format!("service {} port {}", backend.service, backend.port),
+        None => format!("service {name}"),
+    };
     let path = path.split('?').next().unwrap_or(path);
     let choice = router.choose(&host.to_lowercase(), path);
     match choice.location {
-        Some(location) => Some(format!("{}, service {}", location.source, location.backend)),
-        None => choice.backend().map(|backend| format!("the default backend, service {backend}")),
+        Some(location) => Some(format!("{}, {}", location.source, service(&location.backend))),
+        None => choice.backend().map(|backend| format!("the default backend, {}", service(backend))),
     }
 }

@@ -3,15 +3,20 @@
 //! Names and addresses are found by the code that finds those of a lab file's probes, so that a trace
 //! asks exactly what a probe would ask. Here is only which kind of question is meant where none is named.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::diag::{Place, Problem, Problems, codes};
 use crate::lab::names::NsName;
-use crate::lab::probe::Probe;
+use crate::lab::probe::{Probe, Target};
 use crate::lab::{Lab, question};
 use crate::objects::{ObjectKey, Service};
+use crate::probe::candidates;
 use crate::spec::at::At;
-use crate::spec::probe::{ConnectLong, ConnectSpec, HttpLong, HttpSpec, PingLong, PingSpec, ProbeSpec};
+use crate::spec::probe::{
+    ConnectLong, ConnectSpec, DnsLong, DnsSpec, HttpLong, HttpSpec, PingLong, PingSpec, ProbeSpec,
+};
 use crate::spec::value::Protocol;
 
 /// The header that carries a trace's mark through proxies.
@@ -47,6 +52,7 @@ pub enum Ask {
     Udp,
     Icmp,
     Http,
+    Dns,
 }
 
 impl Question {
@@ -55,6 +61,14 @@ impl Question {
     /// # Errors
     /// What cannot be found, with what is near.
     pub fn probe(&self, lab: &Lab) -> Result<Probe, Vec<Problem>> {
+        let probe = self.found(lab)?;
+        match address(&probe).filter(|ip| !can_be_told(*ip)) {
+            Some(ip) => Err(vec![untold(ip)]),
+            None => Ok(probe),
+        }
+    }
+
+    fn found(&self, lab: &Lab) -> Result<Probe, Vec<Problem>> {
         match self.asked(lab) {
             Err(problems) => match self.by_its_full_name(lab) {
                 Some(full) => full.asked(lab).map_err(|_| problems),
@@ -110,8 +124,26 @@ impl Question {
                 let http = HttpLong { url, connect_to, insecure: self.insecure, ..HttpLong::default() };
                 spec.http = Some(at(HttpSpec(http)));
             }
+            Ask::Dns => {
+                let dns = DnsLong { name: at(self.looked_up(lab)), ..DnsLong::default() };
+                spec.dns = Some(at(DnsSpec(dns)));
+            }
         }
         Ok(spec)
+    }
+
+    /// The name that the asker's resolver asks for: of those that its search list makes of the word the first
+    /// that is a service's, or else the first.
+    fn looked_up(&self, lab: &Lab) -> String {
+        let Some(from) = lab.find(&self.from) else { return self.to.clone() };
+        let all = candidates(lab, &from, &self.to);
+        let end = format!(".svc.{}", lab.cluster.domain);
+        let is_service = |name: &&String| {
+            let word = name.strip_suffix(&end).and_then(|word| word.split_once('.'));
+            word.is_some_and(|(name, namespace)| lab.service(&ObjectKey::new(namespace, name)).is_some())
+        };
+        let known = all.iter().find(is_service);
+        known.or(all.first()).unwrap_or(&self.to).clone()
     }
 
     /// The kind that is meant where none is named: a URL is asked by HTTP, a port by TCP, a service by the
@@ -202,6 +234,36 @@ pub fn service<'l>(lab: &'l Lab, from: &NsName, name: &str) -> Option<&'l Servic
     lab.service(&ObjectKey::new(namespace, name))
 }
 
+/// The address that a question names.
+fn address(probe: &Probe) -> Option<IpAddr> {
+    use crate::lab::probe::Ask as Asked;
+    let to = match &probe.ask {
+        Asked::Ping { to, .. } | Asked::Tcp { to, .. } | Asked::Udp { to, .. } => to,
+        Asked::Http(http) => &http.to,
+        Asked::Dns { server, .. } => server,
+        Asked::Exec { .. } => return None,
+    };
+    match to {
+        Target::Address(ip) => Some(*ip),
+        _ => None,
+    }
+}
+
+/// Traces know the ways of IPv4 to one machine.
+fn can_be_told(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V4(ip) if !ip.is_multicast() && !ip.is_broadcast() && !ip.is_unspecified())
+}
+
+fn untold(ip: IpAddr) -> Problem {
+    let what = match ip {
+        IpAddr::V6(_) => "is an IPv6 address, and labs are IPv4's",
+        IpAddr::V4(ip) if ip.is_multicast() => "is a group of machines",
+        IpAddr::V4(_) => "is no machine's",
+    };
+    let problem = Problem::error(codes::TARGET_UNKNOWN, format!("{ip} {what}: where it leads is not traced"));
+    problem.help("name a pod, a service, a host, a client or an IPv4 address of one")
+}
+
 fn at<T>(value: T) -> At<T> {
     At::new(value, Place::default())
 }
@@ -233,7 +295,7 @@ fn unplaced(mut problem: Problem) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::probe::{Ask as Asked, Target};
+    use crate::lab::probe::Ask as Asked;
     use crate::spec::load::{Text, decode_text};
 
     fn lab() -> Lab {
@@ -273,6 +335,14 @@ mod tests {
         assert!(matches!(asked(ping), Ok(Asked::Ping { .. })));
         let none = asked(Question { kind: Some(Ask::Tcp), ..of("a", "laptop") });
         assert!(none.is_err_and(|e| e.contains("--port")));
+    }
+
+    #[test]
+    fn where_nobody_is_nothing_is_traced() {
+        for to in ["::1", "224.0.0.1", "255.255.255.255", "http://[::1]:80/"] {
+            assert!(asked(of("a", to)).is_err_and(|e| e.contains("is not traced")), "{to}");
+        }
+        assert!(asked(of("a", "http://web:99999/")).is_err_and(|e| e.contains("no port that could be")));
     }
 
     #[test]

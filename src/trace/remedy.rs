@@ -1,10 +1,10 @@
 //! What would mend a fault, as commands. What differs between a machine and its plan is known as steps
 //! (`plan::diff`); here they become what a person types to do the same by hand.
 
-use crate::lab::names::NsName;
+use crate::lab::names::{IfName, NsName};
 use crate::plan::deviation::Deviation;
 use crate::plan::diff::{Op, Step};
-use crate::plan::{FdbEntry, Link, LinkKind, Neighbour, Sysctl};
+use crate::plan::{Address, FdbEntry, Link, LinkKind, Neighbour, Sysctl};
 
 use super::model::Remedy;
 
@@ -14,22 +14,80 @@ const MOST: usize = 8;
 /// What would mend a machine that is not as planned: each difference by a command, and all of them by
 /// `up`. Nothing where it is as planned.
 pub fn of_machine(place: &NsName, drift: &[Step], file: &str) -> Vec<Remedy> {
-    let here: Vec<&Step> = drift.iter().filter(|s| s.ns == *place).collect();
+    let here = essential(place, drift);
     if here.is_empty() {
         return Vec::new();
     }
-    let by_hand: Vec<Option<Vec<String>>> = here.iter().map(|s| commands(&s.op)).collect();
+    let by_hand: Option<Vec<_>> = here.iter().map(|s| commands(&s.op)).collect();
     let mut all = Vec::new();
-    if here.len() <= MOST && by_hand.iter().all(Option::is_some) {
+    if let Some(by_hand) = by_hand.filter(|_| here.len() <= MOST) {
         for (step, commands) in here.iter().zip(by_hand) {
-            for command in commands.into_iter().flatten() {
-                let says = format!("on {place}, as planned: {}", first_line(&step.op.to_string()));
-                all.push(Remedy { says, command: Some(format!("labctl exec {place} -- {command}")) });
-            }
+            let says = format!("on {place}, {}", what_for(&step.op));
+            let remedy =
+                |command| Remedy { says: says.clone(), command: Some(format!("labctl exec {place} -- {command}")) };
+            all.extend(commands.into_iter().map(remedy));
         }
     }
     all.push(up(file));
     all
+}
+
+/// What is not as planned in a machine, without what only follows from it: the addresses of a device that is down
+/// have lost their routes, and get them again with it.
+pub fn essential<'d>(place: &NsName, drift: &'d [Step]) -> Vec<&'d Step> {
+    let here = || drift.iter().filter(|s| s.ns == *place);
+    let rises = |dev: &IfName| {
+        here().any(|s| matches!(&s.op, Op::ChangeLink { from, to } if to.name == *dev && !from.up && to.up))
+    };
+    let again = |a: &Address| {
+        let same = |b: &Address| (&a.dev, a.net, a.broadcast) == (&b.dev, b.net, b.broadcast);
+        let goes = here().any(|s| matches!(&s.op, Op::RemoveAddress(b) if same(b)));
+        let comes = here().any(|s| matches!(&s.op, Op::AddAddress(b) if same(b)));
+        goes && comes && rises(&a.dev)
+    };
+    let follows = |s: &&Step| matches!(&s.op, Op::AddAddress(a) | Op::RemoveAddress(a) if again(a));
+    here().filter(|s| !follows(s)).collect()
+}
+
+/// The same without what belongs to a device that is to come or to rise, which is the difference that counts.
+pub fn origins<'d>(place: &NsName, drift: &'d [Step]) -> Vec<&'d Step> {
+    let here = essential(place, drift);
+    let changes = |dev: &IfName| {
+        here.iter().any(|s| match &s.op {
+            Op::AddLink { link, .. } => link.name == *dev,
+            Op::ChangeLink { to, .. } => to.name == *dev,
+            _ => false,
+        })
+    };
+    let belongs = |s: &&&Step| match &s.op {
+        Op::AddAddress(Address { dev, .. })
+        | Op::AddNeighbour(Neighbour { dev, .. })
+        | Op::AddFdb(FdbEntry { dev, .. }) => changes(dev),
+        Op::AddRoute(route) => route.devices().any(changes),
+        _ => false,
+    };
+    here.iter().filter(|s| !belongs(s)).copied().collect()
+}
+
+/// A difference in words, as the command that would end it; rules one by one.
+pub fn in_words(step: &Step) -> Vec<String> {
+    let text = step.op.to_string();
+    if !matches!(step.op, Op::SetRules { .. }) {
+        return vec![format!("it would take `{}`", first_line(&text))];
+    }
+    let told = |line: &str| match line.trim().split_once(' ') {
+        Some(("-", rule)) => format!("`{rule}` is too many"),
+        Some(("+", rule)) => format!("`{rule}` is missing"),
+        _ => line.trim().to_owned(),
+    };
+    text.lines().skip(1).map(told).collect()
+}
+
+fn what_for(op: &Op) -> String {
+    match op {
+        Op::SetRules { .. } => "without what is too many among the rules".to_owned(),
+        op => format!("as planned: {}", first_line(&op.to_string())),
+    }
 }
 
 /// The command that makes a lab again what its file says.
@@ -51,7 +109,10 @@ fn commands(op: &Op) -> Option<Vec<String>> {
         Op::SetSysctl(Sysctl { key, value, .. }) => one(format!("sysctl -w {}={value}", key.replace('/', "."))),
         Op::AddRoute(route) => one(format!("ip route add {route}")),
         Op::RemoveRoute(route) => one(format!("ip route del {route}")),
-        Op::AddAddress(address) => one(format!("ip address add {} dev {}", address.net, address.dev)),
+        Op::AddAddress(Address { net, dev, broadcast, .. }) => {
+            let broadcast = if *broadcast { " broadcast +" } else { "" };
+            one(format!("ip address add {net}{broadcast} dev {dev}"))
+        }
         Op::RemoveAddress(address) => one(format!("ip address del {} dev {}", address.net, address.dev)),
         Op::AddNeighbour(n) => one(neighbour("replace", n)),
         Op::RemoveNeighbour(n) => one(format!("ip neigh del {} dev {}", n.ip, n.dev)),
@@ -128,7 +189,7 @@ fn rule(line: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::names::{HostName, IfName};
+    use crate::lab::names::HostName;
     use crate::plan::Route;
     use crate::plan::rules::Rules;
 
@@ -160,6 +221,48 @@ mod tests {
             ]
         );
         assert_eq!(told(Vec::new()), [""; 0]);
+    }
+
+    #[test]
+    fn addresses_of_a_device_that_is_down_come_back_with_it() {
+        let dev = || IfName::new("eth0");
+        let link = |up| {
+            Box::new(Link {
+                name: dev(),
+                index: 2,
+                mac: None,
+                mtu: 1500,
+                master: None,
+                hairpin: false,
+                up,
+                kind: LinkKind::Tun,
+            })
+        };
+        let address = |connected| Address {
+            dev: dev(),
+            net: "10.244.1.20/24".parse().expect("an address"),
+            broadcast: true,
+            connected,
+        };
+        let (lost, whole) = (Op::RemoveAddress(address(false)), Op::AddAddress(address(true)));
+        let rises = Op::ChangeLink { from: link(false), to: link(true) };
+        let default = Route {
+            dst: "0.0.0.0/0".parse().expect("a range"),
+            via: "10.244.1.1".parse().ok(),
+            dev: dev(),
+            onlink: false,
+            also: Vec::new(),
+        };
+        let drift = [lost.clone(), rises, whole.clone(), Op::AddRoute(default)].map(|op| Step { ns: node(), op });
+        let commands: Vec<_> = of_machine(&node(), &drift, "f").into_iter().filter_map(|r| r.command).collect();
+        assert_eq!(commands[0], "labctl exec node1 -- ip link set eth0 up");
+        assert_eq!(commands[1], "labctl exec node1 -- ip route add default via 10.244.1.1 dev eth0");
+        // The difference that counts is one.
+        let differences: Vec<String> = origins(&node(), &drift).into_iter().flat_map(in_words).collect();
+        assert_eq!(differences, ["it would take `link set eth0 up`"]);
+        // Of a device that is up they are mended themselves.
+        let commands = told(vec![lost, whole]);
+        assert_eq!(commands[1], "labctl exec node1 -- ip address add 10.244.1.20/24 broadcast + dev eth0");
     }
 
     #[test]

@@ -93,6 +93,8 @@ pub struct Sight {
     pub piece_of: Option<(Tuple, Essence)>,
     /// Whether the frame was for another device.
     pub stray: bool,
+    /// What a program says in it, as [`Packet::said`] has it.
+    pub said: Option<String>,
 }
 
 impl Sight {
@@ -177,5 +179,6 @@ fn sight(tap: &Tapped, outer: &Packet, tunnels: Tunnels, (mark, cut): (&[u8], &m
         marked: holds_mark(packet.data),
         piece_of: piece_of(packet, cut),
         stray: tap.stray,
+        said: packet.said(),
     }
 }

@@ -10,7 +10,7 @@ use crate::lab::names::NsName;
 use crate::lab::probe::{Ask, Probe, Target};
 use crate::lab::{Backend, Lab};
 use crate::plan::Plan;
-use crate::probe::Outcome;
+use crate::probe::{Outcome, Used};
 
 use super::copies;
 use super::flow::{self, Found};
@@ -19,7 +19,6 @@ use super::hits::Hits;
 use super::model::{Asked, Flow, Means, Protocol, Role, Trace, VERSION};
 use super::packets::Teller;
 use super::proxied;
-use super::question::Question;
 use super::sight::{self, ArpSight, Sight, Tapped, Tunnels, Tuple};
 use super::translation;
 use super::unseen;
@@ -60,8 +59,8 @@ pub struct Evidence<'a> {
     pub begin: u64,
 }
 
-/// Tell of one question.
-pub fn trace(material: &Material, (question, asked, outcome): (&Question, &Probe, &Outcome), mark: &[u8]) -> Trace {
+/// Tell of one question. `to` is who was asked, as it was typed.
+pub fn trace(material: &Material, (to, asked, outcome): (&str, &Probe, &Outcome), mark: &[u8]) -> Trace {
     let mut evidence = Evidence::read(material, mark);
     let found = flows(&evidence, asked, outcome);
     evidence.begin = found.iter().filter_map(|f| first_time(f, &evidence.sights)).min().unwrap_or(0);
@@ -79,7 +78,7 @@ pub fn trace(material: &Material, (question, asked, outcome): (&Question, &Probe
         lab: material.lab.name.to_string(),
         asked: Asked {
             from: asked.from.clone(),
-            to: question.to.clone(),
+            to: to.to_owned(),
             kind: outcome.kind.to_string(),
             tried: outcome.tried.clone(),
             seen: outcome.observed.clone(),
@@ -127,7 +126,7 @@ impl<'a> Evidence<'a> {
             sights,
             arps,
             hits: Hits::read(recording, material.there),
-            entries: translation::entries(recording),
+            entries: translation::entries(&recording.events),
             who: Who::new(material.lab, material.there),
             there: material.there,
             begin: 0,
@@ -135,7 +134,7 @@ impl<'a> Evidence<'a> {
     }
 }
 
-fn tapped(event: &Event) -> Option<Tapped<'_>> {
+pub fn tapped(event: &Event) -> Option<Tapped<'_>> {
     let (Seen::Frame(frame), Some(place)) = (&event.seen, &event.place) else { return None };
     let Frame { dev, outgoing, ethernet, bytes, .. } = frame;
     let stray = frame.packet_type == libc::PACKET_OTHERHOST;
@@ -182,13 +181,28 @@ fn flows(evidence: &Evidence, asked: &Probe, outcome: &Outcome) -> Vec<Found> {
             t.destination.0 == ip && t.protocol == protocol && (protocol == Protocol::Icmp || t.destination.1 == port)
         })
     };
+    let wanted_by_it = |t: &Tuple| is_own(t, &outcome.details.used);
     let is_lookup = |t: &Tuple| t.destination.1 == DNS && t.protocol != Protocol::Icmp && !is_request(t);
-    let mut all = grown(Role::NameLookup, sent(&is_lookup));
-    all.extend(grown(Role::Request, sent(&is_request)));
-    let proxied = marked(evidence, &all);
+    let mut all = grown(Role::NameLookup, sent(&|t| is_lookup(t) && wanted_by_it(t)));
+    all.extend(grown(Role::Request, sent(&|t| is_request(t) && wanted_by_it(t))));
+    let proxied = marked(evidence, &all, &asked.from);
     all.extend(grown(Role::Proxied, proxied));
     all.sort_by_key(|f| first_time(f, &evidence.sights));
     all
+}
+
+/// Whether a packet is one of the question's own sockets: its machine may ask others the same. Where the kernel
+/// gave none, as it refused at once, nothing is known.
+fn is_own(tuple: &Tuple, used: &[Used]) -> bool {
+    let port = tuple.source.1;
+    let own = |used: &Used| match (used, tuple.protocol) {
+        (Used::Tcp(n), Protocol::Tcp) | (Used::Udp(n), Protocol::Udp) | (Used::Echo(n), Protocol::Icmp) => {
+            Some(*n == port)
+        }
+        _ => None,
+    };
+    let mut known = used.iter().filter_map(own).peekable();
+    known.peek().is_none() || known.any(|is| is)
 }
 
 /// The ends of what a machine sent: as its own connection tracking knew them before it translated them, as
@@ -215,13 +229,13 @@ pub fn target(asked: &Probe, outcome: &Outcome) -> Option<(std::net::IpAddr, u16
     }
 }
 
-/// Flows that carry the question's mark and are none of `known`: a proxy sent it on.
-fn marked(evidence: &Evidence, known: &[Found]) -> Vec<Tuple> {
+/// Flows that carry the question's mark and are none of `known`: a proxy sent it on, which is not the asker.
+fn marked(evidence: &Evidence, known: &[Found], from: &NsName) -> Vec<Tuple> {
     let mut all: Vec<Tuple> = Vec::new();
     let is_known = |t: &Tuple, all: &[Tuple]| {
         known.iter().any(|f| f.tuples.contains_key(t)) || all.contains(t) || all.contains(&t.reversed())
     };
-    for sight in evidence.sights.iter().filter(|s| s.marked && s.outgoing && s.layer == 0) {
+    for sight in evidence.sights.iter().filter(|s| s.marked && s.outgoing && s.layer == 0 && s.place != *from) {
         let tuple = sight.tuple();
         // Where it is seen first is where it was sent; later sights may have other addresses.
         let same = |t: &Tuple| {

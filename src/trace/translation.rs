@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::kernel::conntrack;
-use crate::kernel::record::{EntryChange, Recording, Seen};
+use crate::kernel::record::{EntryChange, Event, Seen};
 use crate::lab::names::NsName;
 
 use super::flow::Found;
@@ -33,10 +33,10 @@ impl Entry {
     }
 }
 
-/// The entries that a recording tells of, each once.
-pub fn entries(recording: &Recording) -> Vec<Entry> {
+/// The entries that events tell of, each once.
+pub fn entries(events: &[Event]) -> Vec<Entry> {
     let mut all: Vec<Entry> = Vec::new();
-    for event in &recording.events {
+    for event in events {
         let (Seen::Conntrack(told), Some(place)) = (&event.seen, &event.place) else { continue };
         if told.change == EntryChange::Destroyed {
             continue;

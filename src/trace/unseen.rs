@@ -28,13 +28,8 @@ pub fn with_first(mut found: Found, evidence: &Evidence, from: &NsName) -> Found
         packets(evidence, from).filter(|(_, met)| met.tuple == found.tuple).collect();
     met.sort_by_key(|(_, met)| met.sequence);
     for (n, (essence, _)) in met.into_iter().enumerate() {
-        let shifted = |place: &mut usize| *place += usize::from(*place >= n);
-        found.packets.iter_mut().for_each(|p| p.again.iter_mut().chain(&mut p.about).for_each(shifted));
-        let again = (n > 0).then_some(0);
-        let packet =
-            FoundPacket { direction: Direction::There, essence, sights: Vec::new(), again, about: None, copy: false };
+        let packet = FoundPacket { direction: Direction::There, essence, sights: Vec::new(), copy: false };
         found.packets.insert(n, packet);
     }
-    found.refer(&evidence.sights);
     found
 }

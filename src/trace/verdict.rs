@@ -1,22 +1,19 @@
 //! The end of a trace: who answered, or why nobody did, on what that rests and what would mend it.
 //!
 //! The walk through the state that was read back names a cause and its place. Here the one that matters
-//! is chosen, made more exact by what the lab's objects say ([`super::objects`]), and held against what
-//! was seen: the last sight, rules that dropped, the kernel's own reasons, counters.
+//! is chosen and made more exact by what the lab's objects say ([`super::objects`]); what speaks for it is
+//! gathered by [`super::grounds`].
 
 use crate::lab::probe::Probe;
 use crate::plan::diff::{self, Step as Difference};
 use crate::probe::Outcome;
 use crate::spec::probe::FailureName;
 
-use super::model::{Cause, Direction, Fate, Fault, Flow, Means, Packet, Rewrite, Role, Step, Verdict, What};
+use super::model::{Cause, Direction, Fate, Fault, Flow, Packet, Rewrite, Role, Step, Verdict, What};
 use super::packets::Teller;
 use super::tell::{Evidence, Material, target};
 use super::walk::{Blame, Exchange};
-use super::{freed, objects, remedy};
-
-/// More lines than these are not told of one kind of evidence.
-const MOST: usize = 6;
+use super::{objects, remedy};
 
 /// All that is looked at.
 pub struct Case<'a> {
@@ -44,10 +41,17 @@ pub fn judge(case: &Case) -> Verdict {
         cause: blame.cause,
         place: blame.place.clone(),
         object: blame.object.clone(),
-        evidence: case.evidence_for(&blame, &drift),
+        evidence: case.grounds(&blame, &drift),
         remedy: remedies(case, &blame, &drift),
     };
-    Verdict { says: format!("{}: {}", blame.place, blame.says), fault: Some(fault) }
+    Verdict { says: placed(&blame), fault: Some(fault) }
+}
+
+/// The sentence, which begins with the place.
+fn placed(Blame { place, says, .. }: &Blame) -> String {
+    let place = place.to_string();
+    let begins = says.strip_prefix(&place).is_some_and(|rest| rest.starts_with(' '));
+    if begins { says.clone() } else { format!("{place}: {says}") }
 }
 
 fn answered(case: &Case) -> String {
@@ -101,7 +105,23 @@ impl Case<'_> {
             walked(Role::Request).filter_map(fault).next_back().or(proxied)
         };
         let beyond = || objects::beyond_the_network(self);
-        on_the_way().or_else(|| unseen.and_then(|e| e.fault.clone())).or_else(beyond).or_else(|| self.lost())
+        let told = || self.refused().or_else(|| self.lost());
+        on_the_way().or_else(|| unseen.and_then(|e| e.fault.clone())).or_else(beyond).or_else(told)
+    }
+
+    /// Who sent an error in place of an answer, when the state knows no reason: it may have been another moment ago.
+    fn refused(&self) -> Option<Blame> {
+        let mut packets = self.flows.iter().filter(|f| f.role == Role::Request).flat_map(|f| &f.packets);
+        let error = packets.find(|p| p.direction == Direction::Back && p.about.is_some())?;
+        let cause = match error.kind.as_str() {
+            "destination unreachable: host" => Cause::NoNeighbour,
+            "destination unreachable: network" => Cause::NoRoute,
+            kind if kind.starts_with("time exceeded") => Cause::TtlExceeded,
+            _ => Cause::Other,
+        };
+        let place = error.steps.first()?.place.clone();
+        let says = format!("{place} answers: {}", error.kind);
+        Some(Blame { cause, place, object: error.kind.clone(), says })
     }
 
     /// Where a packet was seen last, when the state knows no reason.
@@ -115,51 +135,6 @@ impl Case<'_> {
         };
         let says = format!("the {} was seen here last: {}", packet.kind, last.says);
         Some(Blame { cause, place: last.place.clone(), object: by, says })
-    }
-
-    fn evidence_for(&self, blame: &Blame, drift: &[Difference]) -> Vec<String> {
-        let mut all: Vec<String> = self.last_sight().into_iter().collect();
-        let told = self.flows.iter().flat_map(|f| &f.packets).flat_map(|p| &p.steps);
-        let dropped = told.filter(|s| s.known_by.contains(&Means::Rules)).filter_map(dropped_by);
-        all.extend(dropped.take(1));
-        all.extend(freed::reasons(self.evidence, self.material.recording, self.flows).into_iter().take(MOST));
-        let counters =
-            self.material.recording.counters.iter().filter(|c| c.place == blame.place && tells_of_loss(&c.name));
-        all.extend(counters.take(MOST).map(|c| format!("{}: {} went up by {}", c.place, c.name, c.by)));
-        all.extend(self.unanswered_arp());
-        let here = drift.iter().filter(|s| s.ns == blame.place);
-        all.extend(here.take(MOST).map(|s| {
-            let text = s.op.to_string();
-            format!("{} is not as planned: it would take `{}`", s.ns, text.lines().next().unwrap_or_default())
-        }));
-        all
-    }
-
-    fn last_sight(&self) -> Option<String> {
-        let packets = || self.flows.iter().flat_map(|f| &f.packets);
-        let packet = packets().rfind(|p| !matches!(p.fate, Fate::Delivered { .. })).or_else(|| packets().last())?;
-        let tries = packets().filter(|p| p.kind == packet.kind && p.direction == packet.direction).count();
-        let last = packet.steps.iter().rfind(|s| s.known_by.contains(&Means::Tap))?;
-        let dev = last.dev.as_ref().map(|d| format!(" at {d}")).unwrap_or_default();
-        let often = if tries > 1 { format!(" ({tries} tries)") } else { String::new() };
-        Some(format!("the {}{often} was seen last in {}{dev}", packet.kind, last.place))
-    }
-
-    /// Neighbours that were asked for and did not answer.
-    fn unanswered_arp(&self) -> Option<String> {
-        let arps = &self.evidence.arps;
-        let asked = arps.iter().find(|a| {
-            let answer = |b: &&super::sight::ArpSight| b.arp.reply && b.arp.sender == a.arp.target;
-            a.outgoing && !a.arp.reply && !arps.iter().any(|b| answer(&b))
-        })?;
-        Some(format!("{} asked for {} at {} and nobody answered (ARP)", asked.place, asked.arp.target, asked.dev))
-    }
-}
-
-fn dropped_by(step: &Step) -> Option<String> {
-    match &step.what {
-        What::Dropped(drop) => Some(format!("{}: nf_tables told that `{}` dropped it", step.place, drop.by)),
-        _ => None,
     }
 }
 
@@ -190,23 +165,6 @@ fn is_answered(flow: &Flow) -> bool {
             && matches!(&p.fate, Fate::Delivered { to } if Some(to) == from)
     };
     flow.packets.iter().any(is_answer)
-}
-
-/// Counters that go up when packets are lost (proc_net_snmp, `ip -s link`).
-fn tells_of_loss(name: &str) -> bool {
-    const WORDS: [&str; 10] = [
-        "NoRoutes",
-        "AddrErrors",
-        "Discards",
-        "ReversePathFilter",
-        "dropped",
-        "errors",
-        "FragFails",
-        "NoPorts",
-        "insert_failed",
-        "drop",
-    ];
-    WORDS.iter().any(|word| name.contains(word)) && !name.contains("Icmp")
 }
 
 fn remedies(case: &Case, blame: &Blame, drift: &[Difference]) -> Vec<super::model::Remedy> {

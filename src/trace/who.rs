@@ -34,6 +34,10 @@ impl<'a> Who<'a> {
         Who { lab, machines, services }
     }
 
+    pub fn lab(&self) -> &'a Lab {
+        self.lab
+    }
+
     pub fn machine(&self, ip: IpAddr) -> Option<&'a NsName> {
         self.machines.get(&ip).copied()
     }

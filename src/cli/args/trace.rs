@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, ValueEnum};
 
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("kind").args(["tcp", "udp", "icmp", "http"])))]
+#[command(group(ArgGroup::new("kind").args(["tcp", "udp", "icmp", "http", "dns"])))]
 pub struct TraceArgs {
     /// Who asks: a pod, host, client or `router`
     #[arg(required_unless_present = "follow")]
@@ -25,6 +25,9 @@ pub struct TraceArgs {
     /// Send an HTTP request; a URL as target does so, too
     #[arg(long)]
     pub http: bool,
+    /// Look the name up, as the asker's resolver would
+    #[arg(long)]
+    pub dns: bool,
     /// The port, by number or name; the target's first where it is left out
     #[arg(short, long)]
     pub port: Option<String>,

@@ -2,24 +2,18 @@
 //! as the kernel tells it, until the caller goes away or the bridge does.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use http_body_util::BodyExt;
-use hyper::Response;
-use hyper::body::{Body, Bytes, Frame};
 use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::mpsc;
 
 use crate::kernel::stack::{self, FdbRow, Origin};
 use crate::kernel::watch::{Change, Watch};
 
+use super::super::lines::{Say, lines};
 use super::super::server::Outcome;
 use super::super::state::Daemon;
 use super::bridge::{self, Found};
@@ -61,24 +55,24 @@ pub async fn stream(daemon: &Rc<Daemon>, word: &str) -> Outcome {
     let table = found.answer(&stack);
     let known = stack.fdb.into_iter().filter(|r| r.bridge == Some(found.bridge.index));
     let known = known.map(|r| (r.mac.clone(), r)).collect();
-    let (send, receive) = mpsc::channel(64);
-    let follower = Follower { daemon: Rc::clone(daemon), found, known, send, started: Instant::now() };
+    let (say, answer) = lines();
+    let follower = Follower { daemon: Rc::clone(daemon), found, known, say, started: Instant::now() };
     // SAFETY: a watch owns its socket, which stays the same and open until it is dropped.
     let socket = unsafe { AsyncFd::register_with_interest(watch, Interest::READABLE) };
     let socket = socket.map_err(|e| unreadable(word, io::Error::from(e)))?;
     tokio::task::spawn_local(async move {
-        if follower.say(&table).await {
+        if follower.say.line(&table).await {
             follower.follow(socket).await;
         }
     });
-    Ok(Response::new(Lines(receive).boxed_unsync()))
+    Ok(answer)
 }
 
 struct Follower {
     daemon: Rc<Daemon>,
     found: Found,
     known: HashMap<String, FdbRow>,
-    send: mpsc::Sender<Bytes>,
+    say: Say,
     started: Instant,
 }
 
@@ -87,10 +81,10 @@ impl Follower {
         let mut rounds = tokio::time::interval(LOOK_ROUND);
         loop {
             let told = tokio::select! {
-                () = self.send.closed() => return,
+                () = self.say.closed() => return,
                 _ = rounds.tick() => {
                     if self.daemon.netns(&self.found.ns).is_none() {
-                        self.say(&self.plain("bridge gone")).await;
+                        self.say.line(&self.plain("bridge gone")).await;
                         return;
                     }
                     continue;
@@ -101,18 +95,11 @@ impl Follower {
             for change in told {
                 let gone = matches!(&change, Change::DeviceGone(name) if *name == self.found.bridge.name);
                 let Some(told) = self.meaning(change) else { continue };
-                if !self.say(&told).await || gone {
+                if !self.say.line(&told).await || gone {
                     return;
                 }
             }
         }
-    }
-
-    /// Send a line; whether someone still listens.
-    async fn say(&self, value: &impl Serialize) -> bool {
-        let mut line = serde_json::to_vec(value).unwrap_or_default();
-        line.push(b'\n');
-        self.send.send(Bytes::from(line)).await.is_ok()
     }
 
     fn plain(&self, what: &str) -> Told {
@@ -159,20 +146,5 @@ async fn changes(socket: &mut AsyncFd<Watch>) -> io::Result<Vec<Change>> {
             // Another wake-up for nothing.
             Err(_) => continue,
         }
-    }
-}
-
-/// A body that goes on for as long as lines come.
-struct Lines(mpsc::Receiver<Bytes>);
-
-impl Body for Lines {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(context).map(|line| line.map(|bytes| Ok(Frame::data(bytes))))
     }
 }

@@ -72,11 +72,22 @@ pub struct Options {
     /// Why the kernel drops packets. It tells root alone.
     pub drops: bool,
     pub filter: Filter,
+    /// For a recording that goes on beside other traffic: no more than this of a second is read and, in each
+    /// namespace, traced through its rules; the kernel throws away and counts what is too much.
+    pub pace: Option<Pace>,
+}
+
+/// How much of a second is observed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    pub events: u32,
+    /// Packets whose rules are told.
+    pub traced: u32,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { snap: 256, rules: true, conntrack: true, drops: true, filter: Filter::default() }
+        Options { snap: 256, rules: true, conntrack: true, drops: true, filter: Filter::default(), pace: None }
     }
 }
 
@@ -150,7 +161,7 @@ impl Recorder {
             // Meanwhile: nothing waits for it before a dropped packet is given out.
             Builder::new().name("symbols".to_owned()).spawn(drops::load_symbols)?;
         }
-        let reader = Reader::new(places, drops, Arc::clone(&shared))?;
+        let reader = Reader::new(places, drops, Arc::clone(&shared))?.paced(options.pace);
         let reader = Builder::new().name("record".to_owned()).spawn(|| reader.run())?;
         Ok(Recorder { shared, reader: Some(reader), missing })
     }
@@ -163,6 +174,11 @@ impl Recorder {
     /// What came since the last call, sorted by time.
     pub fn drain(&self) -> Vec<Event> {
         self.shared.take()
+    }
+
+    /// How many events were lost so far, at least; of one without a [`Pace`] frames are counted at the end.
+    pub fn lost(&self) -> u64 {
+        self.shared.lost()
     }
 
     /// When something was read last.
@@ -211,6 +227,21 @@ impl Drop for Recorder {
             close(reader);
         }
     }
+}
+
+/// The rules of some namespaces as they are now, for a recording that goes on. One that cannot be read leaves
+/// its rules without a place in their chain. Blocks.
+pub fn book(spots: &[Spot]) -> RuleBook {
+    let mut book = RuleBook::default();
+    let _ = scope(|scope| {
+        let walk = || {
+            for spot in spots {
+                let _ = spot.netns.enter().and_then(|()| rules::book(&spot.place, &mut book));
+            }
+        };
+        scope.spawn(walk).join()
+    });
+    book
 }
 
 fn panicked() -> io::Error {

@@ -83,7 +83,7 @@ impl Place {
                 "rules of iptables-legacy are there, of which nf_tables does not tell".to_owned(),
             ));
         }
-        let marking = rules::mark(&options.filter).and_then(|mut marking| {
+        let marking = rules::mark(&options.filter, options.pace.map(|pace| pace.traced)).and_then(|mut marking| {
             ready(&mut marking.socket)?;
             marking.socket.add_membership(NFTRACE)?;
             Ok(marking)

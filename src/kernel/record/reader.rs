@@ -4,16 +4,19 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::lab::names::NsName;
 
+use super::Pace;
 use super::drops::{Drops, symbol};
 use super::event::{Event, Seen};
 use super::place::{Place, Read};
+use super::tap::Tap;
 
 /// So many bytes of events are kept until somebody takes them; what comes then is lost.
 const MOST: usize = 128 * 1024 * 1024;
@@ -23,6 +26,8 @@ const EACH: usize = size_of::<Event>() + 128;
 const LARGEST: usize = 64 * 1024;
 /// What of the number of a source says which of a place's sockets it is.
 const TIDINGS: u64 = 1;
+/// A paced recording's budget is given in parts, one for each of these.
+const SPAN: Duration = Duration::from_millis(100);
 const STOP: u64 = u64::MAX;
 const DROPS: u64 = u64::MAX - 1;
 
@@ -80,6 +85,10 @@ impl Shared {
         self.kept().lost
     }
 
+    fn lose(&self, lost: u64) {
+        self.kept().lost += lost;
+    }
+
     fn keep(&self, place: Option<&NsName>, read: Read) {
         let mut kept = self.kept();
         kept.lost += read.lost;
@@ -108,6 +117,25 @@ pub(super) struct Reader {
     shared: Arc<Shared>,
     epoll: Epoll,
     buffer: Vec<u8>,
+    budget: Option<Budget>,
+}
+
+/// How many events may still be read, and until when no more than that.
+struct Budget {
+    each: usize,
+    left: usize,
+    until: Instant,
+}
+
+impl Budget {
+    /// How long nothing must be read any more; a new part where its time has come.
+    fn over(&mut self) -> Option<Duration> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            (self.left, self.until) = (self.each, Instant::now() + SPAN);
+        }
+        (self.left == 0).then_some(left)
+    }
 }
 
 impl Reader {
@@ -126,13 +154,35 @@ impl Reader {
         for ring in drops.iter().flat_map(|drops| &drops.rings) {
             wait_for(ring, DROPS)?;
         }
-        Ok(Reader { places, drops, shared, epoll, buffer: vec![0; LARGEST] })
+        Ok(Reader { places, drops, shared, epoll, buffer: vec![0; LARGEST], budget: None })
+    }
+
+    #[must_use]
+    pub fn paced(mut self, pace: Option<Pace>) -> Reader {
+        let spans = 1000 / SPAN.as_millis() as usize;
+        self.budget = pace.map(|pace| {
+            let each = (pace.events as usize / spans).max(1);
+            Budget { each, left: each, until: Instant::now() + SPAN }
+        });
+        self
+    }
+
+    /// Wait while the budget is used up; whether the end was asked for meanwhile.
+    fn rested(&mut self) -> bool {
+        let Some(pause) = self.budget.as_mut().and_then(Budget::over) else { return false };
+        self.shared.lose(self.places.iter().filter_map(|place| place.tap.as_ref()).map(Tap::lost).sum());
+        let timeout = PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO);
+        let mut stop = [PollFd::new(self.shared.stop.as_fd(), PollFlags::POLLIN)];
+        poll(&mut stop, timeout).is_ok_and(|ready| ready > 0)
     }
 
     /// Read until [`Shared::stop`], and then what is still there.
     pub fn run(mut self) -> Reader {
         let mut ready = [EpollEvent::empty(); 64];
         loop {
+            if self.rested() {
+                return self;
+            }
             let count = match self.epoll.wait(&mut ready, EpollTimeout::NONE) {
                 Ok(count) => count,
                 Err(nix::errno::Errno::EINTR) => continue,
@@ -144,6 +194,9 @@ impl Reader {
                     return self;
                 }
                 self.read(source);
+                if self.budget.as_ref().is_some_and(|budget| budget.left == 0) {
+                    break;
+                }
             }
         }
     }
@@ -159,6 +212,9 @@ impl Reader {
         let tidings = source & TIDINGS != 0;
         let read = if tidings { place.tidings(&mut self.buffer) } else { place.frames(&mut self.buffer) };
         let more = read.more;
+        if let Some(budget) = &mut self.budget {
+            budget.left = budget.left.saturating_sub(read.events.len());
+        }
         self.shared.keep(Some(&place.name), read);
         more
     }

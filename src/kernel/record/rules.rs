@@ -77,18 +77,19 @@ pub(super) fn socket() -> io::Result<(Socket, u32)> {
     Err(io::Error::new(io::ErrorKind::AddrInUse, "too many recordings in one namespace"))
 }
 
-/// Mark what `filter` lets through, in the calling thread's namespace, from now on.
-pub(super) fn mark(filter: &Filter) -> io::Result<Marking> {
+/// Mark what `filter` lets through, in the calling thread's namespace, from now on; of a second no more than
+/// `most` packets for each of its rules.
+pub(super) fn mark(filter: &Filter, most: Option<u32>) -> io::Result<Marking> {
     let (first, port) = socket()?;
     let table = format!("{NAME}{}", port - PORTS.start());
-    match nfnl::commit(&first, &parts(filter, &table, OWNED)) {
+    match nfnl::commit(&first, &parts((filter, most), &table, OWNED)) {
         Ok(()) => Ok(Marking { socket: first, left: None }),
         // What `nf_tables_newtable` says to a flag that it does not know.
         Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
             drop(first);
             let (second, port) = socket()?;
             let name = format!("{NAME}{}", port - PORTS.start());
-            nfnl::commit(&second, &parts(filter, &name, 0))?;
+            nfnl::commit(&second, &parts((filter, most), &name, 0))?;
             Ok(Marking { socket: second, left: Some(NftTable { family: IPV4, name }) })
         }
         Err(e) => Err(e),
@@ -96,7 +97,7 @@ pub(super) fn mark(filter: &Filter) -> io::Result<Marking> {
 }
 
 /// The whole table.
-fn parts(filter: &Filter, table: &str, flags: u32) -> Vec<Part> {
+fn parts((filter, most): (&Filter, Option<u32>), table: &str, flags: u32) -> Vec<Part> {
     let part =
         |kind, flags, attributes: Vec<Vec<u8>>| Part { kind, flags, family: IPV4, attributes: attributes.concat() };
     let mut all = vec![part(NEW_TABLE, EXCLUSIVE, vec![text(1, table), attribute(2, &flags.to_be_bytes())])];
@@ -115,7 +116,8 @@ fn parts(filter: &Filter, table: &str, flags: u32) -> Vec<Part> {
         let hook = nest(4, &[attribute(1, &hook.to_be_bytes()), attribute(2, &PRIORITY.to_be_bytes())]);
         all.push(part(NEW_CHAIN, CREATE, vec![text(1, table), text(3, chain), hook, text(7, "filter")]));
         for matches in lists.matches() {
-            let body = [matches, vec![one(), set_trace(), accept()]].concat();
+            let most = most.map(limit).into_iter().collect();
+            let body = [matches, most, vec![one(), set_trace(), accept()]].concat();
             all.push(part(NEW_RULE, APPEND, vec![text(1, table), text(2, chain), nest(4, &body)]));
         }
     }
@@ -203,6 +205,12 @@ fn is(byte: u8) -> Vec<u8> {
 
 fn within(set: &Set) -> Vec<u8> {
     expression("lookup", &[text(1, set.name), value(2, REGISTER), value(4, set.number)])
+}
+
+/// Go on with so many packets of a second (`NFT_LIMIT_PKTS`).
+fn limit(most: u32) -> Vec<u8> {
+    let (rate, unit) = (attribute(1, &u64::from(most).to_be_bytes()), attribute(2, &1u64.to_be_bytes()));
+    expression("limit", &[rate, unit, value(3, most), value(4, 0)])
 }
 
 fn one() -> Vec<u8> {

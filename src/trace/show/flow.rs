@@ -1,6 +1,6 @@
 //! A flow: what it is, the way there, the way back, and what the rest of its packets did.
 
-use crate::trace::model::{Direction, End, Flow, Packet, Protocol, Role, Translation};
+use crate::trace::model::{Direction, End, Flow, Packet, Protocol, Role};
 
 use super::page::{BOLD, DIM, Lead, PLAIN, Page};
 use super::steps;
@@ -17,7 +17,7 @@ pub fn write(page: &mut Page, flow: &Flow) {
     for told in &ways.told {
         // The entries are there once the first packet has passed.
         if told.packet.direction == Direction::Back && !std::mem::replace(&mut remembered, true) {
-            translations(page, &flow.translations);
+            translations(page, flow);
         }
         write_told(page, flow, told);
         for same in ways.same.iter().filter(|s| s.as_packet.number == told.packet.number) {
@@ -25,7 +25,7 @@ pub fn write(page: &mut Page, flow: &Flow) {
         }
     }
     if !remembered {
-        translations(page, &flow.translations);
+        translations(page, flow);
     }
 }
 
@@ -38,19 +38,21 @@ pub fn title(flow: &Flow) -> String {
         Role::Other => "Flow",
     };
     let over = if flow.protocol == Protocol::Other { String::new() } else { format!(" over {}", flow.protocol) };
-    format!("{role}{over}: {} to {}", end(&flow.source), end(&flow.destination))
+    format!("{role}{over}: {} to {}", end(&flow.source, flow.protocol), end(&flow.destination, flow.protocol))
 }
 
-fn end(end: &End) -> String {
+fn end(end: &End, protocol: Protocol) -> String {
     match &end.name {
-        Some(name) => format!("{name} ({})", address(end)),
-        None => address(end),
+        Some(name) => format!("{name} ({})", address(end, protocol)),
+        None => address(end, protocol),
     }
 }
 
-fn address(end: &End) -> String {
+/// With its port where the protocol has some: what stands there for ICMP is an identifier.
+fn address(end: &End, protocol: Protocol) -> String {
     match end.port {
         0 => end.ip.to_string(),
+        _ if protocol == Protocol::Icmp => end.ip.to_string(),
         port => std::net::SocketAddr::new(end.ip, port).to_string(),
     }
 }
@@ -156,21 +158,30 @@ fn times(packet: &Packet) -> String {
     }
 }
 
-fn translations(page: &mut Page, translations: &[Translation]) {
-    if translations.is_empty() {
+fn translations(page: &mut Page, flow: &Flow) {
+    if flow.translations.is_empty() {
         return;
     }
     page.blank();
     page.line("The way back, as connection tracking remembers it", BOLD);
-    for t in translations {
+    for t in &flow.translations {
         let lead = Lead { first: format!("  {}: ", t.place), rest: "    ".to_owned() };
-        let (from, to) = (address(&t.reply.0), address(&t.reply.1));
-        let (as_from, as_to) = (address(&t.original.1), address(&t.original.0));
-        let text = if (&from, &to) == (&as_from, &as_to) {
-            format!("an answer {from} > {to} stays as it is")
+        let answer = tuple(&t.reply.0, &t.reply.1, flow.protocol);
+        let becomes = tuple(&t.original.1, &t.original.0, flow.protocol);
+        let text = if answer == becomes {
+            format!("an answer {answer} stays as it is")
         } else {
-            format!("an answer {from} > {to} goes on as {as_from} > {as_to}")
+            format!("an answer {answer} goes on as {becomes}")
         };
         page.hang(&lead, &text, PLAIN);
+    }
+}
+
+/// What connection tracking knows a packet by, `192.168.1.101 > 10.244.1.2 identifier 7` for a ping.
+fn tuple(from: &End, to: &End, protocol: Protocol) -> String {
+    let addresses = format!("{} > {}", address(from, protocol), address(to, protocol));
+    match (protocol, from.port) {
+        (Protocol::Icmp, id) if id != 0 => format!("{addresses} identifier {id}"),
+        _ => addresses,
     }
 }

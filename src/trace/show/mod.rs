@@ -3,6 +3,7 @@
 //! is given; nothing here looks at a lab or at a terminal.
 
 mod flow;
+mod follow;
 mod mermaid;
 mod page;
 pub mod pcapng;
@@ -13,6 +14,7 @@ mod steps;
 mod text;
 mod ways;
 
+pub use follow::followed;
 pub use mermaid::mermaid;
 pub use text::text;
 

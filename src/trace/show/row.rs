@@ -90,6 +90,8 @@ impl<'a> Row<'a> {
             }
         };
         match what {
+            // That an address is the machine's own is said by the sentence.
+            What::Routed(routed) if routed.route == "local" => {}
             What::Routed(routed) => say("", &routed.route),
             What::Neighbour { ip, mac, state } => match mac {
                 Some(mac) if !self.text.contains(mac.as_str()) => say("", &format!("{ip} lladdr {mac} {state}")),

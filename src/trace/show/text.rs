@@ -24,7 +24,8 @@ pub fn text(trace: &Trace, style: &Style) -> String {
 fn top(page: &mut Page, trace: &Trace) {
     page.line(&question(&trace.asked), BOLD);
     let ink = if trace.asked.answered { GOOD } else { BAD };
-    page.hang(&Lead::label("seen: "), &trace.asked.seen, ink);
+    let label = if is_predicted(trace) { "expected: " } else { "seen: " };
+    page.hang(&Lead::label(label), &trace.asked.seen, ink);
     let packets: usize = trace.flows.iter().map(|f| f.packets.len()).sum();
     let (flows, packets) = (count(trace.flows.len(), "flow"), count(packets, "packet"));
     let steps = trace.flows.iter().flat_map(|f| &f.packets).flat_map(|p| &p.steps);

@@ -328,8 +328,8 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         self.suspect_lost_route(at, key, Some(entry));
         if self.packet.header.ttl <= 1 {
             self.routed(at, Some(&hop), entry.text.clone(), says);
-            let says = "its time to live has run out".to_owned();
-            let why = Why::new(Cause::TtlExceeded, "TTL", says);
+            let says = format!("its time to live has run out where `{}` would lead it on", entry.text);
+            let why = Why::new(Cause::TtlExceeded, &entry.text, says);
             return self.dropped(at, Some(dev), Why { trouble: Some(Trouble::Ttl), ..why });
         }
         let mtu = at.link(&hop.1).map_or(u32::MAX, |l| l.mtu);

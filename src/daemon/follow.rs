@@ -1,0 +1,209 @@
+//! Following a machine: a stream of JSON lines with each packet that begins or ends there, until the caller
+//! goes away, the time is up or the machine is gone. What packets mean is [`crate::trace::follow`]'s.
+//!
+//! Everything that watches belongs to sockets of this process and is closed with the stream, so that nothing
+//! stays, however the caller ends.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+
+use crate::kernel::record::{self, Filter, Options, Pace, Recorder, Spot};
+use crate::lab::Lab;
+use crate::lab::names::NsName;
+use crate::objects::ObjectKey;
+use crate::plan::Plan;
+use crate::trace::follow::told::{Following, Told};
+use crate::trace::follow::{Follower, Heard, Round, World};
+use crate::trace::model::VERSION;
+use crate::trace::tell::tunnels;
+use crate::trace::who;
+
+use super::lines::{Say, lines};
+use super::server::{Outcome, parameter, target};
+use super::state::Daemon;
+use super::trace::{learnt, refused};
+
+/// Bytes kept of a frame: a request's first lines are among them.
+const SNAP: usize = 512;
+/// How much of a second is read: what a packet across hosts leaves at its devices is some twenty events.
+const PACE: Pace = Pace { events: 10_000, traced: 50 };
+/// How often it is told.
+const ROUND: Duration = Duration::from_millis(150);
+
+/// What is watched, and beside which state it is laid.
+struct Watching {
+    recorder: Recorder,
+    /// Those that were lost until the last round.
+    lost: u64,
+    world: World,
+}
+
+pub async fn stream(daemon: &Rc<Daemon>, query: &str) -> Outcome {
+    let machine = target(daemon, query)?;
+    let seconds = parameter(query, "seconds").and_then(|s| s.parse::<f64>().ok());
+    let limit = seconds.and_then(|s| Duration::try_from_secs_f64(s).ok());
+    let watching = Watching::open(daemon, &machine).await?;
+    let notes = watching.recorder.missing().iter().map(|m| m.why.clone()).collect();
+    let since = now();
+    let lab = watching.world.lab.name.to_string();
+    let begun = Told::Following(Following { version: VERSION, lab, machine: machine.clone(), since, notes });
+    let (say, answer) = lines();
+    let follower = Follower::new(machine.clone(), since);
+    let daemon = Rc::clone(daemon);
+    tokio::task::spawn_local(async move {
+        if say.line(&begun).await {
+            follow(&daemon, (&say, machine), (watching, follower), limit).await;
+        }
+    });
+    Ok(answer)
+}
+
+/// Tell until it ends.
+async fn follow(
+    daemon: &Rc<Daemon>,
+    (say, machine): (&Say, NsName),
+    (mut watching, mut follower): (Watching, Follower),
+    limit: Option<Duration>,
+) {
+    let until = limit.map(|limit| Instant::now() + limit);
+    let mut rounds = tokio::time::interval(ROUND);
+    rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = say.closed() => break,
+            _ = rounds.tick() => {}
+        }
+        let is_over = until.is_some_and(|until| Instant::now() >= until);
+        let (again, told) = watching.round(daemon, follower).await;
+        let Some((mut still, again)) = again else { return };
+        for line in told {
+            if !say.line(&line).await {
+                return still.close().await;
+            }
+        }
+        if is_over {
+            say.line(&Told::Ended { why: "the time is up".to_owned() }).await;
+            return still.close().await;
+        }
+        if !Arc::ptr_eq(&still.world.lab, &daemon.lab()) {
+            // Machines may have come and gone.
+            still.close().await;
+            match Watching::open(daemon, &machine).await {
+                Ok(opened) => still = opened,
+                Err(problem) => {
+                    say.line(&Told::Ended { why: problem.message.clone() }).await;
+                    return;
+                }
+            }
+        }
+        (watching, follower) = (still, again);
+    }
+    watching.close().await;
+}
+
+impl Watching {
+    async fn open(daemon: &Rc<Daemon>, machine: &NsName) -> Result<Watching, Box<crate::diag::Problem>> {
+        if daemon.netns(machine).is_none() {
+            return Err(refused(format!("{machine} is not there any more")));
+        }
+        let world = read(daemon).await?;
+        let filter = filter(&world, machine);
+        let options = Options { snap: SNAP, rules: true, conntrack: true, drops: true, filter, pace: Some(PACE) };
+        let spots = spots(daemon);
+        let opened = tokio::task::spawn_blocking(move || Recorder::open(&spots, &options)).await;
+        match opened {
+            Ok(Ok(recorder)) => Ok(Watching { recorder, lost: 0, world }),
+            Ok(Err(e)) => Err(refused(format!("packets cannot be watched: {e}"))),
+            Err(e) => Err(refused(format!("packets cannot be watched: {e}"))),
+        }
+    }
+
+    /// One round, beside a state that is read anew where it must be. Nothing but lines where it broke.
+    async fn round(mut self, daemon: &Rc<Daemon>, mut follower: Follower) -> (Option<(Watching, Follower)>, Vec<Told>) {
+        for fresh in [false, true] {
+            if fresh && let Ok(world) = read(daemon).await {
+                self.world = world;
+            }
+            let round = tokio::task::spawn_blocking(move || {
+                // What came before now has been read, or its sockets have lost it.
+                let now = now();
+                let lost = self.recorder.lost();
+                let heard = Heard { events: self.recorder.drain(), lost: lost - self.lost, now };
+                self.lost = lost;
+                if fresh {
+                    self.world.read_at = now;
+                }
+                let round = follower.round(&self.world, heard);
+                (self, follower, round)
+            });
+            let Ok((watching, again, round)) = round.await else { return (None, Vec::new()) };
+            (self, follower) = (watching, again);
+            if let Round::Told(told) = round {
+                return (Some((self, follower)), told);
+            }
+        }
+        (Some((self, follower)), Vec::new())
+    }
+
+    /// Stop watching. It waits for threads, so not here.
+    async fn close(self) {
+        let _ = tokio::task::spawn_blocking(move || drop(self)).await;
+    }
+}
+
+fn spots(daemon: &Daemon) -> Vec<Spot> {
+    daemon.lab().namespaces().filter_map(|place| Some(Spot { netns: daemon.netns(&place)?, place })).collect()
+}
+
+/// The state as it is now.
+async fn read(daemon: &Rc<Daemon>) -> Result<World, Box<crate::diag::Problem>> {
+    let lab = daemon.lab();
+    let (there, planned) = daemon.there_and_planned().await?;
+    let known = learnt(daemon, &lab).await;
+    let spots = spots(daemon);
+    let chains = tokio::task::spawn_blocking(move || record::book(&spots)).await.unwrap_or_default();
+    Ok(World { lab, planned, there, known, chains, read_at: now() })
+}
+
+/// The packets that may be the machine's: those with an address of its own, of a host, which may have taken its
+/// place by masquerading, or of a service.
+fn filter(world: &World, machine: &NsName) -> Filter {
+    let World { lab, there, .. } = world;
+    let hosts = lab.hosts.iter().map(|host| NsName::Host(host.name.clone()));
+    let machines = [machine.clone(), NsName::Router].into_iter().chain(hosts);
+    let mut addresses: Vec<Ipv4Addr> = machines.flat_map(|ns| own(there, &ns)).collect();
+    addresses.extend(leading_to(lab, machine));
+    addresses.sort_unstable();
+    addresses.dedup();
+    let ports = tunnels(lab);
+    let tunnels = [ports.vxlan, ports.flannel_udp].into_iter().filter(|port| *port > 0).collect();
+    Filter { protocols: Vec::new(), addresses, tunnels }
+}
+
+fn own(there: &Plan, ns: &NsName) -> Vec<Ipv4Addr> {
+    let all = there.get(ns).map(|ns| ns.addresses.as_slice()).unwrap_or_default();
+    all.iter().filter_map(|a| v4(a.net.addr())).collect()
+}
+
+fn v4(ip: IpAddr) -> Option<Ipv4Addr> {
+    match ip {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    }
+}
+
+/// The addresses of services that may lead to the machine: those of its namespace where it is a pod.
+fn leading_to(lab: &Lab, machine: &NsName) -> Vec<Ipv4Addr> {
+    let NsName::Pod(pod) = machine else { return Vec::new() };
+    let mine = lab.services.iter().filter(|s| ObjectKey::of(&s.metadata).namespace == pod.namespace.as_str());
+    mine.flat_map(|service| who::addresses(service).filter_map(v4).collect::<Vec<_>>()).collect()
+}
+
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,124 @@
+//! What a verdict rests on, a sentence each: where the packet was seen last, the rule or the kernel that dropped
+//! it, counters that go up with such a cause, a neighbour that did not answer, and what is not as planned.
+
+use crate::kernel::record::CounterDelta;
+use crate::plan::diff::Step as Difference;
+
+use super::model::{Cause, Fate, Means, Packet, RuleMet, Step, What};
+use super::verdict::Case;
+use super::walk::Blame;
+use super::{freed, remedy};
+
+/// More lines than these are not told of one kind.
+const MOST: usize = 6;
+
+impl Case<'_> {
+    /// All that speaks for a fault.
+    pub fn grounds(&self, blame: &Blame, drift: &[Difference]) -> Vec<String> {
+        // No packet was lost.
+        if matches!(blame.cause, Cause::NoSuchName | Cause::WrongCertificate | Cause::ProxyRefused) {
+            return vec![format!("what {} saw: {}", self.asked.from, self.outcome.observed)];
+        }
+        let mut all: Vec<String> = self.last_sight().into_iter().collect();
+        let told = self.packets().flat_map(|p| &p.steps);
+        let dropped = told.filter(|s| s.known_by.contains(&Means::Rules)).filter_map(dropped_by);
+        all.extend(dropped.take(1));
+        all.extend(freed::reasons(self.evidence, self.material.recording, self.flows).into_iter().take(MOST));
+        all.extend(self.counted(blame).take(MOST).map(|c| format!("{}: {} went up by {}", c.place, c.name, c.by)));
+        all.extend(self.unanswered_arp());
+        let here = remedy::origins(&blame.place, drift).into_iter().flat_map(remedy::in_words);
+        all.extend(here.take(MOST).map(|what| format!("{} is not as planned: {what}", blame.place)));
+        all
+    }
+
+    fn packets(&self) -> impl Iterator<Item = &Packet> {
+        self.flows.iter().flat_map(|f| &f.packets)
+    }
+
+    fn last_sight(&self) -> Option<String> {
+        let lost = |p: &&Packet| !matches!(p.fate, Fate::Delivered { .. });
+        let packet = self.packets().find(lost).or_else(|| self.packets().last())?;
+        let tries = self.packets().filter(|p| p.kind == packet.kind && p.direction == packet.direction).count();
+        let last = last_seen(packet)?;
+        let dev = last.dev.as_ref().map(|d| format!(" at {d}")).unwrap_or_default();
+        let often = if tries > 1 { format!(" ({tries} tries)") } else { String::new() };
+        Some(format!("the {}{often} was seen last in {}{dev}", packet.kind, last.place))
+    }
+
+    /// Counters of the place that go up with such a cause.
+    fn counted(&self, blame: &Blame) -> impl Iterator<Item = &CounterDelta> {
+        let packets = self.packets().count() as u64;
+        // Others may talk by a device, too: more than the question's own packets are not told.
+        let by_device = move |c: &CounterDelta| c.by <= packets && is_of_device(&c.name, &blame.object);
+        let tells = move |c: &CounterDelta| counters_of(blame.cause).contains(&c.name.as_str()) || by_device(c);
+        self.material.recording.counters.iter().filter(move |c| c.place == blame.place && tells(c))
+    }
+
+    /// A neighbour on the way that was asked for and did not answer.
+    fn unanswered_arp(&self) -> Option<String> {
+        let arps = &self.evidence.arps;
+        let on_the_way = |place| self.packets().flat_map(|p| &p.steps).any(|s| s.place == place);
+        let asked = arps.iter().find(|a| {
+            let answers = |b: &super::sight::ArpSight| b.arp.reply && b.arp.sender == a.arp.target;
+            a.outgoing && !a.arp.reply && on_the_way(a.place.clone()) && !arps.iter().any(answers)
+        })?;
+        Some(format!("{} asked for {} at {} and nobody answered (ARP)", asked.place, asked.arp.target, asked.dev))
+    }
+}
+
+/// Where a packet was seen last on the way that the state has for it. A bridge that does not know a MAC address
+/// floods the frame, and copies are seen elsewhere; they count where the way is not known.
+pub fn last_seen(packet: &Packet) -> Option<&Step> {
+    let seen = |s: &&Step| s.known_by.contains(&Means::Tap);
+    let foreseen = |s: &&Step| seen(s) && s.known_by.iter().any(|m| matches!(m, Means::State | Means::Plan));
+    packet.steps.iter().rfind(foreseen).or_else(|| packet.steps.iter().rfind(seen))
+}
+
+/// nf_tables tells of a REJECT as of a DROP.
+fn dropped_by(step: &Step) -> Option<String> {
+    let (by, did) = match &step.what {
+        What::Dropped(drop) => (drop.by.clone(), "dropped"),
+        What::Rule(RuleMet { table, rule, verdict, .. }) if verdict == "DROP" => {
+            (format!("-t {table} {rule}"), if rule.contains("-j REJECT") { "refused" } else { "dropped" })
+        }
+        _ => return None,
+    };
+    Some(format!("{}: nf_tables told that `{by}` {did} it", step.place))
+}
+
+/// Counters that go up when packets are lost so (proc_net_snmp, /proc/net/stat/nf_conntrack).
+fn counters_of(cause: Cause) -> &'static [&'static str] {
+    match cause {
+        // Without forwarding the kernel counts a packet for others by what its lookup found.
+        Cause::ForwardingOff => &["Ip.InAddrErrors", "IpExt.InNoRoutes"],
+        Cause::NoRoute | Cause::NoDevice | Cause::LinkDown | Cause::WrongSubnet | Cause::FlanneldDead => {
+            &["IpExt.InNoRoutes", "Ip.OutNoRoutes"]
+        }
+        Cause::ReversePath => &["TcpExt.IPReversePathFilter"],
+        Cause::TooBig => &["Ip.FragFails"],
+        Cause::TtlExceeded => &["Ip.InHdrErrors"],
+        Cause::NoListener | Cause::WrongVni | Cause::WrongTargetPort | Cause::AddressConflict => &["Udp.NoPorts"],
+        Cause::ConntrackFull => &["nf_conntrack.drop", "nf_conntrack.early_drop", "nf_conntrack.insert_failed"],
+        _ => &[],
+    }
+}
+
+/// Whether a counter is one of packets that the device at fault lost (`dev cni0 tx_dropped`).
+fn is_of_device(counter: &str, object: &str) -> bool {
+    let mut words = counter.split(' ');
+    let (Some("dev"), Some(dev), Some(what)) = (words.next(), words.next(), words.next()) else { return false };
+    object.split(' ').any(|word| word == dev) && (what.ends_with("dropped") || what.ends_with("errors"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_devices_counters_tell_of_a_fault_of_that_device_alone() {
+        assert!(is_of_device("dev flannel.1 tx_dropped", "9a:30:17:47:45:83 dev flannel.1"));
+        assert!(!is_of_device("dev flannel.1 tx_dropped", "flannel.10"));
+        assert!(!is_of_device("dev flannel.1 tx_packets", "flannel.1"));
+        assert!(!is_of_device("Ip.InDiscards", "Ip.InDiscards"));
+    }
+}

@@ -1,0 +1,151 @@
+//! What is told while a machine is followed: a line a packet, or the whole packet as a trace shows it.
+
+use crate::lab::names::{IfName, NsName};
+use crate::trace::follow::told::{Following, PacketTold, Told};
+use crate::trace::model::{Direction, End, Fate, Flow, Means, Packet, Rewrite, Step, What};
+
+use super::page::{BAD, BOLD, DIM, PLAIN, Page};
+use super::{Style, flow, steps};
+
+/// What is told, as lines with their ends.
+pub fn followed(told: &Told, style: &Style) -> String {
+    let mut page = Page::new(style);
+    match told {
+        Told::Following(begun) => begin(&mut page, begun),
+        Told::Packet(told) if style.wide => whole(&mut page, told),
+        Told::Packet(told) => {
+            let painted = page.paint(&line(told), ink(&told.packet.fate));
+            page.raw(&painted);
+        }
+        Told::Untold { packets: 1 } => page.line("1 packet was not told: they come too fast", BAD),
+        Told::Untold { packets } => page.line(&format!("{packets} packets were not told: they come too fast"), BAD),
+        Told::Ended { why } => page.line(why, DIM),
+    }
+    page.into_text()
+}
+
+fn begin(page: &mut Page, begun: &Following) {
+    page.line(&format!("following {} in lab {}; Ctrl-C ends it", begun.machine, begun.lab), BOLD);
+    begun.notes.iter().for_each(|note| page.line(&format!("note: {note}"), DIM));
+}
+
+fn ink(fate: &Fate) -> anstyle::Style {
+    if matches!(fate, Fate::Delivered { .. }) { PLAIN } else { BAD }
+}
+
+/// `  12.041 ms  1 → SYN  coffee-1:4000 to service default/tea-svc 10.96.0.100:80: coffee-1 eth0 → node1 …`.
+fn line(told: &PacketTold) -> String {
+    let packet = &told.packet;
+    let at = packet.steps.iter().find_map(|s| s.at).map(steps::duration).unwrap_or_default();
+    let arrow = if packet.direction == Direction::There { "→" } else { "←" };
+    let mut parts = vec![format!("{at:>10}  {} {arrow} {}", told.flow, packet.kind)];
+    if let Some(again) = packet.again {
+        parts.push(format!(" (packet {again} again)"));
+    }
+    if let Some(said) = &told.said {
+        parts.push(format!(" `{said}`"));
+    }
+    if told.first {
+        parts.push(format!(
+            "  {} to {} over {}: {}",
+            end(&told.source),
+            end(&told.destination),
+            told.protocol,
+            way(packet)
+        ));
+        parts.extend(rewrites(packet).into_iter().map(|text| format!("; {text}")));
+    }
+    if let Some(because) = &told.because {
+        parts.push(format!("; by {because}"));
+    }
+    parts.push(format!("; {}", fate(packet)));
+    parts.concat()
+}
+
+fn end(end: &End) -> String {
+    match (&end.name, end.port) {
+        (Some(name), 0) => format!("{name} {}", end.ip),
+        (Some(name), port) => format!("{name} {}", std::net::SocketAddr::new(end.ip, port)),
+        (None, 0) => end.ip.to_string(),
+        (None, port) => std::net::SocketAddr::new(end.ip, port).to_string(),
+    }
+}
+
+/// `coffee-1 eth0 → node1 cni0, flannel.1 ⇒ node3 flannel.1, cni0 → tea-1 eth0`: machines in their order, with
+/// the devices that are no cable to a pod; ⇒ is a tunnel.
+fn way(packet: &Packet) -> String {
+    let mut text = String::new();
+    let mut here: Option<&NsName> = None;
+    let mut tunnelled = false;
+    let mut devices: Vec<&IfName> = Vec::new();
+    for step in packet.steps.iter().filter(|s| is_seen(s)) {
+        if step.layer > 0 {
+            tunnelled = true;
+            continue;
+        }
+        if here != Some(&step.place) {
+            let arrow = match (here, tunnelled) {
+                (None, _) => "",
+                (_, true) => " ⇒ ",
+                (_, false) => " → ",
+            };
+            text += &format!("{arrow}{}", step.place);
+            (here, tunnelled) = (Some(&step.place), false);
+            devices.clear();
+        }
+        let Some(dev) = step.dev.as_ref().filter(|d| !d.as_str().starts_with("veth") && !devices.contains(d)) else {
+            continue;
+        };
+        text += if devices.is_empty() { " " } else { ", " };
+        text += dev.as_str();
+        devices.push(dev);
+    }
+    text
+}
+
+fn is_seen(step: &Step) -> bool {
+    step.known_by.contains(&Means::Tap)
+}
+
+/// `node1 sends it on to tea-1 10.244.1.21:8080`.
+fn rewrites(packet: &Packet) -> Vec<String> {
+    let tell = |step: &Step| match &step.what {
+        What::Rewritten { how: Rewrite::Destination, after, .. } => {
+            let to = std::net::SocketAddr::new(after.destination, after.destination_port);
+            Some(format!("{} sends it on to {to}", step.place))
+        }
+        What::Rewritten { how: Rewrite::Source, after, .. } => {
+            let from = std::net::SocketAddr::new(after.source, after.source_port);
+            Some(format!("{} makes its source {from}", step.place))
+        }
+        _ => None,
+    };
+    packet.steps.iter().filter_map(tell).collect()
+}
+
+fn fate(packet: &Packet) -> String {
+    let last = packet.steps.last();
+    let says = last.map(|s| s.says.as_str()).unwrap_or_default();
+    let place = last.map(|s| s.place.to_string()).unwrap_or_default();
+    match &packet.fate {
+        Fate::Delivered { to } => format!("delivered to {to}"),
+        Fate::Dropped => format!("dropped at {place}: {says}"),
+        Fate::Refused => format!("refused at {place}: {says}"),
+        Fate::Lost => format!("lost; seen last at {place}: {says}"),
+    }
+}
+
+/// The packet as a trace shows it.
+fn whole(page: &mut Page, told: &PacketTold) {
+    let flow = Flow {
+        role: told.role,
+        protocol: told.protocol,
+        source: told.source.clone(),
+        destination: told.destination.clone(),
+        packets: vec![told.packet.clone()],
+        translations: told.translations.clone(),
+    };
+    flow::write(page, &flow);
+    let says = [told.said.as_ref().map(|said| format!("a program says `{said}`")), told.because.clone()];
+    says.into_iter().flatten().for_each(|text| page.line(&text, PLAIN));
+}
