@@ -105,8 +105,13 @@ fn scope(words: &[String]) -> io::Result<Scope> {
 type Measure = fn(bool) -> io::Result<Vec<Figure>>;
 
 /// What `--only` measures by name.
-const ALONE: [(&str, Measure); 5] =
-    [("proxy", proxy::figures), ("dns", dns::measure), ("ingress", ingress::measure), ("trace", trace::measure), ("follow", follow::measure)];
+const ALONE: [(&str, Measure); 5] = [
+    ("proxy", proxy::figures),
+    ("dns", dns::measure),
+    ("ingress", ingress::measure),
+    ("trace", trace::measure),
+    ("follow", follow::measure),
+];
 
 fn run(words: &[String]) -> io::Result<()> {
     let quick = words.iter().any(|w| w == "--quick");

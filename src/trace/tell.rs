@@ -3,9 +3,11 @@
 //! Pure: everything that was seen and read back is in [`Material`]. The files beside this one do the
 //! parts; here is their order.
 
+use std::collections::HashSet;
+
 use crate::kernel::record::{Event, Frame, Recording, Seen};
 use crate::lab::names::NsName;
-use crate::lab::probe::{Ask, Probe};
+use crate::lab::probe::{Ask, Probe, Target};
 use crate::lab::{Backend, Lab};
 use crate::plan::Plan;
 use crate::probe::{Outcome, Used};
@@ -21,7 +23,7 @@ use super::sight::{self, ArpSight, Sight, Tapped, Tunnels, Tuple};
 use super::translation;
 use super::unseen;
 use super::verdict::{self, Case};
-use super::walk::Known;
+use super::walk::{self, Choices, Known, State};
 use super::who::Who;
 
 /// Cluster DNS' port.
@@ -90,6 +92,31 @@ pub fn trace(material: &Material, (to, asked, outcome): (&str, &Probe, &Outcome)
         means,
         notes: notes(material),
     }
+}
+
+/// The namespaces through which the state and the plan lead a question, and the asker's. A name that must be
+/// looked up first leads nowhere yet.
+pub fn concerned(asked: &Probe, (there, known, planned): (&Plan, &Known, &Plan)) -> HashSet<NsName> {
+    let mut all = HashSet::from([asked.from.clone()]);
+    let (to, port, protocol) = match &asked.ask {
+        Ask::Ping { to, .. } => (to, 0, Protocol::Icmp),
+        Ask::Tcp { to, port, .. } => (to, *port, Protocol::Tcp),
+        Ask::Udp { to, port, .. } => (to, *port, Protocol::Udp),
+        Ask::Http(_) | Ask::Dns { .. } | Ask::Exec { .. } => return all,
+    };
+    let ip = match to {
+        Target::Address(ip) => Some(*ip),
+        Target::Machine(ns) => planned.get(ns).and_then(|p| p.addresses.first()).map(|a| a.net.addr()),
+        Target::Service(_) | Target::Name(_) => None,
+    };
+    let Some(ip) = ip else { return all };
+    let probe = walk::Probe::of(&asked.ask, protocol, ip, port);
+    for state in [State::observed(there, known, planned), State::planned(planned)] {
+        let Some(exchange) = walk::exchange(&state, &asked.from, &probe, &Choices::First) else { continue };
+        let steps = exchange.there.steps.iter().chain(exchange.back.iter().flat_map(|back| &back.steps));
+        all.extend(steps.map(|s| s.place.clone()));
+    }
+    all
 }
 
 impl<'a> Evidence<'a> {
