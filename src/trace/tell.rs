@@ -3,13 +3,16 @@
 //! Pure: everything that was seen and read back is in [`Material`]. The files beside this one do the
 //! parts; here is their order.
 
+use std::collections::HashSet;
+
 use crate::kernel::record::{Event, Frame, Recording, Seen};
 use crate::lab::names::NsName;
-use crate::lab::probe::{Ask, Probe};
+use crate::lab::probe::{Ask, Probe, Target};
 use crate::lab::{Backend, Lab};
 use crate::plan::Plan;
 use crate::probe::{Outcome, Used};
 
+use super::copies;
 use super::flow::{self, Found};
 use super::freed;
 use super::hits::Hits;
@@ -20,7 +23,7 @@ use super::sight::{self, ArpSight, Sight, Tapped, Tunnels, Tuple};
 use super::translation;
 use super::unseen;
 use super::verdict::{self, Case};
-use super::walk::Known;
+use super::walk::{self, Choices, Known, State};
 use super::who::Who;
 
 /// Cluster DNS' port.
@@ -50,6 +53,8 @@ pub struct Evidence<'a> {
     pub hits: Hits,
     pub entries: Vec<translation::Entry>,
     pub who: Who<'a>,
+    /// What the lab's kernel held.
+    pub there: &'a Plan,
     /// When the first packet of the trace was seen, in nanoseconds since the epoch.
     pub begin: u64,
 }
@@ -58,13 +63,14 @@ pub struct Evidence<'a> {
 pub fn trace(material: &Material, (to, asked, outcome): (&str, &Probe, &Outcome), mark: &[u8]) -> Trace {
     let mut evidence = Evidence::read(material, mark);
     let found = flows(&evidence, asked, outcome);
+    let is_read = found.iter().all(|f| f.role != Role::Proxied || is_marked(f, &evidence));
     evidence.begin = found.iter().filter_map(|f| first_time(f, &evidence.sights)).min().unwrap_or(0);
     let mut teller = Teller::new(material, &evidence, &asked.from);
     let mut flows: Vec<Flow> = found.iter().map(|found| teller.flow(found)).collect();
     for flow in &mut flows {
         freed::mark(&mut flow.packets, material.recording, evidence.begin);
     }
-    proxied::tell(&mut flows, material.lab, asked);
+    proxied::tell(&mut flows, material.lab, (asked, is_read));
     let case = Case { material, evidence: &evidence, teller: &teller, asked, outcome, flows: &flows };
     let verdict = verdict::judge(&case);
     let means = means(&flows, material);
@@ -88,6 +94,31 @@ pub fn trace(material: &Material, (to, asked, outcome): (&str, &Probe, &Outcome)
     }
 }
 
+/// The namespaces through which the state and the plan lead a question, and the asker's. A name that must be
+/// looked up first leads nowhere yet.
+pub fn concerned(asked: &Probe, (there, known, planned): (&Plan, &Known, &Plan)) -> HashSet<NsName> {
+    let mut all = HashSet::from([asked.from.clone()]);
+    let (to, port, protocol) = match &asked.ask {
+        Ask::Ping { to, .. } => (to, 0, Protocol::Icmp),
+        Ask::Tcp { to, port, .. } => (to, *port, Protocol::Tcp),
+        Ask::Udp { to, port, .. } => (to, *port, Protocol::Udp),
+        Ask::Http(_) | Ask::Dns { .. } | Ask::Exec { .. } => return all,
+    };
+    let ip = match to {
+        Target::Address(ip) => Some(*ip),
+        Target::Machine(ns) => planned.get(ns).and_then(|p| p.addresses.first()).map(|a| a.net.addr()),
+        Target::Service(_) | Target::Name(_) => None,
+    };
+    let Some(ip) = ip else { return all };
+    let probe = walk::Probe::of(&asked.ask, protocol, ip, port);
+    for state in [State::observed(there, known, planned), State::planned(planned)] {
+        let Some(exchange) = walk::exchange(&state, &asked.from, &probe, &Choices::First) else { continue };
+        let steps = exchange.there.steps.iter().chain(exchange.back.iter().flat_map(|back| &back.steps));
+        all.extend(steps.map(|s| s.place.clone()));
+    }
+    all
+}
+
 impl<'a> Evidence<'a> {
     pub fn read(material: &Material<'a>, mark: &[u8]) -> Evidence<'a> {
         let recording = material.recording;
@@ -98,6 +129,7 @@ impl<'a> Evidence<'a> {
             hits: Hits::read(recording, material.there),
             entries: translation::entries(&recording.events),
             who: Who::new(material.lab, material.there),
+            there: material.there,
             begin: 0,
         }
     }
@@ -106,7 +138,8 @@ impl<'a> Evidence<'a> {
 pub fn tapped(event: &Event) -> Option<Tapped<'_>> {
     let (Seen::Frame(frame), Some(place)) = (&event.seen, &event.place) else { return None };
     let Frame { dev, outgoing, ethernet, bytes, .. } = frame;
-    Some(Tapped { at: event.at, place, dev, outgoing: *outgoing, ethernet: *ethernet, bytes })
+    let stray = frame.packet_type == libc::PACKET_OTHERHOST;
+    Some(Tapped { at: event.at, place, dev, outgoing: *outgoing, ethernet: *ethernet, stray, bytes })
 }
 
 /// By which ports the lab's tunnels are known.
@@ -136,6 +169,7 @@ fn flows(evidence: &Evidence, asked: &Probe, outcome: &Outcome) -> Vec<Found> {
             // A translation may leave it as wanted as it was before.
             if !all.iter().any(|f| f.tuples.contains_key(&tuple)) {
                 let found = flow::flow(role, tuple, &evidence.sights, &translated);
+                let found = copies::apart(found, &evidence.sights, evidence.there);
                 all.push(unseen::with_first(found, evidence, &asked.from));
             }
         }
@@ -152,7 +186,11 @@ fn flows(evidence: &Evidence, asked: &Probe, outcome: &Outcome) -> Vec<Found> {
     let is_lookup = |t: &Tuple| t.destination.1 == DNS && t.protocol != Protocol::Icmp && !is_request(t);
     let mut all = grown(Role::NameLookup, sent(&|t| is_lookup(t) && wanted_by_it(t)));
     all.extend(grown(Role::Request, sent(&|t| is_request(t) && wanted_by_it(t))));
-    let proxied = marked(evidence, &all, &asked.from);
+    let mut proxied = marked(evidence, &all, &asked.from);
+    if proxied.is_empty() && matches!(asked.ask, Ask::Http(_)) {
+        let request = all.iter().find(|f| f.role == Role::Request);
+        proxied.extend(request.and_then(|request| proxied::unread(request, evidence)));
+    }
     all.extend(grown(Role::Proxied, proxied));
     all.sort_by_key(|f| first_time(f, &evidence.sights));
     all
@@ -214,6 +252,11 @@ fn marked(evidence: &Evidence, known: &[Found], from: &NsName) -> Vec<Tuple> {
         }
     }
     all
+}
+
+/// Whether a flow carries the question's mark, so that it is known to be a proxy's for the question.
+fn is_marked(found: &Found, evidence: &Evidence) -> bool {
+    found.packets.iter().flat_map(|p| &p.sights).any(|n| evidence.sights[*n].marked)
 }
 
 fn first_time(found: &Found, sights: &[Sight]) -> Option<u64> {
