@@ -1,6 +1,6 @@
 //! Traces as text and as sequence diagrams, as they look; and what must be told whatever they look like.
 
-use labctl::trace::model::{Fate, RuleMet, Step, Trace, What};
+use labctl::trace::model::{Fate, RuleMet, Step, Trace, Translation, What};
 use labctl::trace::show::{Style, mermaid, text};
 
 use super::{SAMPLES, sample};
@@ -129,6 +129,20 @@ fn an_icmp_error_names_the_packet_that_it_tells_of() {
 }
 
 #[test]
+fn a_pings_identifier_is_no_port() {
+    let mut trace = sample("flannel-udp");
+    let flow = &mut trace.flows[0];
+    (flow.source.port, flow.destination.port) = (3126, 3126);
+    let tuple = (flow.source.clone(), flow.destination.clone());
+    let place = flow.packets[0].steps[0].place.clone();
+    flow.translations = vec![Translation { place, reply: (tuple.1.clone(), tuple.0.clone()), original: tuple }];
+    let text = text(&trace, &Style { width: 140, ..NARROW });
+    assert!(text.contains("Request over icmp: a1 (10.244.1.2) to b1 (10.244.2.2)"), "{text}");
+    assert!(text.contains("an answer 10.244.2.2 > 10.244.1.2 identifier 3126 stays as it is"), "{text}");
+    assert!(!text.contains(":3126"), "{text}");
+}
+
+#[test]
 fn a_prediction_says_so_and_marks_no_step() {
     let mut trace = sample("flannel-udp");
     trace.means = vec![labctl::trace::model::Means::Plan];
@@ -137,6 +151,7 @@ fn a_prediction_says_so_and_marks_no_step() {
     }
     let text = text(&trace, &NARROW);
     assert!(text.contains("predicted, nothing was sent"), "{text}");
+    assert!(text.contains("expected: ") && !text.contains("seen: "), "{text}");
     assert!(!text.contains('~'), "{text}");
 }
 
