@@ -63,8 +63,13 @@ impl Labs {
 
     /// Build a lab and time it.
     pub fn up(&self, backend: &str, hosts: u32, pods: u32) -> io::Result<Running<'_>> {
+        self.up_text(&text(backend, hosts, pods))
+    }
+
+    /// Build the lab of a file, which must call it `bench`.
+    pub fn up_text(&self, text: &str) -> io::Result<Running<'_>> {
         let file: PathBuf = self.dir.path().join("bench.yaml");
-        std::fs::write(&file, text(backend, hosts, pods))?;
+        std::fs::write(&file, text)?;
         let file = path(&file)?;
         let (up, answer) = timed(|| self.ask(&["up", "--no-probes", file]));
         answer?;

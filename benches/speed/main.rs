@@ -3,7 +3,8 @@
 //!
 //! `cargo bench`, or `cargo bench -- --quick`. `--only HOSTSxPODS` measures one size and nothing
 //! else, without the slow comparisons; `--only proxy` kube-proxy's rules, `--only dns` the DNS server,
-//! `--only ingress` the ingress controllers (which needs wrk, nginx and haproxy), `--only follow` what following a pod costs. It
+//! `--only ingress` the ingress controllers (which needs wrk, nginx and haproxy), `--only trace` traces, `--only follow` what
+//! following a pod costs. It
 //! prints tables and, as the last line, JSON. Figures that
 //! miss their target are marked; only what cannot be measured is an error. Nothing is left on the
 //! machine, and its own network is not touched.
@@ -19,6 +20,7 @@ mod labs;
 mod others;
 mod proxy;
 mod report;
+mod trace;
 mod traffic;
 mod wire;
 
@@ -103,8 +105,13 @@ fn scope(words: &[String]) -> io::Result<Scope> {
 type Measure = fn(bool) -> io::Result<Vec<Figure>>;
 
 /// What `--only` measures by name.
-const ALONE: [(&str, Measure); 4] =
-    [("proxy", proxy::figures), ("dns", dns::measure), ("ingress", ingress::measure), ("follow", follow::measure)];
+const ALONE: [(&str, Measure); 5] = [
+    ("proxy", proxy::figures),
+    ("dns", dns::measure),
+    ("ingress", ingress::measure),
+    ("trace", trace::measure),
+    ("follow", follow::measure),
+];
 
 fn run(words: &[String]) -> io::Result<()> {
     let quick = words.iter().any(|w| w == "--quick");
@@ -206,8 +213,9 @@ fn all_figures(labs: &Labs, scope: &Scope, rows: &[Row], notes: &mut Vec<String>
     all.extend(proxy::figures(scope.quick)?);
     all.extend(speeds(labs, scope, notes)?);
     // An ordinary user has no namespace to measure in, and not everyone has wrk.
-    for (what, measured) in [("the DNS server", dns::measure(scope.quick)), ("ingress", ingress::measure(scope.quick))]
-    {
+    let measured =
+        [("the DNS server", dns::measure as Measure), ("ingress", ingress::measure), ("trace", trace::measure)];
+    for (what, measured) in measured.map(|(what, measure)| (what, measure(scope.quick))) {
         match measured {
             Ok(figures) => all.extend(figures),
             Err(e) => notes.push(format!("{what} was not measured: {e}")),

@@ -72,6 +72,7 @@ fn question(args: &TraceArgs) -> Question {
         connect_to: args.connect_to.clone(),
         insecure: args.insecure,
         size: args.size,
+        fragment: args.fragment,
         timeout: args.timeout,
     }
 }

@@ -7,6 +7,7 @@
 //! the kernel takes it back.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::diag::{Problem, codes};
 use crate::kernel::learnt;
 use crate::kernel::ns::NetNs;
-use crate::kernel::record::{Event, Filter, Options, Recorder, Recording, Seen, Spot};
+use crate::kernel::record::{Closing, Event, Filter, Options, Recorder, Recording, Seen, Spot};
 use crate::lab::Lab;
 use crate::lab::names::{IfName, NsName};
 use crate::lab::probe::{Ask, Expect, Probe};
@@ -121,6 +122,8 @@ pub struct RecordedFrame {
 struct Watched {
     outcome: Outcome,
     recording: Recording,
+    /// The taps are closed while the trace is told.
+    closing: Closing,
     /// What could not be watched, in words.
     missing: Vec<String>,
 }
@@ -139,9 +142,10 @@ pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
         Ask::Udp { send: send @ None, .. } => *send = Some(format!("{mark} is a trace of labctl's\n")),
         _ => {}
     }
-    let (there, planned) = daemon.there_and_planned().await?;
-    let known = learnt(daemon, &lab).await;
-    let Watched { outcome, recording, missing } = watched(daemon, &lab, &asked).await?;
+    let (read, known) = tokio::join!(daemon.there_and_planned(), learnt(daemon, &lab));
+    let (there, planned) = read?;
+    let concerned = tell::concerned(&asked, (&there, &known, &planned));
+    let Watched { outcome, recording, closing, missing } = watched(daemon, &lab, &asked, concerned).await?;
     let text = daemon.text();
     let edited = !text.edits.is_empty();
     let file = seen_from(request.base.as_deref(), &text.name);
@@ -158,14 +162,21 @@ pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
         };
         let trace = tell::trace(&material, (&to, &asked, &outcome), mark.as_bytes());
         let frames = if request.frames { frames(&recording, &trace) } else { Vec::new() };
+        closing.wait();
         Traced { trace, frames }
     });
     let traced = told.await.map_err(|e| refused(format!("the trace cannot be told: {e}")))?;
     ok(&TraceAnswer::Traced(Box::new(traced)))
 }
 
-/// Send the question while everything is watched.
-async fn watched(daemon: &Rc<Daemon>, lab: &Lab, asked: &Probe) -> Result<Watched, Box<Problem>> {
+/// Send the question while everything is watched. Counters of `concerned` namespaces are read afterwards, also
+/// where nothing was seen.
+async fn watched(
+    daemon: &Rc<Daemon>,
+    lab: &Lab,
+    asked: &Probe,
+    concerned: HashSet<NsName>,
+) -> Result<Watched, Box<Problem>> {
     let spots: Vec<Spot> =
         lab.namespaces().filter_map(|place| Some(Spot { netns: daemon.netns(&place)?, place })).collect();
     let options =
@@ -179,9 +190,10 @@ async fn watched(daemon: &Rc<Daemon>, lab: &Lab, asked: &Probe) -> Result<Watche
     let missing = recorder.missing().iter().map(|m| m.why.clone()).collect();
     let outcome = probe::run_all(std::slice::from_ref(asked), Arc::new(field(daemon)), 1).await.pop();
     until_quiet(&recorder).await;
-    let finished = tokio::task::spawn_blocking(move || Arc::into_inner(recorder).map(Recorder::finish)).await;
+    let hand_over = move |recorder: Recorder| recorder.hand_over(|place| concerned.contains(place));
+    let finished = tokio::task::spawn_blocking(move || Arc::into_inner(recorder).map(hand_over)).await;
     match (outcome, finished) {
-        (Some(outcome), Ok(Some(recording))) => Ok(Watched { outcome, recording, missing }),
+        (Some(outcome), Ok(Some((recording, closing)))) => Ok(Watched { outcome, recording, closing, missing }),
         _ => Err(refused("the question was not asked".to_owned())),
     }
 }

@@ -3,8 +3,10 @@
 //! There may be rules in two places, nf_tables and the older xtables, and the kernel asks both. A
 //! lab's own are in one of them; whatever the other holds is somebody else's.
 
+use std::num::NonZero;
 use std::os::fd::AsRawFd;
 
+use crate::lab::names::NsName;
 use crate::plan::deviation::{Deviation, NftTable};
 use crate::plan::{NsPlan, Plan};
 
@@ -17,20 +19,36 @@ use super::world::World;
 /// Tables that iptables-nft makes, all of nf_tables' family `ip` (2).
 const OF_IPTABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
 
+/// More threads than this do not read faster.
+const READERS: usize = 4;
+
 /// What the namespaces of `world` hold, in the order of the plan. Why it could not be read is said
 /// with the namespace's name.
 pub fn lab(world: &World, planned: &Plan) -> Result<Plan, String> {
-    let mut there = Plan::default();
-    let place = |ns: &_| world.netns(ns).map(AsRawFd::as_raw_fd);
-    for (ns, netns) in world.namespaces() {
-        let read = read::namespace(ns, netns, planned, &place).map_err(|e| format!("{ns}: {e}"))?;
-        let mut observed = read.plan;
-        filters(&mut observed, read.tables, netns, world.iptables()).map_err(|e| format!("{ns}: {e}"))?;
-        there.namespaces.push(observed);
-    }
+    let all: Vec<(&NsName, &NetNs)> = world.namespaces().collect();
+    // Those with rules take longest and stand together, so each thread has every nth.
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(READERS);
+    let share =
+        |nth: usize| all.iter().skip(nth).step_by(threads).map(|(ns, netns)| namespace(world, planned, ns, netns));
+    let parts: Result<Vec<Vec<NsPlan>>, String> = std::thread::scope(|scope| {
+        let reading: Vec<_> = (0..threads).map(|nth| scope.spawn(move || share(nth).collect())).collect();
+        let joined =
+            reading.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err("a thread panicked".to_owned())));
+        joined.collect()
+    });
+    let mut there = Plan { namespaces: parts?.into_iter().flatten().collect() };
     // Steps follow the order of the plan.
     there.namespaces.sort_by_key(|n| planned.namespaces.iter().position(|p| p.ns == n.ns));
     Ok(there)
+}
+
+/// What one namespace holds.
+fn namespace(world: &World, planned: &Plan, ns: &NsName, netns: &NetNs) -> Result<NsPlan, String> {
+    let place = |ns: &_| world.netns(ns).map(AsRawFd::as_raw_fd);
+    let read = read::namespace(ns, netns, planned, &place).map_err(|e| format!("{ns}: {e}"))?;
+    let mut observed = read.plan;
+    filters(&mut observed, read.tables, netns, world.iptables()).map_err(|e| format!("{ns}: {e}"))?;
+    Ok(observed)
 }
 
 /// The rules of a namespace, and what is there beside them. Pods have no rules of ours, but

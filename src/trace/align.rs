@@ -323,6 +323,8 @@ mod tests {
             about: None,
             marked: false,
             said: None,
+            piece_of: None,
+            stray: false,
         }
     }
 

@@ -30,6 +30,8 @@ pub struct FoundPacket {
     pub essence: Essence,
     /// Indices of its sights, in the order of time.
     pub sights: Vec<usize>,
+    /// Whether it is a copy that a bridge made.
+    pub copy: bool,
 }
 
 /// The flow that began with `tuple`. `translated` are pairs of ends that connection tracking holds to be the
@@ -80,7 +82,7 @@ fn grow(tuples: HashMap<Tuple, Direction>, sights: &[Sight], translated: &[(Tupl
             }
             if let Some(direction) = direction_of(sight, &grown.tuples, &essences) {
                 grown.members.insert(n, direction);
-                if sight.about.is_none() {
+                if sight.about.is_none() && sight.piece_of.is_none() {
                     essences.insert((sight.essence, direction));
                     learn(&mut grown.tuples, sight.tuple(), direction);
                 }
@@ -103,17 +105,21 @@ fn direction_of(
     tuples: &HashMap<Tuple, Direction>,
     essences: &HashSet<(Essence, Direction)>,
 ) -> Option<Direction> {
-    if let Some((about, essence)) = &sight.about {
-        let known = tuples.get(about).copied();
-        let by_essence = || {
-            let both = [Direction::There, Direction::Back];
-            both.into_iter().find(|d| essences.contains(&(*essence, *d)))
-        };
-        return known.or_else(by_essence).map(opposite);
+    let of = |(tuple, essence): &(Tuple, Essence)| {
+        let both = [Direction::There, Direction::Back];
+        // An echo's ends do not tell its direction.
+        let echo = || if let Essence::Echo { reply, .. } = essence { Some(echo_direction(*reply)) } else { None };
+        let known = tuples.get(tuple).map(|direction| echo().unwrap_or(*direction));
+        known.or_else(|| both.into_iter().find(|d| essences.contains(&(*essence, *d))))
+    };
+    if let Some(about) = &sight.about {
+        return of(about).map(opposite);
+    }
+    if let Some(whole) = &sight.piece_of {
+        return of(whole);
     }
     if let Essence::Echo { reply, .. } = sight.essence {
-        // An echo's identifier is both of its ports, so it alone does not tell requests from replies.
-        let direction = if reply { Direction::Back } else { Direction::There };
+        let direction = echo_direction(reply);
         let known = tuples.contains_key(&sight.tuple()) || essences.contains(&(sight.essence, direction));
         return known.then_some(direction);
     }
@@ -122,6 +128,11 @@ fn direction_of(
         let both = [Direction::There, Direction::Back];
         both.into_iter().find(|d| essences.contains(&(sight.essence, *d)))
     })
+}
+
+/// An echo's identifier is both of its ports, so it alone does not tell requests from replies.
+fn echo_direction(reply: bool) -> Direction {
+    if reply { Direction::Back } else { Direction::There }
 }
 
 /// Put sights of the same packet together. A packet that is seen once more where it was seen before is
@@ -140,7 +151,7 @@ fn packets(sights: &[Sight], members: &HashMap<usize, Direction>) -> Vec<FoundPa
             continue;
         }
         latest.insert(key, all.len());
-        all.push(FoundPacket { direction, essence: sight.essence, sights: vec![n] });
+        all.push(FoundPacket { direction, essence: sight.essence, sights: vec![n], copy: false });
     }
     all
 }
@@ -186,6 +197,8 @@ mod tests {
             about: None,
             marked: false,
             said: None,
+            piece_of: None,
+            stray: false,
         }
     }
 

@@ -6,6 +6,7 @@
 //! [`follow`] makes packets of what a machine sends and gets without being asked.
 
 pub mod align;
+mod copies;
 pub mod flow;
 pub mod follow;
 mod freed;

@@ -30,11 +30,11 @@ pub enum Essence {
         begin: [u8; 12],
         data: u16,
     },
-    /// An ICMP echo request or its reply. The identifier is left out, as NAT may change it.
+    /// An ICMP echo request or its reply. The identifier is left out, as NAT may change it, and so is the
+    /// length, as a first fragment does not tell that of its packet.
     Echo {
         reply: bool,
         sequence: u16,
-        data: u16,
     },
     /// Any other ICMP message, with identification, length and protocol of the packet that it quotes.
     Icmp {
@@ -42,7 +42,7 @@ pub enum Essence {
         code: u8,
         quoted: (u16, u16, u8),
     },
-    /// A fragment that is not the first of its packet.
+    /// A fragment that is not the first of its packet, with its offset in units of 8 bytes.
     Fragment {
         identification: u16,
         offset: u16,
@@ -224,8 +224,7 @@ fn essence(number: u8, behind: &[u8], length: u16) -> Option<(Essence, usize)> {
         ICMP => {
             let (kind, code) = (*behind.first()?, *behind.get(1)?);
             if matches!(kind, ECHO_REPLY | ECHO_REQUEST) {
-                let data = length.saturating_sub(8);
-                return Some((Essence::Echo { reply: kind == ECHO_REPLY, sequence: half(behind, 6)?, data }, 8));
+                return Some((Essence::Echo { reply: kind == ECHO_REPLY, sequence: half(behind, 6)? }, 8));
             }
             let quoted = behind.get(8..)?;
             let of = (half(quoted, 4)?, half(quoted, 2)?, *quoted.get(9)?);
@@ -279,7 +278,7 @@ impl<'a> Packet<'a> {
             Essence::Echo { reply: false, .. } => "echo request".to_owned(),
             Essence::Echo { reply: true, .. } => "echo reply".to_owned(),
             Essence::Icmp { kind, code, .. } => icmp_kind(kind, code),
-            Essence::Fragment { .. } => "fragment".to_owned(),
+            Essence::Fragment { offset, .. } => format!("fragment, from byte {}", u32::from(offset) * 8),
             Essence::Other { protocol, data, .. } => format!("protocol {protocol}, {data} bytes"),
         }
     }

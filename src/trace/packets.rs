@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use crate::lab::names::NsName;
 
 use super::align::{self, Aligned, Way};
+use super::copies;
 use super::flow::{Found, FoundPacket};
 use super::model::{Direction, Fate, Flow, Header, Means, Packet, Parting, Protocol, Step, What};
 use super::packet::Essence;
@@ -176,7 +177,11 @@ impl<'a> Teller<'a> {
         }
         self.number += 1;
         let exchange = memory.walked.as_ref().and_then(|(observed, _)| observed.as_ref());
-        let mut packet = self.packet(told, path(told.1, exchange, memory), memory);
+        let path = path(told.1, exchange, memory).filter(|_| !told.1.copy);
+        let mut packet = self.packet(told, path, memory);
+        if told.1.copy {
+            return packet;
+        }
         if memory.each_is_walked && !matches!(packet.fate, Fate::Delivered { .. }) {
             packet = self.walk_one(told).map_or(packet, |own| self.packet(told, Some(&own), memory));
         }
@@ -209,16 +214,22 @@ impl<'a> Teller<'a> {
         };
         let mut aligned = align::align(&way);
         self.confirm(&mut aligned.steps, found);
-        let fate = self.fate(path, &aligned, &sights, memory);
-        let about = sights.first().and_then(|s| s.about.as_ref());
+        let fate = match packet.copy {
+            true => copies::end(&mut aligned.steps),
+            false => self.fate(path, &aligned, &sights, memory),
+        };
         // While a machine is followed, one ping after the other begins to count at 1.
         let is_echo = memory.each_is_walked && matches!(packet.essence, Essence::Echo { .. });
+        let first = memory.first_of(packet).map(|p| p.number);
+        let about = sights.first().and_then(|s| s.about.or(s.piece_of));
+        let about = about.and_then(|(_, essence)| memory.last_of(essence)).map(|p| p.number);
+        let kind = sights.first().map(|s| &s.kind).or(path.map(|p| &p.kind)).cloned().unwrap_or_default();
         Packet {
             number: self.number,
             direction: packet.direction,
-            kind: sights.first().map(|s| &s.kind).or(path.map(|p| &p.kind)).cloned().unwrap_or_default(),
-            again: memory.first_of(packet).filter(|_| !is_echo).map(|p| p.number),
-            about: about.and_then(|(_, essence)| memory.last_of(*essence)).map(|p| p.number),
+            kind: if packet.copy { format!("{kind}, a copy") } else { kind },
+            again: first.filter(|_| !packet.copy && !is_echo),
+            about: if packet.copy { first } else { about },
             steps: aligned.steps,
             fate,
         }

@@ -38,17 +38,18 @@ impl Teller<'_> {
     fn trace(&self, asked: &Asked, to: &str) -> Trace {
         let (mut flows, mut notes) = (Vec::new(), Vec::new());
         if self.looks_up(asked) {
-            let server = (self.lab.dns_address(), DNS, Protocol::Udp);
-            flows.extend(self.flow(&asked.from, server, Role::NameLookup, 1).map(|(flow, _)| flow));
+            let query = Probe::to(Protocol::Udp, self.lab.dns_address(), DNS);
+            flows.extend(self.flow(&asked.from, &query, Role::NameLookup, 1).map(|(flow, _)| flow));
         }
         let end = self.end(asked);
         let first = flows.iter().map(|f: &Flow| f.packets.len() as u32).sum::<u32>() + 1;
-        let walked = end.and_then(|end| self.flow(&asked.from, end, Role::Request, first));
+        let probe = end.map(|(ip, port, protocol)| Probe::of(&asked.ask, protocol, ip, port));
+        let walked = probe.as_ref().and_then(|probe| self.flow(&asked.from, probe, Role::Request, first));
         let exchange = walked.map(|(flow, exchange)| {
             flows.push(flow);
             exchange
         });
-        notes.extend(end.map(|end| self.others(&asked.from, end)).unwrap_or_default());
+        notes.extend(probe.as_ref().map(|probe| self.others(&asked.from, probe)).unwrap_or_default());
         if let Some(Ask::Http(_)) = exchange.as_ref().filter(|e| e.seen == Seen::Answer).map(|_| &asked.ask) {
             notes.push("what a proxy would ask in its turn is not predicted".to_owned());
         }
@@ -78,20 +79,21 @@ impl Teller<'_> {
     }
 
     /// Both packets of a flow, and the exchange that they are.
-    fn flow(&self, from: &NsName, (ip, port, protocol): End, role: Role, first: u32) -> Option<(Flow, Exchange)> {
-        let exchange = walk::exchange(&self.state, from, &Probe::to(protocol, ip, port), &walk::Choices::First)?;
+    fn flow(&self, from: &NsName, probe: &Probe, role: Role, first: u32) -> Option<(Flow, Exchange)> {
+        let exchange = walk::exchange(&self.state, from, probe, &walk::Choices::First)?;
         let sent = exchange.there.steps.iter().find_map(|s| s.header.clone())?;
         let (source, destination) = self.who.ends(&sent);
         let there = packet(&exchange.there, Direction::There, first);
         let back = exchange.back.as_ref().map(|path| packet(path, Direction::Back, first + 1));
         let packets = std::iter::once(there).chain(back).collect();
         let translations = exchange.translations.clone();
+        let protocol = probe.header.protocol;
         Some((Flow { role, protocol, source, destination, packets, translations }, exchange))
     }
 
     /// The outcomes that chance allows, where there are several.
-    fn others(&self, from: &NsName, (ip, port, protocol): End) -> Vec<String> {
-        let all = walk::every(&self.state, from, &Probe::to(protocol, ip, port));
+    fn others(&self, from: &NsName, probe: &Probe) -> Vec<String> {
+        let all = walk::every(&self.state, from, probe);
         if all.len() < 2 {
             return Vec::new();
         }

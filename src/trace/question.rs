@@ -36,8 +36,10 @@ pub struct Question {
     pub connect_to: Option<String>,
     /// Accept any certificate.
     pub insecure: bool,
-    /// Bytes of a ping's packet, which then must not be fragmented.
+    /// Bytes of a ping's packet, which then must not be fragmented, but for the next field.
     pub size: Option<u32>,
+    /// Whether a ping's packet of a size of its own may be fragmented.
+    pub fragment: bool,
     /// Seconds to wait for the answer.
     pub timeout: Option<f64>,
 }
@@ -106,7 +108,12 @@ impl Question {
         match kind {
             Ask::Icmp => {
                 let to = at(split(&self.to).0.to_owned());
-                let ping = PingLong { to, size: self.size.map(at), dont_fragment: self.size.is_some(), ttl: None };
+                let ping = PingLong {
+                    to,
+                    size: self.size.map(at),
+                    dont_fragment: self.size.is_some() && !self.fragment,
+                    ttl: None,
+                };
                 spec.ping = Some(at(PingSpec(ping)));
             }
             Ask::Tcp => spec.tcp = Some(self.connect(lab, Protocol::Tcp)?),
@@ -172,7 +179,15 @@ impl Question {
         }
         let (host, port) = split(&self.to);
         let port = self.port.clone().or(port.map(str::to_owned));
-        match port.or_else(|| self.first_port(lab, host, Protocol::Tcp)) {
+        // A pod's name with its namespace is no host of a URL.
+        let pod = lab.find(host).filter(|_| host.contains('/'));
+        let address =
+            pod.and_then(
+                |ns| if let NsName::Pod(id) = ns { Some(lab.pod(&id)?.address.addr().to_string()) } else { None },
+            );
+        let first = |host| self.first_port(lab, host, Protocol::Tcp);
+        let (port, host) = (port.or_else(|| first(host)), address.as_deref().unwrap_or(host));
+        match port {
             Some(port) => format!("http://{host}:{port}/"),
             None => format!("http://{host}/"),
         }

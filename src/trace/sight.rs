@@ -1,6 +1,7 @@
 //! Sights: where and when a packet was seen. Frames that taps have recorded are read here, so that
 //! what comes later knows packets and no bytes.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use crate::lab::names::{IfName, NsName};
@@ -19,6 +20,8 @@ pub struct Tapped<'a> {
     pub outgoing: bool,
     /// Whether it begins with an Ethernet header.
     pub ethernet: bool,
+    /// Whether the frame is for another device than the one at which it came in (`PACKET_OTHERHOST`).
+    pub stray: bool,
     pub bytes: &'a [u8],
 }
 
@@ -88,6 +91,10 @@ pub struct Sight {
     pub marked: bool,
     /// What a program says in it, as [`Packet::said`] has it.
     pub said: Option<String>,
+    /// The packet that it is a later fragment of.
+    pub piece_of: Option<(Tuple, Essence)>,
+    /// Whether the frame was for another device.
+    pub stray: bool,
 }
 
 impl Sight {
@@ -118,11 +125,11 @@ pub fn read<'a>(
     tunnels: Tunnels,
     mark: &[u8],
 ) -> (Vec<Sight>, Vec<ArpSight>) {
-    let (mut sights, mut arps) = (Vec::new(), Vec::new());
+    let (mut sights, mut arps, mut cut) = (Vec::new(), Vec::new(), Cut::new());
     for tap in tapped {
         let frame = if tap.ethernet { packet::ethernet(tap.bytes) } else { packet::ipv4(tap.bytes).map(Frame::Ip) };
         match frame {
-            Some(Frame::Ip(packet)) => sights.push(sight(&tap, &packet, tunnels, mark)),
+            Some(Frame::Ip(packet)) => sights.push(sight(&tap, &packet, tunnels, (mark, &mut cut))),
             Some(Frame::Arp(arp)) => arps.push(ArpSight {
                 at: tap.at,
                 place: tap.place.clone(),
@@ -136,7 +143,23 @@ pub fn read<'a>(
     (sights, arps)
 }
 
-fn sight(tap: &Tapped, outer: &Packet, tunnels: Tunnels, mark: &[u8]) -> Sight {
+/// First fragments and whole packets, by what their later fragments share with them.
+type Cut = HashMap<(IpAddr, IpAddr, Protocol, u16), (Tuple, Essence)>;
+
+/// The packet that this one is a later fragment of, where it is one.
+fn piece_of(packet: &Packet, cut: &mut Cut) -> Option<(Tuple, Essence)> {
+    let header = &packet.header;
+    let key = (header.source, header.destination, header.protocol, packet.identification);
+    if matches!(packet.essence, Essence::Fragment { .. }) {
+        return cut.get(&key).copied();
+    }
+    if !header.dont_fragment {
+        cut.insert(key, (Tuple::of(header), packet.essence));
+    }
+    None
+}
+
+fn sight(tap: &Tapped, outer: &Packet, tunnels: Tunnels, (mark, cut): (&[u8], &mut Cut)) -> Sight {
     let inside = outer.in_vxlan(tunnels.vxlan).or_else(|| outer.in_flannel_udp(tunnels.flannel_udp));
     let (packet, layer) = inside.as_ref().map_or((outer, 0), |inner| (inner, 1));
     let holds_mark = |data: &[u8]| !mark.is_empty() && data.windows(mark.len()).any(|w| w == mark);
@@ -155,5 +178,7 @@ fn sight(tap: &Tapped, outer: &Packet, tunnels: Tunnels, mark: &[u8]) -> Sight {
         about: packet.quoted().map(|quoted| (Tuple::of(&quoted.header), quoted.essence)),
         marked: holds_mark(packet.data),
         said: packet.said(),
+        piece_of: piece_of(packet, cut),
+        stray: tap.stray,
     }
 }

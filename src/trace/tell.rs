@@ -3,13 +3,16 @@
 //! Pure: everything that was seen and read back is in [`Material`]. The files beside this one do the
 //! parts; here is their order.
 
+use std::collections::HashSet;
+
 use crate::kernel::record::{Event, Frame, Recording, Seen};
 use crate::lab::names::NsName;
-use crate::lab::probe::{Ask, Probe};
+use crate::lab::probe::{Ask, Probe, Target};
 use crate::lab::{Backend, Lab};
 use crate::plan::Plan;
 use crate::probe::{Outcome, Used};
 
+use super::copies;
 use super::flow::{self, Found};
 use super::freed;
 use super::hits::Hits;
@@ -20,7 +23,7 @@ use super::sight::{self, ArpSight, Sight, Tapped, Tunnels, Tuple};
 use super::translation;
 use super::unseen;
 use super::verdict::{self, Case};
-use super::walk::Known;
+use super::walk::{self, Choices, Known, State};
 use super::who::Who;
 
 /// Cluster DNS' port.
@@ -50,6 +53,8 @@ pub struct Evidence<'a> {
     pub hits: Hits,
     pub entries: Vec<translation::Entry>,
     pub who: Who<'a>,
+    /// What the lab's kernel held.
+    pub there: &'a Plan,
     /// When the first packet of the trace was seen, in nanoseconds since the epoch.
     pub begin: u64,
 }
@@ -89,6 +94,31 @@ pub fn trace(material: &Material, (to, asked, outcome): (&str, &Probe, &Outcome)
     }
 }
 
+/// The namespaces through which the state and the plan lead a question, and the asker's. A name that must be
+/// looked up first leads nowhere yet.
+pub fn concerned(asked: &Probe, (there, known, planned): (&Plan, &Known, &Plan)) -> HashSet<NsName> {
+    let mut all = HashSet::from([asked.from.clone()]);
+    let (to, port, protocol) = match &asked.ask {
+        Ask::Ping { to, .. } => (to, 0, Protocol::Icmp),
+        Ask::Tcp { to, port, .. } => (to, *port, Protocol::Tcp),
+        Ask::Udp { to, port, .. } => (to, *port, Protocol::Udp),
+        Ask::Http(_) | Ask::Dns { .. } | Ask::Exec { .. } => return all,
+    };
+    let ip = match to {
+        Target::Address(ip) => Some(*ip),
+        Target::Machine(ns) => planned.get(ns).and_then(|p| p.addresses.first()).map(|a| a.net.addr()),
+        Target::Service(_) | Target::Name(_) => None,
+    };
+    let Some(ip) = ip else { return all };
+    let probe = walk::Probe::of(&asked.ask, protocol, ip, port);
+    for state in [State::observed(there, known, planned), State::planned(planned)] {
+        let Some(exchange) = walk::exchange(&state, &asked.from, &probe, &Choices::First) else { continue };
+        let steps = exchange.there.steps.iter().chain(exchange.back.iter().flat_map(|back| &back.steps));
+        all.extend(steps.map(|s| s.place.clone()));
+    }
+    all
+}
+
 impl<'a> Evidence<'a> {
     pub fn read(material: &Material<'a>, mark: &[u8]) -> Evidence<'a> {
         let recording = material.recording;
@@ -99,6 +129,7 @@ impl<'a> Evidence<'a> {
             hits: Hits::read(recording, material.there),
             entries: translation::entries(&recording.events),
             who: Who::new(material.lab, material.there),
+            there: material.there,
             begin: 0,
         }
     }
@@ -107,7 +138,8 @@ impl<'a> Evidence<'a> {
 pub fn tapped(event: &Event) -> Option<Tapped<'_>> {
     let (Seen::Frame(frame), Some(place)) = (&event.seen, &event.place) else { return None };
     let Frame { dev, outgoing, ethernet, bytes, .. } = frame;
-    Some(Tapped { at: event.at, place, dev, outgoing: *outgoing, ethernet: *ethernet, bytes })
+    let stray = frame.packet_type == libc::PACKET_OTHERHOST;
+    Some(Tapped { at: event.at, place, dev, outgoing: *outgoing, ethernet: *ethernet, stray, bytes })
 }
 
 /// By which ports the lab's tunnels are known.
@@ -137,6 +169,7 @@ fn flows(evidence: &Evidence, asked: &Probe, outcome: &Outcome) -> Vec<Found> {
             // A translation may leave it as wanted as it was before.
             if !all.iter().any(|f| f.tuples.contains_key(&tuple)) {
                 let found = flow::flow(role, tuple, &evidence.sights, &translated);
+                let found = copies::apart(found, &evidence.sights, evidence.there);
                 all.push(unseen::with_first(found, evidence, &asked.from));
             }
         }

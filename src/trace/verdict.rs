@@ -4,14 +4,12 @@
 //! is chosen and made more exact by what the lab's objects say ([`super::objects`]); what speaks for it is
 //! gathered by [`super::grounds`].
 
-use std::net::IpAddr;
-
 use crate::lab::probe::Probe;
 use crate::plan::diff::{self, Step as Difference};
 use crate::probe::Outcome;
 use crate::spec::probe::FailureName;
 
-use super::model::{Cause, Direction, Fate, Fault, Flow, Header, Packet, Protocol, Rewrite, Role, Step, Verdict, What};
+use super::model::{Cause, Direction, Fate, Fault, Flow, Packet, Rewrite, Role, Step, Verdict, What};
 use super::packets::Teller;
 use super::tell::{Evidence, Material, target};
 use super::walk::{Blame, Exchange};
@@ -80,7 +78,8 @@ impl Case<'_> {
             return None;
         }
         let (destination, port, protocol) = target(self.asked, self.outcome)?;
-        self.teller.unseen(&self.asked.from, first_header(destination, port, protocol))
+        let probe = super::walk::Probe::of(&self.asked.ask, protocol, destination, port);
+        self.teller.unseen(&self.asked.from, probe.header)
     }
 
     /// The fault that kept the answer away.
@@ -176,9 +175,4 @@ fn remedies(case: &Case, blame: &Blame, drift: &[Difference]) -> Vec<super::mode
         all.push(remedy::up(file));
     }
     all
-}
-
-/// A packet of the question as its sender would begin it.
-fn first_header(destination: IpAddr, port: u16, protocol: Protocol) -> Header {
-    super::walk::Probe::to(protocol, destination, port).header
 }

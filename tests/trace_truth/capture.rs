@@ -22,6 +22,8 @@ use crate::harness::Bench;
 /// The largest frame, and how much of it is kept.
 const LARGEST: usize = 1 << 17;
 const KEPT: usize = 400;
+/// Else the kernel tells an address of errors once in a while (`icmp_ratelimit`), and questions come faster.
+const TELL_ALL: &str = "sysctl -qw net.ipv4.icmp_ratelimit=0";
 /// Milliseconds after which the reader looks whether it is to end.
 const LOOK: u16 = 50;
 
@@ -95,7 +97,7 @@ fn held(daemon: i32) -> HashMap<String, File> {
 }
 
 fn tap(bench: &Bench, place: NsName, held: &HashMap<String, File>) -> Tap {
-    let said = bench.sh(&place.to_string(), "readlink /proc/self/ns/net; ip -j link");
+    let said = bench.sh(&place.to_string(), &format!("{TELL_ALL}; readlink /proc/self/ns/net; ip -j link"));
     let (link, devices) = said.split_once('\n').expect("two lines");
     let devices: serde_json::Value = serde_json::from_str(devices).expect("JSON");
     let device =

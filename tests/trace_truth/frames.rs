@@ -72,14 +72,15 @@ fn packet(bytes: &[u8]) -> Option<(Header, &[u8])> {
 
 /// What stays as it is behind a header.
 fn core(header: &Header, behind: &[u8]) -> Vec<u8> {
-    let without = |gaps: &[std::ops::Range<usize>]| {
-        behind.iter().enumerate().filter(|(n, _)| !gaps.iter().any(|g| g.contains(n))).map(|(_, b)| *b).collect()
+    let without = |from: usize, gap: std::ops::Range<usize>| {
+        let stays = behind.iter().enumerate().filter(|(n, _)| *n >= from && !gap.contains(n));
+        stays.map(|(_, b)| *b).collect()
     };
     match header.protocol {
-        TCP if header.ports != (0, 0) => without(&[0..4, 16..18]),
-        UDP if header.ports != (0, 0) => without(&[0..4, 6..8]),
+        TCP if header.ports != (0, 0) => without(4, 16..18),
+        UDP if header.ports != (0, 0) => without(4, 6..8),
         // An error quotes headers, which are translated with it.
-        ICMP if matches!(behind.first(), Some(0 | 8)) => without(&[2..6]),
+        ICMP if matches!(behind.first(), Some(0 | 8)) => without(0, 2..6),
         ICMP => behind.iter().take(2).copied().collect(),
         _ => behind.to_vec(),
     }

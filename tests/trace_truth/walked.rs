@@ -130,7 +130,8 @@ fn deciding(steps: &[Step]) -> Vec<(String, String)> {
 fn agrees(seen: Seen, trace: &Trace) -> bool {
     let says = |words: &[&str]| words.iter().any(|w| trace.asked.seen.contains(w));
     match seen {
-        Seen::Answer => trace.asked.answered,
+        // An answer may say no.
+        Seen::Answer => trace.asked.answered || says(&[" answers "]),
         Seen::Refused => says(&["refused"]),
         Seen::Unreachable => says(&["unreachable"]),
         Seen::TooBig => says(&["too big", "too-big", "too large", "MTU"]),

@@ -41,6 +41,9 @@ pub struct TraceArgs {
     /// Bytes of a ping's packet, which must not be fragmented then
     #[arg(short, long, value_name = "BYTES")]
     pub size: Option<u32>,
+    /// Let a ping's packet be fragmented
+    #[arg(long, requires = "size")]
+    pub fragment: bool,
     /// Seconds to wait for an answer, or to follow [default: 2; while following: until Ctrl-C]
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<f64>,

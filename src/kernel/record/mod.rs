@@ -15,7 +15,7 @@ mod rules;
 mod stamps;
 mod tap;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::num::NonZero;
 use std::ops::RangeInclusive;
@@ -123,6 +123,18 @@ pub struct Recorder {
     missing: Vec<Missing>,
 }
 
+/// The end of a recording, which goes on beside what is done with it.
+#[must_use]
+pub struct Closing(Option<JoinHandle<()>>);
+
+impl Closing {
+    /// Everything temporary is gone when this returns.
+    pub fn wait(self) {
+        // It cannot panic but where the allocator does.
+        let _ = self.0.map(JoinHandle::join);
+    }
+}
+
 /// What a recording found.
 #[derive(Debug)]
 pub struct Recording {
@@ -188,17 +200,32 @@ impl Recorder {
         self.shared.last()
     }
 
-    /// Stop. Everything temporary is gone when this returns. Blocks for some tens of milliseconds.
-    pub fn finish(mut self) -> Recording {
+    /// Stop. Everything temporary is gone when this returns. Blocks for some tens of milliseconds, and in a
+    /// large lab for longer: the counters of all namespaces are read.
+    pub fn finish(self) -> Recording {
+        let (recording, closing) = self.hand_over(|_| true);
+        closing.wait();
+        recording
+    }
+
+    /// Stop, and give what was recorded as soon as it is there, with the counters of namespaces in which
+    /// something was seen and of those that are `concerned` beside them.
+    pub fn hand_over(mut self, concerned: impl Fn(&NsName) -> bool + Sync) -> (Recording, Closing) {
         let reader = self.stop();
+        let events = self.shared.take();
         let (mut counters, mut chains, mut lost) = (Vec::new(), RuleBook::default(), self.shared.lost());
+        let mut closing = None;
         if let Some(reader) = reader {
             lost += reader.places.iter().filter_map(|place| place.tap.as_ref()).map(tap::Tap::lost).sum::<u64>();
+            let seen: HashSet<&NsName> = events.iter().filter_map(|event| event.place.as_ref()).collect();
+            let wanted = |place: &&Place| seen.contains(&place.name) || concerned(&place.name);
+            let places: Vec<&Place> = reader.places.iter().filter(wanted).collect();
             // A namespace that cannot be read any more tells nothing.
-            let _ = scope(|scope| scope.spawn(|| look_back(&reader.places, &mut counters, &mut chains)).join());
-            close(reader);
+            let _ = scope(|scope| scope.spawn(|| look_back(&places, &mut counters, &mut chains)).join());
+            // Where no thread can be started the closure is dropped, and so it is closed here.
+            closing = Builder::new().name("close".to_owned()).spawn(move || close(reader)).ok();
         }
-        Recording { events: self.shared.take(), lost, counters, chains }
+        (Recording { events, lost, counters, chains }, Closing(closing))
     }
 
     fn stop(&mut self) -> Option<Reader> {
@@ -267,7 +294,7 @@ fn places(spots: &[Spot], options: &Options) -> io::Result<Opened> {
 }
 
 /// Read what is only known afterwards, on a thread that walks through the places.
-fn look_back(places: &[Place], counters: &mut Vec<CounterDelta>, chains: &mut RuleBook) {
+fn look_back(places: &[&Place], counters: &mut Vec<CounterDelta>, chains: &mut RuleBook) {
     for place in places {
         let counted = place.counted().unwrap_or_default();
         counters.extend(counted.into_iter().map(|(name, by)| CounterDelta { place: place.name.clone(), name, by }));

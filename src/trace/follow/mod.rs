@@ -236,6 +236,7 @@ impl Follower {
         let evidence = Evidence {
             sights: std::mem::take(&mut self.window.sights),
             arps: Vec::new(),
+            there: &world.there,
             hits: Hits::read(&recording, &world.there),
             entries: self.window.entries.iter().cloned().collect(),
             who: Who::new(&world.lab, &world.there),

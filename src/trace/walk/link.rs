@@ -31,7 +31,7 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
     pub fn transmit(&mut self, at: At<'s, 'a>, hop: &Hop) -> Go<Stage<'s, 'a>> {
         let dev = &hop.dev;
         let Some(link) = self.up(at, dev)? else { return self.dropped(at, None, missing(at, dev)) };
-        self.cut(at, link);
+        self.cut(link);
         match &link.kind {
             LinkKind::Tun => return self.enter_tun(at, link),
             LinkKind::Other { what } if link.mac.is_none() => {
@@ -43,7 +43,12 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         self.neighbour(at, link, hop.to)?;
         match &link.kind {
             LinkKind::Bridge => {
-                self.step(at, Some(dev), What::Out, format!("it leaves {} by the bridge {dev}", at.name()));
+                self.step(
+                    at,
+                    Some(dev),
+                    What::Out,
+                    format!("it leaves {} by the bridge {dev}{}", at.name(), self.in_pieces()),
+                );
                 self.bridge(at, link, None)
             }
             LinkKind::Vxlan { .. } => self.enter_vxlan(at, link),
@@ -60,13 +65,15 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
     }
 
     /// Fragments, where it is larger than the device.
-    fn cut(&mut self, at: At<'s, 'a>, link: &Link) {
-        let size = self.packet.size();
-        if size > link.mtu {
+    fn cut(&mut self, link: &Link) {
+        if self.packet.size() > link.mtu {
             self.packet.piece = Some(link.mtu);
-            let says = format!("it is cut into pieces of at most {} bytes, as {} takes no more", link.mtu, link.name);
-            self.step(at, Some(&link.name), What::Out, says);
         }
+    }
+
+    /// That it is in pieces, where it is.
+    fn in_pieces(&self) -> String {
+        self.packet.piece.map(|most| format!(", cut into pieces of at most {most} bytes")).unwrap_or_default()
     }
 
     /// Over a veth pair to its other end.
@@ -75,7 +82,7 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         if !link.up {
             return self.dropped(at, Some(dev), down(at, link));
         }
-        self.step(at, Some(dev), What::Out, format!("it leaves {} by {dev}", at.name()));
+        self.step(at, Some(dev), What::Out, format!("it leaves {} by {dev}{}", at.name(), self.in_pieces()));
         let state = self.state;
         let Some((there, far)) = state.far_end(link) else {
             if let LinkKind::Veth { peer_ns, peer } = &link.kind

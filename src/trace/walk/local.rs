@@ -5,6 +5,7 @@ use crate::plan::NsPlan;
 use crate::plan::proxy::chain::NODEPORTS;
 use crate::spec::value;
 use crate::trace::model::{Cause, Fate, Header, Protocol, What};
+use crate::workload::dns;
 
 use super::Blame;
 use super::netfilter;
@@ -62,7 +63,12 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         let Header { destination_port, protocol, .. } = self.packet.header;
         let (with, told) = match protocol {
             Protocol::Tcp => ("RST", Packet::answer(&self.packet, Kind::Reset)),
-            _ => ("port unreachable", Packet::error(Trouble::Port, &self.packet)),
+            _ => {
+                let mut error = Packet::error(Trouble::Port, &self.packet);
+                // Of its own addresses it takes the one that was asked (`icmp_send`).
+                error.header.source = self.packet.header.destination;
+                ("port unreachable", error)
+            }
         };
         let says = format!(
             "nothing in {} listens on port {destination_port}/{protocol}: it is answered with {with}",
@@ -87,7 +93,10 @@ fn taker(at: At, header: &Header) -> Taker {
     if ns.listeners.iter().any(|l| l.port == port && fits(l.protocol)) {
         return Taker::Known("the echo server".to_owned());
     }
-    if ns.dns.is_some() && port == 53 {
+    let dns = dns::Config::default();
+    let of_dns = [Some(dns.port), dns.health, dns.ready, dns.metrics];
+    let only_tcp = port != dns.port && header.protocol != Protocol::Tcp;
+    if ns.dns.is_some() && of_dns.contains(&Some(port)) && !only_tcp {
         return Taker::Known("coredns".to_owned());
     }
     // kube-proxy lets in what asks for its health checks, and answers it.

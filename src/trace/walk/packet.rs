@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::lab::names::{IfName, NsName};
+use crate::lab::probe::Ask;
 use crate::plan::Mac;
 use crate::trace::model::{Header, Protocol};
 
@@ -45,6 +46,16 @@ impl Probe {
             macs: None,
         };
         Probe { header, first: true }
+    }
+
+    /// The first packet of a question to `to`, as [`Probe::to`] but with what the question says of it.
+    pub fn of(ask: &Ask, protocol: Protocol, to: IpAddr, port: u16) -> Probe {
+        let mut probe = Probe::to(protocol, to, port);
+        if let Ask::Ping { size, dont_fragment, ttl, .. } = ask {
+            let header = &mut probe.header;
+            (header.length, header.dont_fragment, header.ttl) = (*size, *dont_fragment, *ttl);
+        }
+        probe
     }
 }
 
