@@ -49,7 +49,7 @@ fn end(end: &End, protocol: Protocol) -> String {
 }
 
 /// With its port where the protocol has some: what stands there for ICMP is an identifier.
-fn address(end: &End, protocol: Protocol) -> String {
+pub fn address(end: &End, protocol: Protocol) -> String {
     match end.port {
         0 => end.ip.to_string(),
         _ if protocol == Protocol::Icmp => end.ip.to_string(),

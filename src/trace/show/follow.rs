@@ -2,7 +2,7 @@
 
 use crate::lab::names::{IfName, NsName};
 use crate::trace::follow::told::{Following, PacketTold, Told};
-use crate::trace::model::{Direction, End, Fate, Flow, Means, Packet, Rewrite, Step, What};
+use crate::trace::model::{Direction, End, Fate, Flow, Means, Packet, Protocol, Rewrite, Step, What};
 
 use super::page::{BAD, BOLD, DIM, PLAIN, Page};
 use super::{Style, flow, steps};
@@ -49,8 +49,8 @@ fn line(told: &PacketTold) -> String {
     if told.first {
         parts.push(format!(
             "  {} to {} over {}: {}",
-            end(&told.source),
-            end(&told.destination),
+            end(&told.source, told.protocol),
+            end(&told.destination, told.protocol),
             told.protocol,
             way(packet)
         ));
@@ -63,13 +63,9 @@ fn line(told: &PacketTold) -> String {
     parts.concat()
 }
 
-fn end(end: &End) -> String {
-    match (&end.name, end.port) {
-        (Some(name), 0) => format!("{name} {}", end.ip),
-        (Some(name), port) => format!("{name} {}", std::net::SocketAddr::new(end.ip, port)),
-        (None, 0) => end.ip.to_string(),
-        (None, port) => std::net::SocketAddr::new(end.ip, port).to_string(),
-    }
+fn end(end: &End, protocol: Protocol) -> String {
+    let address = flow::address(end, protocol);
+    end.name.as_ref().map_or(address.clone(), |name| format!("{name} {address}"))
 }
 
 /// `coffee-1 eth0 → node1 cni0, flannel.1 ⇒ node3 flannel.1, cni0 → tea-1 eth0`: machines in their order, with
