@@ -77,7 +77,6 @@ pub fn matched(trace: &Trace, sightings: &[Sighting]) -> (Vec<String>, Vec<(u32,
     let mut steps = told(trace);
     // Of those that look the same the earlier one is the earlier.
     steps.sort_by_key(|(_, s)| s.at);
-    let begin = steps.first().zip(sightings.first()).map_or(0, |(_, s)| s.at);
     let mut of_step = BTreeMap::new();
     for (number, step) in steps {
         let (Some(at), Some(dev), Some(header)) = (step.at, &step.dev, &step.header) else {
@@ -86,12 +85,9 @@ pub fn matched(trace: &Trace, sightings: &[Sighting]) -> (Vec<String>, Vec<(u32,
         };
         let point = (step.place.to_string(), dev.to_string(), is_outgoing(step), self::header(header));
         match open.get_mut(&point).and_then(VecDeque::pop_front) {
-            Some(n) if (sightings[n].at - begin).abs_diff(at) > APART => {
-                wrong.push(format!(
-                    "packet {number}: at {at} in place of {}: {}",
-                    sightings[n].at - begin,
-                    words(&point)
-                ));
+            Some(n) if sightings[n].at.abs_diff(trace.began + at) > APART => {
+                let there = sightings[n].at.saturating_sub(trace.began);
+                wrong.push(format!("packet {number}: at {at} in place of {there}: {}", words(&point)));
             }
             Some(n) => {
                 of_step.insert(std::ptr::from_ref(step), n);
