@@ -3,7 +3,8 @@
 //!
 //! `cargo bench`, or `cargo bench -- --quick`. `--only HOSTSxPODS` measures one size and nothing
 //! else, without the slow comparisons; `--only proxy` kube-proxy's rules, `--only dns` the DNS server,
-//! `--only ingress` the ingress controllers (which needs wrk, nginx and haproxy), `--only trace` traces. It
+//! `--only ingress` the ingress controllers (which needs wrk, nginx and haproxy), `--only trace` traces, `--only follow` what
+//! following a pod costs. It
 //! prints tables and, as the last line, JSON. Figures that
 //! miss their target are marked; only what cannot be measured is an error. Nothing is left on the
 //! machine, and its own network is not touched.
@@ -12,6 +13,7 @@
 
 mod dns;
 mod floor;
+mod follow;
 mod ingress;
 mod inside;
 mod labs;
@@ -71,6 +73,7 @@ fn helper(words: &[String]) -> Option<io::Result<()>> {
         "proxy" => Some(proxy::run(number(1), number(2).max(1) as usize)),
         "drained" => Some(inside::drained()),
         "receive" => Some(traffic::receive(port(1))),
+        "requests" => Some(follow::requests(words.get(1)?, u64::from(number(2)))),
         "send" => Some(traffic::send(words.get(1)?, port(2), u64::from(number(3)))),
         _ => None,
     }
@@ -102,8 +105,13 @@ fn scope(words: &[String]) -> io::Result<Scope> {
 type Measure = fn(bool) -> io::Result<Vec<Figure>>;
 
 /// What `--only` measures by name.
-const ALONE: [(&str, Measure); 4] =
-    [("proxy", proxy::figures), ("dns", dns::measure), ("ingress", ingress::measure), ("trace", trace::measure)];
+const ALONE: [(&str, Measure); 5] = [
+    ("proxy", proxy::figures),
+    ("dns", dns::measure),
+    ("ingress", ingress::measure),
+    ("trace", trace::measure),
+    ("follow", follow::measure),
+];
 
 fn run(words: &[String]) -> io::Result<()> {
     let quick = words.iter().any(|w| w == "--quick");

@@ -64,14 +64,14 @@ pub fn measure(labs: &Labs, backend: &'static str, sender: Sender, seconds: u32)
     Ok(Speed { backend, gigabits, ping })
 }
 
-fn address_of(labs: &Labs, pod: &str) -> io::Result<String> {
+pub fn address_of(labs: &Labs, pod: &str) -> io::Result<String> {
     let list: Value = serde_json::from_str(&labs.ask(&["get", "pods", "-o", "json"])?)?;
     let pods = list["items"].as_array().cloned().unwrap_or_default();
     let found = pods.iter().find(|p| p["metadata"]["name"] == pod).and_then(|p| p["status"]["podIP"].as_str());
     found.map(str::to_owned).ok_or_else(|| io::Error::other(format!("pod {pod} has no address")))
 }
 
-fn throughput(labs: &Labs, sender: Sender, address: &str, seconds: u32) -> io::Result<f64> {
+pub fn throughput(labs: &Labs, sender: Sender, address: &str, seconds: u32) -> io::Result<f64> {
     let own = std::env::current_exe()?;
     let (own, seconds) = (path(&own)?, seconds.to_string());
     let receive: &[&str] = match sender {

@@ -1,4 +1,4 @@
-//! `schema`: the JSON Schema of lab files and of traces.
+//! `schema`: the JSON Schema of lab files, of traces and of what is followed.
 
 use std::process::ExitCode;
 
@@ -10,6 +10,7 @@ pub fn run(args: &SchemaArgs) -> Done {
     let text = match args.of {
         SchemaOf::Lab => crate::spec::schema::text(),
         SchemaOf::Trace => crate::trace::show::schema::text(),
+        SchemaOf::Follow => crate::trace::show::schema::followed(),
     };
     output::write(format_args!("{text}"));
     Ok(ExitCode::SUCCESS)

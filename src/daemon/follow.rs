@@ -37,8 +37,11 @@ const ROUND: Duration = Duration::from_millis(150);
 /// What is watched, and beside which state it is laid.
 struct Watching {
     recorder: Recorder,
-    /// Those that were lost until the last round.
-    lost: u64,
+    /// The lab whose machines are watched.
+    lab: Arc<Lab>,
+    machine: NsName,
+    /// Events that were lost until the last round, and frames of the machine.
+    lost: (u64, u64),
     world: World,
 }
 
@@ -89,11 +92,12 @@ async fn follow(
             say.line(&Told::Ended { why: "the time is up".to_owned() }).await;
             return still.close().await;
         }
-        if !Arc::ptr_eq(&still.world.lab, &daemon.lab()) {
+        if !Arc::ptr_eq(&still.lab, &daemon.lab()) {
             // Machines may have come and gone.
             still.close().await;
             match Watching::open(daemon, &machine).await {
-                Ok(opened) => still = opened,
+                Ok(opened) if say.line(&Told::Changed).await => still = opened,
+                Ok(opened) => return opened.close().await,
                 Err(problem) => {
                     say.line(&Told::Ended { why: problem.message.clone() }).await;
                     return;
@@ -113,10 +117,10 @@ impl Watching {
         let world = read(daemon).await?;
         let filter = filter(&world, machine);
         let options = Options { snap: SNAP, rules: true, conntrack: true, drops: true, filter, pace: Some(PACE) };
-        let spots = spots(daemon);
+        let (lab, spots) = (daemon.lab(), spots(daemon));
         let opened = tokio::task::spawn_blocking(move || Recorder::open(&spots, &options)).await;
         match opened {
-            Ok(Ok(recorder)) => Ok(Watching { recorder, lost: 0, world }),
+            Ok(Ok(recorder)) => Ok(Watching { recorder, lab, machine: machine.clone(), lost: (0, 0), world }),
             Ok(Err(e)) => Err(refused(format!("packets cannot be watched: {e}"))),
             Err(e) => Err(refused(format!("packets cannot be watched: {e}"))),
         }
@@ -131,9 +135,7 @@ impl Watching {
             let round = tokio::task::spawn_blocking(move || {
                 // What came before now has been read, or its sockets have lost it.
                 let now = now();
-                let lost = self.recorder.lost();
-                let heard = Heard { events: self.recorder.drain(), lost: lost - self.lost, now };
-                self.lost = lost;
+                let heard = self.hear(now);
                 if fresh {
                     self.world.read_at = now;
                 }
@@ -147,6 +149,17 @@ impl Watching {
             }
         }
         (Some((self, follower)), Vec::new())
+    }
+
+    fn hear(&mut self, now: u64) -> Heard {
+        let events = self.recorder.drain();
+        let (lost, own) = (self.recorder.lost(), self.recorder.lost_at(&self.machine));
+        // By a host and the router packets of others pass, too.
+        let counts = matches!(self.machine, NsName::Pod(_) | NsName::Client(_));
+        let unseen = if counts { own - self.lost.1 } else { 0 };
+        let heard = Heard { events, lost: lost - self.lost.0, unseen, now };
+        self.lost = (lost, own);
+        heard
     }
 
     /// Stop watching. It waits for threads, so not here.
@@ -173,10 +186,17 @@ async fn read(daemon: &Rc<Daemon>) -> Result<World, Box<crate::diag::Problem>> {
 /// place by masquerading, or of a service.
 fn filter(world: &World, machine: &NsName) -> Filter {
     let World { lab, there, .. } = world;
+    // The router has a part in everything, and what it masquerades must be seen before, too.
+    if *machine == NsName::Router {
+        return Filter::default();
+    }
     let hosts = lab.hosts.iter().map(|host| NsName::Host(host.name.clone()));
     let machines = [machine.clone(), NsName::Router].into_iter().chain(hosts);
     let mut addresses: Vec<Ipv4Addr> = machines.flat_map(|ns| own(there, &ns)).collect();
     addresses.extend(leading_to(lab, machine));
+    // A host masquerades what its pods send.
+    let pods = lab.pods.iter().filter(|pod| *machine == NsName::Host(pod.host.clone()));
+    addresses.extend(pods.filter_map(|pod| v4(pod.ip())));
     addresses.sort_unstable();
     addresses.dedup();
     let ports = tunnels(lab);

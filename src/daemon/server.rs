@@ -125,34 +125,42 @@ async fn route(daemon: &Rc<Daemon>, request: Request<Incoming>, visits: &Visits)
         }
         (&Method::GET, "/labctl/v1/logs") => super::logs::answer(daemon, &query).await,
         (&Method::GET, "/labctl/v1/wait") => ok(&wait(daemon, &query).await),
-        (&Method::POST, "/labctl/v1/probe") => probe(daemon, body(request).await?).await,
         (&Method::GET, "/labctl/v1/follow") => super::follow::stream(daemon, &query).await,
-        (&Method::POST, "/labctl/v1/trace") => super::trace::answer(daemon, body(request).await?).await,
-        (&Method::POST, "/labctl/v1/plan") => {
+        (&Method::POST, _) => post(daemon, &path, request).await,
+        (&Method::GET, asked) if asked.starts_with("/api") => {
+            Ok(kube::answer(daemon, asked).unwrap_or_else(|| nothing_at(asked)))
+        }
+        _ => Ok(nothing_at(&path)),
+    }
+}
+
+/// What is to be done.
+async fn post(daemon: &Rc<Daemon>, path: &str, request: Request<Incoming>) -> Outcome {
+    match path {
+        "/labctl/v1/probe" => probe(daemon, body(request).await?).await,
+        "/labctl/v1/trace" => super::trace::answer(daemon, body(request).await?).await,
+        "/labctl/v1/plan" => {
             let change: Change = body(request).await?;
             ok(&match daemon.steps_to(&change.text).await {
                 Ok(Preview { steps, services, objects }) => Steps::Steps { steps: texts(&steps), services, objects },
                 Err(problems) => Steps::Failed(problems),
             })
         }
-        (&Method::POST, "/labctl/v1/change") => {
+        "/labctl/v1/change" => {
             let change: Change = body(request).await?;
             let changing = Rc::clone(daemon);
             ok(&to_its_end(async move { changing.change(&change.text).await }).await)
         }
-        (&Method::POST, "/labctl/v1/edit") => {
+        "/labctl/v1/edit" => {
             let edit: EditRequest = body(request).await?;
             let changing = Rc::clone(daemon);
             ok(&to_its_end(async move { changing.edit(&edit).await }).await)
         }
-        (&Method::POST, "/labctl/v1/down") => {
+        "/labctl/v1/down" => {
             daemon.end();
             ok(&())
         }
-        (&Method::GET, asked) if asked.starts_with("/api") => {
-            Ok(kube::answer(daemon, asked).unwrap_or_else(|| nothing_at(asked)))
-        }
-        _ => Ok(nothing_at(&path)),
+        _ => Ok(nothing_at(path)),
     }
 }
 

@@ -322,9 +322,9 @@ mod tests {
             kind: "SYN".into(),
             about: None,
             marked: false,
+            said: None,
             piece_of: None,
             stray: false,
-            said: None,
         }
     }
 

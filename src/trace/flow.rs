@@ -196,9 +196,9 @@ mod tests {
             kind: "SYN".into(),
             about: None,
             marked: false,
+            said: None,
             piece_of: None,
             stray: false,
-            said: None,
         }
     }
 

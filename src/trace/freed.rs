@@ -46,7 +46,7 @@ pub fn end(packet: &mut Packet, recording: &Recording, begin: u64) {
         says: format!("the kernel drops it in {by}: {reason}"),
         what: What::Dropped(Drop { cause: Cause::Other, by, reason: Some(reason) }),
         header: None,
-        known_by: vec![Means::DropReason],
+        known_by: Vec::new(),
     });
 }
 

@@ -14,7 +14,7 @@ use crate::spec::probe::FailureName;
 use super::model::{Cause, Direction, Fate, Flow, Packet, Remedy, Role};
 use super::verdict::Case;
 use super::walk::Blame;
-use super::{proxied, who};
+use super::{proxied, question, who};
 
 /// The field of a service that says whether connections from outside stay on the host to which they come.
 const EXTERNAL_POLICY: &str = "externalTrafficPolicy";
@@ -125,6 +125,12 @@ fn wrong_port(case: &Case, blame: Blame) -> Blame {
     }
 }
 
+/// Whether the question went to an address of a service.
+fn is_service_address(case: &Case, lab: &Lab) -> bool {
+    let Some((ip, ..)) = super::tell::target(case.asked, case.outcome) else { return false };
+    lab.services.iter().any(|s| who::addresses(s).any(|a| a == ip)) || lab.cluster.service_cidr.contains(&ip)
+}
+
 /// The service that a flow was sent to.
 fn behind<'l>(lab: &'l Lab, flow: &Flow) -> Option<&'l Service> {
     let (ip, port) = (flow.destination.ip, flow.destination.port);
@@ -171,8 +177,19 @@ pub fn no_name(case: &Case) -> Option<Blame> {
         _ => return None,
     };
     let seen = case.outcome.observed.as_str();
-    let says = seen.strip_prefix("name: ").unwrap_or(seen).to_owned();
+    let seen = seen.strip_prefix("name: ").unwrap_or(seen);
+    let says = match alias(case.material.lab, &case.asked.from, &name) {
+        Some((key, other)) => format!("service {key} is another name of {other}, which nobody knows: {seen}"),
+        None => seen.to_owned(),
+    };
     Some(Blame { cause: Cause::NoSuchName, place: case.asked.from.clone(), object: name, says })
+}
+
+/// The name that a service stands for, where that is all it does.
+fn alias(lab: &Lab, from: &NsName, name: &str) -> Option<(ObjectKey, String)> {
+    let service = question::service(lab, from, name)?;
+    let other = service.spec.as_ref()?.external_name.clone().filter(|other| !other.is_empty())?;
+    Some((ObjectKey::of(&service.metadata), other))
 }
 
 /// A fault above the network: what the one who was reached said no to.
@@ -181,6 +198,10 @@ pub fn beyond_the_network(case: &Case) -> Option<Blame> {
     let outcome = case.outcome;
     let says = outcome.observed.clone();
     match (outcome.details.failure?, outcome.details.status) {
+        (FailureName::Tls, _) if !says.contains("certificate") => {
+            let says = format!("{says}: is it TLS that it speaks?");
+            Some(Blame { cause: Cause::Other, place: taken, object: "TLS".to_owned(), says })
+        }
         (FailureName::Tls, _) => {
             let name = match &case.asked.ask {
                 Ask::Http(http) => http.host.clone(),
@@ -188,6 +209,10 @@ pub fn beyond_the_network(case: &Case) -> Option<Blame> {
             };
             let object = secret_for(case.material.lab, &name).unwrap_or_else(|| format!("the certificate for {name}"));
             Some(Blame { cause: Cause::WrongCertificate, place: taken, object, says })
+        }
+        (_, Some(status)) if status >= 400 && !proxied::is_controller(case.material.lab, &taken) => {
+            let object = format!("HTTP status {status}");
+            Some(Blame { cause: Cause::Other, place: taken, object, says })
         }
         (_, Some(status)) if status >= 400 => {
             let decided = match &case.asked.ask {
@@ -240,6 +265,15 @@ pub fn remedies(case: &Case, blame: &Blame) -> Vec<Remedy> {
         Cause::NoLocalEndpoint => {
             say(format!("let a pod of the service run on {}, or set internalTrafficPolicy: Cluster", blame.place))
         }
+        Cause::NoSuchName if alias(lab, &case.asked.from, &blame.object).is_some() => {
+            say("set the service's externalName to a name that there is, or tell it with `dns.records`".to_owned())
+        }
+        Cause::NoRoute if is_service_address(case, lab) => say(
+            "a service's address leads somewhere only on the cluster's hosts, and only on the ports that the service has: \
+             `labctl get services -A` shows them"
+                .to_owned(),
+        ),
+        Cause::NoNeighbour => say(format!("nobody has the address {}: is it the right one?", blame.object)),
         Cause::NoSuchName => {
             let names = lab.services.iter().map(|s| ObjectKey::of(&s.metadata).name).collect::<Vec<_>>();
             let first = blame.object.split('.').next().unwrap_or_default();

@@ -144,7 +144,8 @@ impl<'a> Teller<'a> {
             None => (self.from, Probe::to(found.tuple.protocol, found.tuple.destination.0, 0).header),
         };
         // A machine's own rules may have translated it before any tap saw it.
-        let probe = Probe { header: found.tuple.put_into(header), first: true };
+        let first = sight.is_none_or(|sight| begins(found, sight));
+        let probe = Probe { header: found.tuple.put_into(header), first };
         let choices = self.choices(found);
         let exchange = walk::exchange(&self.state, place, &probe, &choices);
         let planned = walk::exchange(&self.planned, place, &probe, &choices);
@@ -176,7 +177,11 @@ impl<'a> Teller<'a> {
         }
         self.number += 1;
         let exchange = memory.walked.as_ref().and_then(|(observed, _)| observed.as_ref());
-        let mut packet = self.packet(told, path(told.1, exchange, memory), memory);
+        let path = path(told.1, exchange, memory).filter(|_| !told.1.copy);
+        let mut packet = self.packet(told, path, memory);
+        if told.1.copy {
+            return packet;
+        }
         if memory.each_is_walked && !matches!(packet.fate, Fate::Delivered { .. }) {
             packet = self.walk_one(told).map_or(packet, |own| self.packet(told, Some(&own), memory));
         }
@@ -190,9 +195,7 @@ impl<'a> Teller<'a> {
     /// What the state says of one packet by itself.
     fn walk_one(&self, (found, packet): (&Found, &FoundPacket)) -> Option<Path> {
         let sight = &self.evidence.sights[*packet.sights.first()?];
-        let there = packet.direction == Direction::There;
-        // A packet of TCP in the middle of its connection meets no rules that choose.
-        let first = there && (sight.header.protocol != Protocol::Tcp || sight.kind == "SYN");
+        let first = packet.direction == Direction::There && begins(found, sight);
         let probe = Probe { header: Header { macs: None, ..sight.header.clone() }, first };
         walk::walk(&self.state, &sight.place, &probe, &self.choices(found))
     }
@@ -201,6 +204,9 @@ impl<'a> Teller<'a> {
         let sights: Vec<&Sight> = packet.sights.iter().map(|n| &self.evidence.sights[*n]).collect();
         let hits = self.evidence.hits.of(packet.essence, &sights, memory.pass(packet));
         let path = path.filter(|path| fits(path, packet, &sights));
+        // A port that nobody was known to listen on, and that answered.
+        let answered = path.filter(|p| p.fate == Fate::Refused && is_answered(found, &self.evidence.sights)).map(taken);
+        let path = answered.as_ref().or(path);
         let host_of = |ns: &NsName| self.evidence.who.host_of(ns);
         let way = Way {
             walked: path.map_or(&[], |path| &path.steps),
@@ -215,16 +221,18 @@ impl<'a> Teller<'a> {
             true => copies::end(&mut aligned.steps),
             false => self.fate(path, &aligned, &sights, memory),
         };
-        let first = sights.first();
-        let about = first.and_then(|s| s.about.or(s.piece_of)).map(|(_, essence)| essence);
-        let about = if packet.copy { Some(packet.essence) } else { about };
-        let kind = first.map(|s| &s.kind).or(path.map(|p| &p.kind)).cloned().unwrap_or_default();
+        // While a machine is followed, one ping after the other begins to count at 1.
+        let is_echo = memory.each_is_walked && matches!(packet.essence, Essence::Echo { .. });
+        let first = memory.first_of(packet).map(|p| p.number);
+        let about = sights.first().and_then(|s| s.about.or(s.piece_of));
+        let about = about.and_then(|(_, essence)| memory.last_of(essence)).map(|p| p.number);
+        let kind = sights.first().map(|s| &s.kind).or(path.map(|p| &p.kind)).cloned().unwrap_or_default();
         Packet {
             number: self.number,
             direction: packet.direction,
             kind: if packet.copy { format!("{kind}, a copy") } else { kind },
-            again: memory.first_of(packet).filter(|_| !packet.copy).map(|p| p.number),
-            about: about.and_then(|essence| memory.last_of(essence)).map(|p| p.number),
+            again: first.filter(|_| !packet.copy && !is_echo),
+            about: if packet.copy { first } else { about },
             steps: aligned.steps,
             fate,
         }
@@ -260,6 +268,28 @@ impl<'a> Teller<'a> {
 /// Whether a packet was seen where it was going to.
 pub fn is_at_its_end(sight: &Sight, who: &Who) -> bool {
     !sight.outgoing && sight.layer == 0 && who.machine(sight.header.destination) == Some(&sight.place)
+}
+
+/// Whether a packet is to be walked as the first of its flow, which meets the rules that choose. One in the middle of a
+/// connection does not; where it was translated it goes as the first one did.
+fn begins(found: &Found, sight: &Sight) -> bool {
+    let there = found.tuples.iter().filter(|(_, direction)| **direction == Direction::There).count();
+    sight.header.protocol != Protocol::Tcp || sight.kind == "SYN" || there > 1
+}
+
+/// Whether something came back that is no refusal.
+fn is_answered(found: &Found, sights: &[Sight]) -> bool {
+    let mut back = found.packets.iter().filter(|p| p.direction == Direction::Back);
+    back.any(|p| p.sights.first().is_some_and(|n| sights[*n].about.is_none() && !sights[*n].kind.starts_with("RST")))
+}
+
+/// A walk to a closed port as one to an open one.
+fn taken(path: &Path) -> Path {
+    let mut path = path.clone();
+    let end = path.steps.iter().position(|s| matches!(s.what, What::Refused { .. } | What::Dropped(_)));
+    path.steps.truncate(end.unwrap_or(path.steps.len()));
+    path.fate = Fate::Delivered { to: path.end.clone() };
+    path
 }
 
 /// The walk that a packet should have taken, where it is the first in its direction or that one again.

@@ -9,18 +9,26 @@ use crate::lab::names::NsName;
 use crate::lab::probe::{Ask, Probe};
 use crate::plan::ingress::{self, BackendName, Router};
 
-use super::model::{End, Flow, Means, Packet, Role, Step, What};
+use super::flow::{Found, FoundPacket};
+use super::model::{Direction, End, Flow, Means, Packet, Role, Step, What};
+use super::packet::Essence;
+use super::sight::{Sight, Tuple};
+use super::tell::Evidence;
 
 /// Begin each flow that a proxy sent with the step in the proxy that led to it.
-pub fn tell(flows: &mut [Flow], lab: &Lab, asked: &Probe) {
+/// `is_read` says whether the request was seen to be sent on, and is not only supposed to be.
+pub fn tell(flows: &mut [Flow], lab: &Lab, (asked, is_read): (&Probe, bool)) {
     let Ask::Http(http) = &asked.ask else { return };
     let scheme = if http.tls { "https" } else { "http" };
     let request = format!("{} {scheme}://{}{}", http.method, http.host, http.path);
     let because = because(lab, &http.host, &http.path);
     for flow in flows.iter_mut().filter(|f| f.role == Role::Proxied) {
         let backend = backend(&flow.destination);
-        let Some(Packet { steps, .. }) = flow.packets.first_mut() else { continue };
+        let Some(Packet { steps, kind, .. }) = flow.packets.first_mut() else { continue };
         let Some(first) = steps.first() else { continue };
+        let stood = if kind == "SYN" { "" } else { ", over a connection that stood already" };
+        let guess =
+            if is_read { "" } else { " (inferred: nobody else was asked then, and what it sends cannot be read)" };
         let program = program(lab, &first.place);
         let by = because.as_ref().map(|b| format!(" by {b}")).unwrap_or_default();
         let step = Step {
@@ -29,12 +37,44 @@ pub fn tell(flows: &mut [Flow], lab: &Lab, asked: &Probe) {
             host: first.host.clone(),
             dev: None,
             layer: 0,
-            says: format!("{program} has taken {request}, and sends it on{by} to {backend}"),
+            says: format!("{program} has taken {request}, and sends it on{by} to {backend}{stood}{guess}"),
             what: What::Proxied { program, request: request.clone(), because: because.clone(), backend },
             header: None,
-            known_by: vec![Means::Tap, Means::State],
+            known_by: if is_read { vec![Means::Tap, Means::State] } else { vec![Means::State] },
         };
         steps.insert(0, step);
+    }
+}
+
+/// The connection by which a controller sent on a request that cannot be read there, as it is encrypted: the
+/// only one over which it sent data to a pod between taking the request in and answering. Nothing where there are
+/// several, or none.
+pub fn unread(request: &Found, evidence: &Evidence) -> Option<Tuple> {
+    let sights = || request.packets.iter().flat_map(|p| p.sights.iter().map(move |n| (p, &evidence.sights[*n])));
+    let is_data = |essence: &Essence| matches!(essence, Essence::Tcp { data: 1.., .. });
+    let lab = evidence.who.lab();
+    let there = |(p, s): &(&FoundPacket, &Sight)| p.direction == Direction::There && is_data(&p.essence) && !s.outgoing;
+    let (_, taken) = sights().filter(there).find(|(_, s)| is_controller(lab, &s.place))?;
+    let place = &taken.place;
+    let back = |(p, s): &(&FoundPacket, &Sight)| {
+        p.direction == Direction::Back && is_data(&p.essence) && s.outgoing && s.place == *place
+    };
+    let answered = sights().filter(back).map(|(_, s)| s.at).max()?;
+    let mut asked: Vec<Tuple> = Vec::new();
+    for sight in &evidence.sights {
+        let tuple = sight.tuple();
+        // What has the controller's own port as its source answers somebody else.
+        let is_answer = tuple.source.1 == taken.header.destination_port;
+        let is_other = !is_answer && !request.tuples.contains_key(&tuple) && !asked.contains(&tuple);
+        let goes_to_pod = matches!(evidence.who.machine(tuple.destination.0), Some(NsName::Pod(_)));
+        let sent = sight.place == *place && sight.outgoing && is_data(&sight.essence);
+        if is_other && goes_to_pod && sent && (taken.at..answered).contains(&sight.at) {
+            asked.push(tuple);
+        }
+    }
+    match asked[..] {
+        [only] => Some(only),
+        _ => None,
     }
 }
 

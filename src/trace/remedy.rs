@@ -121,11 +121,21 @@ fn commands(op: &Op) -> Option<Vec<String>> {
         Op::ChangeLink { from, to } => link(from, to),
         Op::Mend(Deviation::LoopbackDown) => one("ip link set lo up".to_owned()),
         Op::Mend(Deviation::Route(told)) => one(format!("ip route del {}", told.what)),
-        Op::Mend(Deviation::PolicyRule(told)) => one(format!("ip rule del {}", told.what)),
+        Op::Mend(Deviation::PolicyRule(told)) => one(policy(&told.what)),
         Op::Mend(Deviation::NftTable(table)) => one(format!("nft delete table {} {}", table.family_name(), table.name)),
         Op::Mend(Deviation::Qdisc(qdisc)) => one(format!("tc qdisc del dev {} root", qdisc.dev)),
         Op::SetRules { .. } => rules(op),
         _ => None,
+    }
+}
+
+/// `ip rule` shows the priority in front, and takes it by name.
+fn policy(told: &str) -> String {
+    match told.split_once(':') {
+        Some((priority, rest)) if priority.bytes().all(|b| b.is_ascii_digit()) => {
+            format!("ip rule del priority {priority} {}", rest.trim())
+        }
+        _ => format!("ip rule del {told}"),
     }
 }
 

@@ -89,12 +89,12 @@ pub struct Sight {
     pub about: Option<(Tuple, Essence)>,
     /// Whether the data holds the mark that the trace gave its request.
     pub marked: bool,
+    /// What a program says in it, as [`Packet::said`] has it.
+    pub said: Option<String>,
     /// The packet that it is a later fragment of.
     pub piece_of: Option<(Tuple, Essence)>,
     /// Whether the frame was for another device.
     pub stray: bool,
-    /// What a program says in it, as [`Packet::said`] has it.
-    pub said: Option<String>,
 }
 
 impl Sight {
@@ -177,8 +177,8 @@ fn sight(tap: &Tapped, outer: &Packet, tunnels: Tunnels, (mark, cut): (&[u8], &m
         kind: packet.kind(),
         about: packet.quoted().map(|quoted| (Tuple::of(&quoted.header), quoted.essence)),
         marked: holds_mark(packet.data),
+        said: packet.said(),
         piece_of: piece_of(packet, cut),
         stray: tap.stray,
-        said: packet.said(),
     }
 }

@@ -63,13 +63,14 @@ pub struct Evidence<'a> {
 pub fn trace(material: &Material, (to, asked, outcome): (&str, &Probe, &Outcome), mark: &[u8]) -> Trace {
     let mut evidence = Evidence::read(material, mark);
     let found = flows(&evidence, asked, outcome);
+    let is_read = found.iter().all(|f| f.role != Role::Proxied || is_marked(f, &evidence));
     evidence.begin = found.iter().filter_map(|f| first_time(f, &evidence.sights)).min().unwrap_or(0);
     let mut teller = Teller::new(material, &evidence, &asked.from);
     let mut flows: Vec<Flow> = found.iter().map(|found| teller.flow(found)).collect();
     for flow in &mut flows {
         freed::mark(&mut flow.packets, material.recording, evidence.begin);
     }
-    proxied::tell(&mut flows, material.lab, asked);
+    proxied::tell(&mut flows, material.lab, (asked, is_read));
     let case = Case { material, evidence: &evidence, teller: &teller, asked, outcome, flows: &flows };
     let verdict = verdict::judge(&case);
     let means = means(&flows, material);
@@ -185,7 +186,11 @@ fn flows(evidence: &Evidence, asked: &Probe, outcome: &Outcome) -> Vec<Found> {
     let is_lookup = |t: &Tuple| t.destination.1 == DNS && t.protocol != Protocol::Icmp && !is_request(t);
     let mut all = grown(Role::NameLookup, sent(&|t| is_lookup(t) && wanted_by_it(t)));
     all.extend(grown(Role::Request, sent(&|t| is_request(t) && wanted_by_it(t))));
-    let proxied = marked(evidence, &all, &asked.from);
+    let mut proxied = marked(evidence, &all, &asked.from);
+    if proxied.is_empty() && matches!(asked.ask, Ask::Http(_)) {
+        let request = all.iter().find(|f| f.role == Role::Request);
+        proxied.extend(request.and_then(|request| proxied::unread(request, evidence)));
+    }
     all.extend(grown(Role::Proxied, proxied));
     all.sort_by_key(|f| first_time(f, &evidence.sights));
     all
@@ -247,6 +252,11 @@ fn marked(evidence: &Evidence, known: &[Found], from: &NsName) -> Vec<Tuple> {
         }
     }
     all
+}
+
+/// Whether a flow carries the question's mark, so that it is known to be a proxy's for the question.
+fn is_marked(found: &Found, evidence: &Evidence) -> bool {
+    found.packets.iter().flat_map(|p| &p.sights).any(|n| evidence.sights[*n].marked)
 }
 
 fn first_time(found: &Found, sights: &[Sight]) -> Option<u64> {

@@ -28,8 +28,7 @@ pub fn with_first(mut found: Found, evidence: &Evidence, from: &NsName) -> Found
         packets(evidence, from).filter(|(_, met)| met.tuple == found.tuple).collect();
     met.sort_by_key(|(_, met)| met.sequence);
     for (n, (essence, _)) in met.into_iter().enumerate() {
-        let packet = FoundPacket { direction: Direction::There, essence, sights: Vec::new(), copy: false };
-        found.packets.insert(n, packet);
+        found.packets.insert(n, FoundPacket { direction: Direction::There, essence, sights: Vec::new(), copy: false });
     }
     found
 }

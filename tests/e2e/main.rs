@@ -12,6 +12,7 @@ mod drift_filters;
 mod ending;
 mod enter;
 mod faults;
+mod follow;
 mod host_ports;
 mod ingress;
 mod ingress_front;

@@ -16,6 +16,7 @@ as_root_and_ordinary_user![
     a_bad_file_gives_2_and_the_others_are_tested_all_the_same,
     a_lab_that_runs_already_is_refused_and_left_alone,
     the_junit_report_has_every_probe,
+    what_differed_is_traced_while_the_lab_is_up,
     a_pipe_gets_the_answer_and_nothing_else,
     each_lab_of_a_directory_is_tested_and_summed_up,
     a_lab_that_is_not_ready_is_not_said_to_run_on,
@@ -85,6 +86,29 @@ fn the_junit_report_has_every_probe(bench: &Bench) {
     let ran = bench.run(&["test", &bench.write(FOUR_PODS), "-o", "junit"]).ends_with(0);
     let report = Report::deserialize_from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {ran}"));
     assert_eq!((report.tests, report.failures), (3, 0));
+}
+
+fn what_differed_is_traced_while_the_lab_is_up(bench: &Bench) {
+    let probes = "  - { name: closed, from: a1, tcp: 'b1:81' }\n  - { name: program, from: a1, exec: ['false'] }\n";
+    let file = bench.write(&format!("{FOUR_PODS}{probes}"));
+    let path = bench.path("run/report.xml").to_string_lossy().into_owned();
+    let ran = bench.run(&["test", &file, "--trace-failures", "-o", "json", "--junit", &path]).ends_with(1);
+    let probes = ran.json()[0]["probes"].as_array().cloned().expect("probes");
+    let traced: Vec<&str> =
+        probes.iter().filter(|p| !p["trace"].is_null()).filter_map(|p| p["name"].as_str()).collect();
+    assert_eq!(traced, ["closed"]);
+    let trace = &probes[3]["trace"];
+    assert_eq!((&trace["asked"]["to"], &trace["asked"]["kind"]), (&"b1:81".into(), &"tcp".into()), "{trace:#}");
+    let fault = &trace["verdict"]["fault"];
+    assert_eq!((&fault["cause"], &fault["place"]), (&"no-listener".into(), &"pod/default/b1".into()), "{fault:#}");
+    let written = fs::read_to_string(&path).expect("the report");
+    fs::remove_file(&path).expect("the report");
+    assert!(written.contains("cause: no-listener at b1") && written.contains("what would mend it"), "{written}");
+    let ran = bench.run(&["test", &file, "--trace-failures"]).ends_with(1);
+    assert!(ran.stdout.contains("closed, asked once more:\na1 asks b1:81"), "{ran}");
+    assert!(ran.stdout.contains("cause: no-listener at b1"), "{ran}");
+    assert_eq!(ran.stdout.matches("asked once more").count(), 1, "{ran}");
+    bench.nothing_lives();
 }
 
 fn a_pipe_gets_the_answer_and_nothing_else(bench: &Bench) {

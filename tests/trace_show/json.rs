@@ -11,13 +11,15 @@ fn validator() -> jsonschema::Validator {
 }
 
 #[test]
-fn the_committed_schema_of_traces_is_the_one_that_the_types_give() {
-    let path = format!("{}/schemas/trace.schema.json", env!("CARGO_MANIFEST_DIR"));
-    if std::env::var_os("UPDATE_SCHEMA").is_some() {
-        std::fs::write(&path, schema::text()).expect("the schema is written");
+fn the_committed_schemas_are_those_that_the_types_give() {
+    for (name, text) in [("trace", schema::text()), ("follow", schema::followed())] {
+        let path = format!("{}/schemas/{name}.schema.json", env!("CARGO_MANIFEST_DIR"));
+        if std::env::var_os("UPDATE_SCHEMA").is_some() {
+            std::fs::write(&path, &text).expect("the schema is written");
+        }
+        let committed = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(committed == text, "{path} is behind the types; UPDATE_SCHEMA=1 writes it anew");
     }
-    let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(committed == schema::text(), "{path} is behind the types; UPDATE_SCHEMA=1 writes it anew");
 }
 
 #[test]

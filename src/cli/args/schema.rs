@@ -17,4 +17,6 @@ pub enum SchemaOf {
     Lab,
     /// What `trace -o json` prints
     Trace,
+    /// A line of what `trace --follow -o json` prints
+    Follow,
 }

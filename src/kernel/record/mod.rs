@@ -91,7 +91,16 @@ impl Default for Options {
     }
 }
 
+/// Bytes that a socket may keep, which is asked for: without `CAP_NET_ADMIN` over the machine it is cut to
+/// `net.core.rmem_max`. One that is read at a pace keeps little, so that what is read is not old.
+const BUFFER: usize = 4 * 1024 * 1024;
+const PACED_BUFFER: usize = 512 * 1024;
+
 impl Options {
+    fn buffer(&self) -> usize {
+        if self.pace.is_some() { PACED_BUFFER } else { BUFFER }
+    }
+
     fn snap(&self) -> u32 {
         u32::try_from(self.snap.clamp(64, 0xffff)).unwrap_or(0xffff)
     }
@@ -179,6 +188,11 @@ impl Recorder {
     /// How many events were lost so far, at least; of one without a [`Pace`] frames are counted at the end.
     pub fn lost(&self) -> u64 {
         self.shared.lost()
+    }
+
+    /// How many of those were frames at one place; of a recording with a [`Pace`] alone.
+    pub fn lost_at(&self, place: &NsName) -> u64 {
+        self.shared.lost_at(place)
     }
 
     /// When something was read last.

@@ -24,8 +24,6 @@ use super::{Options, Spot};
 const CONNTRACK: [u32; 3] = [1, 2, 3];
 /// `NFNLGRP_NFTRACE`.
 const NFTRACE: u32 = 9;
-/// Asked for, as of a tap's.
-const BUFFER: usize = 4 * 1024 * 1024;
 /// No more is read from one socket before others have their turn.
 const AT_ONCE: usize = 256;
 
@@ -64,7 +62,7 @@ impl Place {
         });
         let (name, netns) = (spot.place.clone(), spot.netns.clone());
         let mut place = Place { name, netns, tap: None, told: None, left: None, devices, before, met: false };
-        match Tap::open(&options.filter, options.snap()) {
+        match Tap::open(&options.filter, options.snap(), options.buffer()) {
             Ok(tap) => place.tap = Some(tap),
             Err(e) => failed.push((Means::Tap, e.to_string())),
         }
@@ -84,7 +82,7 @@ impl Place {
             ));
         }
         let marking = rules::mark(&options.filter, options.pace.map(|pace| pace.traced)).and_then(|mut marking| {
-            ready(&mut marking.socket)?;
+            ready(&mut marking.socket, options)?;
             marking.socket.add_membership(NFTRACE)?;
             Ok(marking)
         });
@@ -102,7 +100,7 @@ impl Place {
         let heard = self.told.take().map_or_else(
             || {
                 let (mut socket, _) = rules::socket()?;
-                ready(&mut socket).map(|()| socket)
+                ready(&mut socket, options).map(|()| socket)
             },
             Ok,
         );
@@ -200,8 +198,8 @@ impl Drop for Place {
 }
 
 /// A socket whose answers have been read, made ready to listen.
-fn ready(socket: &mut Socket) -> io::Result<()> {
-    enlarge(socket, BUFFER)?;
+fn ready(socket: &mut Socket, options: &Options) -> io::Result<()> {
+    enlarge(socket, options.buffer())?;
     socket.set_non_blocking(true)
 }
 

@@ -1,6 +1,7 @@
 //! The thread that reads all sockets of a recording as soon as something comes, because the kernel keeps
 //! little; and what it has read, which others take.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,6 +40,8 @@ struct Kept {
     lost: u64,
     sequence: u64,
     last: Option<Instant>,
+    /// Frames that were lost, by place.
+    lost_at: HashMap<NsName, u64>,
 }
 
 /// Between the thread that reads and the others.
@@ -85,8 +88,16 @@ impl Shared {
         self.kept().lost
     }
 
-    fn lose(&self, lost: u64) {
-        self.kept().lost += lost;
+    pub fn lost_at(&self, place: &NsName) -> u64 {
+        self.kept().lost_at.get(place).copied().unwrap_or(0)
+    }
+
+    fn lose(&self, place: &NsName, lost: u64) {
+        if lost > 0 {
+            let mut kept = self.kept();
+            kept.lost += lost;
+            *kept.lost_at.entry(place.clone()).or_default() += lost;
+        }
     }
 
     fn keep(&self, place: Option<&NsName>, read: Read) {
@@ -170,7 +181,9 @@ impl Reader {
     /// Wait while the budget is used up; whether the end was asked for meanwhile.
     fn rested(&mut self) -> bool {
         let Some(pause) = self.budget.as_mut().and_then(Budget::over) else { return false };
-        self.shared.lose(self.places.iter().filter_map(|place| place.tap.as_ref()).map(Tap::lost).sum());
+        for place in &self.places {
+            self.shared.lose(&place.name, place.tap.as_ref().map_or(0, Tap::lost));
+        }
         let timeout = PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO);
         let mut stop = [PollFd::new(self.shared.stop.as_fd(), PollFlags::POLLIN)];
         poll(&mut stop, timeout).is_ok_and(|ready| ready > 0)

@@ -9,8 +9,6 @@ use socket2::SockRef;
 
 use super::filter::Filter;
 
-/// Asked for; without `CAP_NET_ADMIN` over the machine it is cut to `net.core.rmem_max`.
-const BUFFER: usize = 4 * 1024 * 1024;
 /// `SO_RCVMARK` (since 5.19).
 const RECEIVE_MARK: libc::c_int = 75;
 
@@ -33,12 +31,12 @@ pub(super) struct Caught {
 
 impl Tap {
     /// Listen in the calling thread's namespace.
-    pub fn open(filter: &Filter, snap: u32) -> io::Result<Tap> {
+    pub fn open(filter: &Filter, snap: u32, buffer: usize) -> io::Result<Tap> {
         // Without a protocol nothing comes before the filter is there.
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let tap = Tap { socket: socket(AddressFamily::Packet, SockType::Raw, flags, None)? };
         SockRef::from(&tap.socket).attach_filter(&filter.program(snap))?;
-        enlarge(&tap.socket, BUFFER)?;
+        enlarge(&tap.socket, buffer)?;
         setsockopt(&tap.socket, sockopt::ReceiveTimestampns, &true)?;
         tap.switch_on(libc::SOL_PACKET, libc::PACKET_AUXDATA)?;
         // Older kernels do not tell the mark.

@@ -36,8 +36,8 @@ use window::{Whose, Window};
 pub const SETTLED: u64 = 400_000_000;
 /// Nanoseconds after which what came beside a packet that was delivered has been read.
 const DELIVERED: u64 = 40_000_000;
-/// How old the state may be, in nanoseconds, that a packet is laid beside which did not arrive, and the first
-/// one of a flow.
+/// Nanoseconds between two times that the state is read back because of packets that did not arrive, and after
+/// which it is too old for the first one of a flow.
 const FRESH: u64 = 1_000_000_000;
 const RECENT: u64 = 5_000_000_000;
 /// More is not looked at and told in one round.
@@ -63,6 +63,8 @@ pub struct Heard {
     pub events: Vec<Event>,
     /// So many events were lost.
     pub lost: u64,
+    /// So many packets of the machine were not even seen.
+    pub unseen: u64,
     /// The time of it, in nanoseconds since 1970.
     pub now: u64,
 }
@@ -95,6 +97,8 @@ pub struct Follower {
     packet_number: u32,
     /// Until when sights may be missing.
     thin_until: u64,
+    /// Packets that were not told, and not said to be.
+    unseen: u64,
 }
 
 /// A packet of a flow, by the flow's place and its own.
@@ -103,14 +107,14 @@ type At = (usize, usize);
 impl Follower {
     pub fn new(machine: NsName, begin: u64) -> Follower {
         let (window, flows) = (Window::default(), Vec::new());
-        Follower { machine, begin, window, flows, flow_number: 0, packet_number: 0, thin_until: 0 }
+        Follower { machine, begin, window, flows, flow_number: 0, packet_number: 0, thin_until: 0, unseen: 0 }
     }
 
     /// Take in what was heard, and tell what has ended.
     pub fn round(&mut self, world: &World, heard: Heard) -> Round {
-        let Heard { events, lost, now } = heard;
+        let Heard { events, lost, unseen, now } = heard;
         self.window.take(events, tunnels(&world.lab));
-        let mut untold = 0;
+        let mut untold = std::mem::take(&mut self.unseen) + unseen;
         if lost > 0 {
             self.thin_until = now + 2 * SETTLED;
         }
@@ -120,9 +124,15 @@ impl Follower {
         let who = Who::new(&world.lab, &world.there);
         let mut passed = HashSet::new();
         let parts = self.parts(world, now, &mut passed);
-        let ended = self.ended(&parts, &who, now);
-        if self.needs_fresh(world, &parts, &ended, &who, now) {
-            return Round::Stale;
+        let mut ended = self.ended(&parts, &who, now);
+        if let Some(first) = ended.iter().position(|at| self.outdates(world, &parts, *at, (&who, now))) {
+            // All of them wait for the state, which is not read back all the time.
+            if now.saturating_sub(world.read_at) > FRESH {
+                self.unbegin();
+                self.unseen = untold;
+                return Round::Stale;
+            }
+            ended.truncate(first);
         }
         let mut told = self.tell(world, &parts, &ended, &mut untold);
         let ended = ended.iter().flat_map(|(flow, packet)| parts[*flow].packets[*packet].sights.iter().copied());
@@ -162,7 +172,7 @@ impl Follower {
         for found in self.window.begun((&whose, now), &pairs, (&mut taken, passed)) {
             self.flow_number += 1;
             let memory = Memory::of_following();
-            self.flows.push(Flow { number: self.flow_number, found: nothing_of(&found), memory, last: now });
+            self.flows.push(Flow { number: self.flow_number, found: nothing_of(&found), memory, last: 0 });
             parts.push(found);
         }
         parts
@@ -187,15 +197,25 @@ impl Follower {
         parts[flow].packets[packet].sights.iter().map(|n| &self.window.sights[*n]).collect()
     }
 
-    /// Whether a packet is to be laid beside a state that is older than it may be.
-    fn needs_fresh(&self, world: &World, parts: &[Found], ended: &[At], who: &Who, now: u64) -> bool {
-        let age = now.saturating_sub(world.read_at);
-        let wants = |at: &At| {
-            let arrived = self.sights(parts, *at).last().is_some_and(|last| is_at_its_end(last, who));
-            let is_new = self.flows[at.0].memory.is_empty();
-            (is_new && age > RECENT) || (!arrived && age > FRESH && now > self.thin_until)
-        };
-        age > FRESH && ended.iter().take(MOST_TOLD).any(wants)
+    /// Whether the state was read too early to say anything of a packet: before one that did not arrive was seen
+    /// last, or long before the first one of a flow.
+    fn outdates(&self, world: &World, parts: &[Found], at: At, (who, now): (&Who, u64)) -> bool {
+        let Some(last) = self.sights(parts, at).last().copied() else { return false };
+        let is_new = self.flows[at.0].memory.is_empty() && now.saturating_sub(world.read_at) > RECENT;
+        let is_lost = !is_at_its_end(last, who) && !self.is_thin(last.at) && world.read_at < last.at;
+        is_new || is_lost
+    }
+
+    /// Whether sights of that time may be missing.
+    fn is_thin(&self, at: u64) -> bool {
+        at < self.thin_until
+    }
+
+    /// Flows that have begun in a round that is to be repeated begin there again.
+    fn unbegin(&mut self) {
+        let new = self.flows.iter().filter(|flow| flow.last == 0).count();
+        self.flows.truncate(self.flows.len() - new);
+        self.flow_number -= u32::try_from(new).unwrap_or(0);
     }
 
     fn tell(&mut self, world: &World, parts: &[Found], ended: &[At], untold: &mut u64) -> Vec<Told> {
@@ -216,10 +236,10 @@ impl Follower {
         let evidence = Evidence {
             sights: std::mem::take(&mut self.window.sights),
             arps: Vec::new(),
+            there: &world.there,
             hits: Hits::read(&recording, &world.there),
             entries: self.window.entries.iter().cloned().collect(),
             who: Who::new(&world.lab, &world.there),
-            there: &world.there,
             begin: self.begin,
         };
         let machine = self.machine.clone();
@@ -227,28 +247,27 @@ impl Follower {
         teller.number = self.packet_number;
         self.flows.iter_mut().for_each(|flow| flow.memory.begin_anew());
         let mut told = Vec::new();
-        for at in ended {
-            let thin = evidence.sights[parts[at.0].packets[at.1].sights[0]].at < self.thin_until;
-            match told.len() < MOST_TOLD {
-                true => told.extend(self.one((&mut teller, &evidence, &recording), &parts[at.0], *at, thin)),
+        for (n, at) in ended.iter().enumerate() {
+            let last = parts[at.0].packets[at.1].sights.last().map(|n| &evidence.sights[*n]);
+            // Nobody knows where one went of which sights may be missing.
+            let is_whole = last.is_some_and(|last| !self.is_thin(last.at) || is_at_its_end(last, &evidence.who));
+            match n < MOST_TOLD && is_whole {
+                true => told.extend(self.one((&mut teller, &evidence, &recording), &parts[at.0], *at)),
                 false => *untold += 1,
             }
         }
-        *untold += self.packet_number.abs_diff(teller.number) as u64 - told.len() as u64;
         self.packet_number = teller.number;
         self.window.sights = evidence.sights;
         self.window.give_back(recording);
         told
     }
 
-    /// A packet as it is told; nothing where nobody knows where it went, as sights are missing, or where it
-    /// is the rest of one that was told.
+    /// A packet as it is told; nothing where it is the rest of one that was told.
     fn one(
         &mut self,
         (teller, evidence, recording): (&mut Teller, &Evidence, &Recording),
         part: &Found,
         at: At,
-        thin: bool,
     ) -> Option<Told> {
         let flow = &mut self.flows[at.0];
         let found = &part.packets[at.1];
@@ -259,9 +278,6 @@ impl Follower {
         let mut packet = teller.next((part, found), &mut flow.memory);
         freed::end(&mut packet, recording, self.begin);
         freed::mark(std::slice::from_mut(&mut packet), recording, self.begin);
-        if thin && packet.fate == Fate::Lost {
-            return None;
-        }
         let sights = || found.sights.iter().map(|n| &evidence.sights[*n]);
         let said = sights().find_map(|s| s.said.clone());
         let because = said.as_deref().filter(|_| comes_to_controller(&packet, evidence)).and_then(|said| {
@@ -288,7 +304,7 @@ impl Follower {
     fn keep(&mut self, parts: Vec<Found>) {
         for (flow, part) in self.flows.iter_mut().zip(parts) {
             let last = part.packets.iter().flat_map(|p| &p.sights).map(|n| self.window.sights[*n].at).max();
-            flow.last = flow.last.max(last.unwrap_or(0));
+            flow.last = flow.last.max(last.unwrap_or(1));
             flow.found = nothing_of(&part);
         }
         let too_many = self.flows.len().saturating_sub(MOST_FLOWS);

@@ -19,6 +19,8 @@ pub enum Told {
         /// So many that the machine sent or got were not told, at least.
         packets: u64,
     },
+    /// The lab was changed, and what has come is watched, too. Packets of the moment before are missing.
+    Changed,
     /// The last line, where it is not the caller who ends it.
     Ended { why: String },
 }

@@ -121,7 +121,8 @@ impl Window {
         let (first, last) = (&self.sights[*first], &self.sights[*last]);
         let own = |ip: IpAddr| whose.addresses.contains(&ip);
         if first.place == *whose.machine && first.outgoing {
-            return true;
+            // What a tunnel carries began elsewhere.
+            return first.layer == 0 && own(first.header.source);
         }
         if last.place == *whose.machine && !last.outgoing && last.layer == 0 {
             return own(last.header.destination);

@@ -19,6 +19,7 @@ pub fn followed(told: &Told, style: &Style) -> String {
         }
         Told::Untold { packets: 1 } => page.line("1 packet was not told: they come too fast", BAD),
         Told::Untold { packets } => page.line(&format!("{packets} packets were not told: they come too fast"), BAD),
+        Told::Changed => page.line("the lab was changed; what has come is watched, too", DIM),
         Told::Ended { why } => page.line(why, DIM),
     }
     page.into_text()
@@ -53,7 +54,7 @@ fn line(told: &PacketTold) -> String {
             told.protocol,
             way(packet)
         ));
-        parts.extend(rewrites(packet).into_iter().map(|text| format!("; {text}")));
+        parts.extend(rewrites(told).into_iter().map(|text| format!("; {text}")));
     }
     if let Some(because) = &told.because {
         parts.push(format!("; by {because}"));
@@ -108,19 +109,24 @@ fn is_seen(step: &Step) -> bool {
 }
 
 /// `node1 sends it on to tea-1 10.244.1.21:8080`.
-fn rewrites(packet: &Packet) -> Vec<String> {
+fn rewrites(told: &PacketTold) -> Vec<String> {
+    let name = |ip: std::net::IpAddr| {
+        let ends = told.translations.iter().flat_map(|t| [&t.reply.0, &t.reply.1]);
+        let known = ends.into_iter().find(|e| e.ip == ip).and_then(|e| e.name.as_ref());
+        known.map(|name| format!("{name} ")).unwrap_or_default()
+    };
     let tell = |step: &Step| match &step.what {
         What::Rewritten { how: Rewrite::Destination, after, .. } => {
             let to = std::net::SocketAddr::new(after.destination, after.destination_port);
-            Some(format!("{} sends it on to {to}", step.place))
+            Some(format!("{} sends it on to {}{to}", step.place, name(to.ip())))
         }
         What::Rewritten { how: Rewrite::Source, after, .. } => {
             let from = std::net::SocketAddr::new(after.source, after.source_port);
-            Some(format!("{} makes its source {from}", step.place))
+            Some(format!("{} makes its source {}{from}", step.place, name(from.ip())))
         }
         _ => None,
     };
-    packet.steps.iter().filter_map(tell).collect()
+    told.packet.steps.iter().filter_map(tell).collect()
 }
 
 fn fate(packet: &Packet) -> String {
@@ -129,9 +135,19 @@ fn fate(packet: &Packet) -> String {
     let place = last.map(|s| s.place.to_string()).unwrap_or_default();
     match &packet.fate {
         Fate::Delivered { to } => format!("delivered to {to}"),
-        Fate::Dropped => format!("dropped at {place}: {says}"),
+        Fate::Dropped => format!("dropped at {place}: {says}{}", by(last)),
         Fate::Refused => format!("refused at {place}: {says}"),
         Fate::Lost => format!("lost; seen last at {place}: {says}"),
+    }
+}
+
+/// What dropped it, where the sentence does not have it.
+fn by(last: Option<&Step>) -> String {
+    match last {
+        Some(Step { what: What::Dropped(drop), says, .. }) if !drop.by.is_empty() && !says.contains(&drop.by) => {
+            format!(" (`{}`)", drop.by)
+        }
+        _ => String::new(),
     }
 }
 

@@ -1,0 +1,214 @@
+//! `labctl trace --follow`: what a machine really sends and gets is told packet by packet, and nothing stays
+//! behind, however it ends.
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::as_root_and_ordinary_user;
+use crate::harness::process::signal;
+use crate::harness::{Background, Bench, until};
+use crate::sample::FOUR_PODS;
+
+as_root_and_ordinary_user![
+    a_request_of_another_program_is_told_in_order_and_once,
+    a_line_says_the_way_of_a_new_flow,
+    a_packet_that_is_dropped_is_told_with_its_reason,
+    what_passes_through_a_host_is_not_the_hosts,
+    a_pod_that_comes_is_seen,
+    what_comes_too_fast_is_counted,
+    nothing_stays_when_the_client_is_killed,
+    it_ends_with_its_time_and_with_the_lab,
+    whom_nobody_knows_is_not_followed,
+];
+
+/// A machine that is followed, told as JSON.
+struct Follow(Background);
+
+impl Follow {
+    fn start(bench: &Bench, machine: &str) -> Follow {
+        let words = ["trace", "--follow", machine, "-o", "json", "--timeout", "60"];
+        let mut follow = Follow(Background::start(bench.labctl(&words)));
+        let first = follow.next();
+        assert_eq!(first["event"], "following", "{first}");
+        follow
+    }
+
+    /// The next line; null at the end.
+    fn next(&mut self) -> Value {
+        let line = self.0.line();
+        if line.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"))
+        }
+    }
+
+    /// The packets up to the one that is wanted, with it.
+    #[track_caller]
+    fn until(&mut self, mut wanted: impl FnMut(&Value) -> bool) -> Vec<Value> {
+        let mut all = Vec::new();
+        loop {
+            let line = self.next();
+            assert!(!line.is_null(), "it ended before what is waited for came: {all:#?}");
+            let found = wanted(&line);
+            all.push(line);
+            if found {
+                return all;
+            }
+        }
+    }
+}
+
+fn kind(told: &Value) -> &str {
+    told["packet"]["kind"].as_str().unwrap_or_default()
+}
+
+/// The machines at which a packet was seen, in their order.
+fn places(told: &Value) -> Vec<&str> {
+    let steps = told["packet"]["steps"].as_array().expect("steps");
+    let seen = |s: &&Value| s["knownBy"].as_array().is_some_and(|all| all.iter().any(|m| m == "tap"));
+    let mut all: Vec<&str> = steps.iter().filter(seen).filter_map(|s| s["place"].as_str()).collect();
+    all.dedup();
+    all
+}
+
+fn a_request_of_another_program_is_told_in_order_and_once(bench: &Bench) {
+    bench.up(&bench.write(FOUR_PODS));
+    let address = bench.ip("b1");
+    let mut follow = Follow::start(bench, "a1");
+    bench.sh("a1", &format!("curl -sS http://{address}:8080/tea"));
+    let mut ends = 0;
+    let mut told = Vec::new();
+    while ends < 2 {
+        told.extend(follow.until(|line| kind(line).starts_with("FIN")));
+        ends += 1;
+    }
+    let way: Vec<(&str, &str)> =
+        told.iter().map(|t| (t["packet"]["direction"].as_str().unwrap_or_default(), kind(t))).collect();
+    assert_eq!(way[..3], [("there", "SYN"), ("back", "SYN-ACK"), ("there", "ACK")], "{way:?}");
+    assert_eq!(way.iter().filter(|(_, kind)| kind.starts_with("SYN")).count(), 2, "{way:?}");
+    let said: Vec<&str> = told.iter().filter_map(|t| t["said"].as_str()).collect();
+    assert_eq!(said, [&format!("GET {address}:8080/tea"), "HTTP 200 OK"]);
+    for (n, one) in (1..).zip(&told) {
+        let packet = &one["packet"];
+        assert_eq!((&one["flow"], &one["first"]), (&1.into(), &(n == 1).into()), "{one}");
+        assert_eq!((&packet["number"], &packet["again"]), (&n.into(), &Value::Null), "{one}");
+        assert_eq!(packet["fate"]["how"], "delivered", "{one:#}");
+    }
+    let times: Vec<u64> =
+        told.iter().filter_map(|t| t["packet"]["steps"].as_array()?.iter().find_map(|s| s["at"].as_u64())).collect();
+    assert!(times.len() == told.len() && times.is_sorted(), "{times:?}");
+    let whole = ["pod/default/a1", "host/node1", "router", "host/node2", "pod/default/b1"];
+    assert_eq!(places(&told[0]), whole);
+}
+
+fn a_line_says_the_way_of_a_new_flow(bench: &Bench) {
+    bench.up(&bench.write(FOUR_PODS));
+    let address = bench.ip("b1");
+    let mut follow = Background::start(bench.labctl(&["trace", "--follow", "a1", "--timeout", "60"]));
+    assert!(follow.line().starts_with("following a1 in lab"));
+    bench.sh("a1", &format!("ping -c 1 {address}"));
+    let mut line = follow.line();
+    while line.starts_with("note: ") {
+        line = follow.line();
+    }
+    let way = "a1 eth0 → node1 cni0, flannel.1 ⇒ node2 flannel.1, cni0 → b1 eth0; delivered to b1\n";
+    assert!(line.contains("1 → echo request  a1 ") && line.ends_with(way), "{line}");
+    let line = follow.line();
+    assert!(line.ends_with("1 ← echo reply; delivered to a1\n"), "{line}");
+}
+
+fn a_packet_that_is_dropped_is_told_with_its_reason(bench: &Bench) {
+    bench.up(&bench.write(FOUR_PODS));
+    let address = bench.ip("b1");
+    let mut follow = Follow::start(bench, "a1");
+    bench.sh("node2", "iptables -I FORWARD -p icmp -j DROP");
+    bench.exec("a1", &["ping", "-c", "1", "-W", "1", &address]).ends_with(1);
+    let told = follow.until(|_| true);
+    let packet = &told[0]["packet"];
+    assert_eq!((kind(&told[0]), &packet["fate"]["how"]), ("echo request", &"dropped".into()), "{packet:#}");
+    let last = packet["steps"].as_array().and_then(|s| s.last()).expect("a step");
+    assert_eq!((&last["place"], &last["what"]["cause"]), (&"host/node2".into(), &"rule-drop".into()), "{last:#}");
+    assert!(last["what"]["by"].as_str().is_some_and(|by| by.contains("FORWARD -p icmp -j DROP")), "{last:#}");
+    // And what the destination is asked next is delivered again, as a packet of its own.
+    bench.sh("node2", "iptables -D FORWARD -p icmp -j DROP");
+    bench.sh("a1", &format!("ping -c 1 {address}"));
+    let told = follow.until(|line| kind(line) == "echo reply");
+    assert!(told.iter().all(|t| t["packet"]["fate"]["how"] == "delivered"), "{told:#?}");
+}
+
+fn what_passes_through_a_host_is_not_the_hosts(bench: &Bench) {
+    bench.up(&bench.write(FOUR_PODS));
+    let mut follow = Follow::start(bench, "node1");
+    bench.sh("a1", &format!("ping -c 1 {}", bench.ip("b1")));
+    bench.sh("node1", &format!("curl -sS http://{}:8080/mine", bench.ip("b2")));
+    let told = follow.until(|line| line["said"].as_str().is_some_and(|said| said.ends_with("/mine")));
+    for one in &told {
+        let names = [&one["source"]["name"], &one["destination"]["name"]];
+        assert!(names.contains(&&"node1".into()), "{one:#}");
+    }
+}
+
+fn a_pod_that_comes_is_seen(bench: &Bench) {
+    bench.up(&bench.write(FOUR_PODS));
+    let mut follow = Follow::start(bench, "a1");
+    let more = FOUR_PODS.replace("  b2: {", "  b3: { host: node2 }\n  b2: {");
+    bench.ok(&["up", "--no-probes", &bench.write(&more)]);
+    follow.until(|line| line["event"] == "changed");
+    bench.sh("a1", &format!("ping -c 1 {}", bench.ip("b3")));
+    let told = follow.until(|line| kind(line) == "echo reply");
+    assert!(places(&told[0]).contains(&"pod/default/b3"), "{:#}", told[0]);
+}
+
+fn what_comes_too_fast_is_counted(bench: &Bench) {
+    bench.up(&bench.write(FOUR_PODS));
+    let mut follow = Follow::start(bench, "a1");
+    let address = bench.ip("b1");
+    let flood = format!(
+        "use IO::Socket::INET; my $s = IO::Socket::INET->new(Proto => 'udp', PeerAddr => '{address}:9'); \
+         for (1..20000) {{ $s->send(\"x$_\") }}"
+    );
+    bench.exec("a1", &["perl", "-e", &flood]);
+    let mut untold = 0;
+    follow.until(|line| {
+        untold += line["packets"].as_u64().unwrap_or(0);
+        untold > 10_000
+    });
+    // It goes on behind it.
+    let pings = ["exec", "a1", "--", "ping", "-i", "0.2", &bench.ip("a2")];
+    let _pings = Background::start(bench.labctl(&pings));
+    follow.until(|line| kind(line) == "echo reply" && line["packet"]["fate"]["how"] == "delivered");
+}
+
+/// What of a recording is in the lab: packet sockets of a pod, and the table of nftables on its host.
+fn watched(bench: &Bench) -> [bool; 2] {
+    let sockets = bench.sh("a1", "cat /proc/net/packet").lines().count() > 1;
+    [sockets, bench.sh("node1", "nft list tables").contains("labctl-trace")]
+}
+
+fn nothing_stays_when_the_client_is_killed(bench: &Bench) {
+    bench.up(&bench.write(FOUR_PODS));
+    let mut follow = Follow::start(bench, "a1");
+    assert_eq!(watched(bench), [true, true]);
+    signal(follow.0.pid(), Signal::SIGKILL);
+    follow.0.end();
+    until("no socket and no table is left", || watched(bench) == [false, false]);
+    bench.is_as_planned();
+}
+
+fn it_ends_with_its_time_and_with_the_lab(bench: &Bench) {
+    bench.up(&bench.write(FOUR_PODS));
+    let said = bench.ok(&["trace", "--follow", "a1", "--timeout", "0.2"]);
+    assert!(said.ends_with("the time is up\n"), "{said}");
+    until("nothing is watched", || watched(bench) == [false, false]);
+    let mut follow = Follow::start(bench, "b1");
+    bench.ok(&["down"]);
+    assert!(follow.0.end().success());
+    bench.nothing_lives();
+}
+
+fn whom_nobody_knows_is_not_followed(bench: &Bench) {
+    bench.up(&bench.write(FOUR_PODS));
+    bench.run(&["trace", "--follow", "a11"]).ends_with(2).says("did you mean");
+    bench.run(&["trace", "--follow", "a1", "-o", "pcapng"]).ends_with(1).says("-o json");
+}
