@@ -185,7 +185,10 @@ impl<'a> Teller<'a> {
         if memory.each_is_walked && !matches!(packet.fate, Fate::Delivered { .. }) {
             packet = self.walk_one(told).map_or(packet, |own| self.packet(told, Some(&own), memory));
         }
-        memory.told.push((told.1.essence, told.1.direction, packet.clone()));
+        // A copy is told of as the packet that it is of, never the other way round.
+        if !told.1.copy {
+            memory.told.push((told.1.essence, told.1.direction, packet.clone()));
+        }
         packet
     }
 

@@ -52,9 +52,10 @@ const KINDS: [&str; 9] = [
     "type: LoadBalancer, loadBalancerIP: 198.51.100.1#, externalTrafficPolicy: Local, healthCheckNodePort: 3109#, ",
 ];
 
-/// Whether packets between these ports are what load balancers ask hosts by themselves.
+/// Whether packets between these ports are what load balancers ask hosts, and kubelet the cluster's DNS, by
+/// themselves. No question is about these ports.
 pub fn is_of_a_health_check((source, destination): (u16, u16)) -> bool {
-    [source, destination].iter().any(|port| (31_090..31_100).contains(port))
+    [source, destination].iter().any(|port| (31_090..31_100).contains(port) || *port == 8181)
 }
 
 /// A lab, always the same for the same numbers.

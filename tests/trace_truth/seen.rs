@@ -14,6 +14,9 @@ type Point = (String, String, bool, Header);
 /// stamp a copy for each.
 const APART: u64 = 20_000_000;
 
+/// A trace ends when nothing has come for so many nanoseconds; what comes later is none of its matter.
+const QUIET: u64 = 40_000_000;
+
 /// The packets' steps that are told as seen by a tap, with the number of the packet.
 pub fn told(trace: &Trace) -> Vec<(u32, &Step)> {
     let packets = trace.flows.iter().flat_map(|f| &f.packets);
@@ -54,7 +57,8 @@ pub fn header(told: &Told) -> Header {
 pub fn differences(trace: &Trace, sightings: &[Sighting]) -> Vec<String> {
     let (mut wrong, matched) = matched(trace, sightings);
     let told: BTreeSet<usize> = matched.iter().map(|(_, at)| *at).collect();
-    let missed = sightings.iter().enumerate().filter(|(n, _)| !told.contains(n));
+    let last = told.iter().map(|n| sightings[*n].at).max().unwrap_or(u64::MAX - QUIET);
+    let missed = sightings.iter().enumerate().filter(|(n, s)| !told.contains(n) && s.at < last + QUIET);
     wrong.extend(missed.map(|(_, s)| format!("not told: {} {}", s.at, words(&point(s)))));
     // Sightings are in the order of time.
     for pair in matched.windows(2) {
@@ -77,7 +81,6 @@ pub fn matched(trace: &Trace, sightings: &[Sighting]) -> (Vec<String>, Vec<(u32,
     let mut steps = told(trace);
     // Of those that look the same the earlier one is the earlier.
     steps.sort_by_key(|(_, s)| s.at);
-    let begin = steps.first().zip(sightings.first()).map_or(0, |(_, s)| s.at);
     let mut of_step = BTreeMap::new();
     for (number, step) in steps {
         let (Some(at), Some(dev), Some(header)) = (step.at, &step.dev, &step.header) else {
@@ -86,12 +89,9 @@ pub fn matched(trace: &Trace, sightings: &[Sighting]) -> (Vec<String>, Vec<(u32,
         };
         let point = (step.place.to_string(), dev.to_string(), is_outgoing(step), self::header(header));
         match open.get_mut(&point).and_then(VecDeque::pop_front) {
-            Some(n) if (sightings[n].at - begin).abs_diff(at) > APART => {
-                wrong.push(format!(
-                    "packet {number}: at {at} in place of {}: {}",
-                    sightings[n].at - begin,
-                    words(&point)
-                ));
+            Some(n) if sightings[n].at.abs_diff(trace.began + at) > APART => {
+                let there = sightings[n].at.saturating_sub(trace.began);
+                wrong.push(format!("packet {number}: at {at} in place of {there}: {}", words(&point)));
             }
             Some(n) => {
                 of_step.insert(std::ptr::from_ref(step), n);
