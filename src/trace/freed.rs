@@ -10,7 +10,7 @@ use super::model::{Cause, Drop, Fate, Flow, Means, Packet, Step, What};
 use super::tell::Evidence;
 
 /// How far apart the two may have looked at their clocks, in nanoseconds: whoever looks can be made to wait.
-const APART: u64 = 2_000_000;
+const APART: u64 = 10_000_000;
 /// Bytes of an Ethernet header.
 const ETHERNET: u32 = 14;
 /// Not drops: a packet that was taken, or one of a queue that was thrown away with its owner.
