@@ -87,6 +87,8 @@ fn way(packet: &Packet) -> Vec<(usize, Turn<'_>)> {
     let turns = packet.steps.iter().enumerate().filter_map(|(index, step)| {
         let (what, port) = match any_seen {
             true if is_seen(step) => (if step.what == What::Out { 2 } else { 1 }, None),
+            // What a program did with a packet is worth telling; what it sent begins with its own step.
+            true if index > 0 && matches!(step.what, What::Proxied { .. } | What::Asked { .. }) => turn(&step.what)?,
             true => return None,
             false => turn(&step.what)?,
         };
