@@ -185,7 +185,7 @@ impl Daemon {
         lab.pods.iter().filter_map(told).collect()
     }
 
-    /// Which certificates of ingresses that fit are refused by clients, a line each and at most [`MOST_NOTES`].
+    /// Which certificates of ingresses that fit are refused by clients, a line each and at most `MOST_NOTES`.
     pub fn certificate_notes(&self, lab: &Lab, fits: impl Fn(&ObjectKey) -> bool) -> Vec<String> {
         let Some(layer) = &lab.ingress else { return Vec::new() };
         let now = SystemTime::now();

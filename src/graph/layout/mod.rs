@@ -2,7 +2,7 @@
 //! is its switch, hosts and clients in columns on it, and pods in rows below their host's bridge.
 //!
 //! All lengths are pixels at which letters are 11 to 13 pixels high. A box lies in its parent, and boxes of
-//! one parent do not touch. How lines run is [`ways`]', what stands in a machine [`machine`]'s.
+//! one parent do not touch. How lines run is `ways`', what stands in a machine `machine`'s.
 
 mod machine;
 mod ways;

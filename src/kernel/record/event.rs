@@ -41,7 +41,7 @@ pub struct Frame {
     pub ethernet: bool,
     /// `ETH_P_IP` and the like.
     pub protocol: u16,
-    /// The first bytes of it, at most [`super::Options::snap`].
+    /// The first bytes of it, at most `Options::snap`.
     pub bytes: Vec<u8>,
     /// All bytes that it had.
     pub length: u32,
