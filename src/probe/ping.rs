@@ -185,6 +185,26 @@ fn next_tag() -> Tag {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         AtomicU32::new(now.subsec_nanos() ^ (std::process::id() << 16))
     });
-    let n = next.fetch_add(1, Ordering::Relaxed);
-    Tag { identifier: (n >> 16) as u16, sequence: n as u16 }
+    tag(next.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The tag of the ping with this number. Both halves change with each: by the identifier connection tracking
+/// knows a flow, so that a ping with that of an earlier one would be let through by what was decided then.
+fn tag(n: u32) -> Tag {
+    // Knuth's multiplicative hash: numbers that follow each other land far apart.
+    Tag { identifier: n as u16, sequence: (n.wrapping_mul(2_654_435_761) >> 16) as u16 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_ping_goes_on_with_what_was_decided_of_an_earlier_one() {
+        for n in [0, 77, u32::from(u16::MAX), u32::MAX] {
+            let (one, other) = (tag(n), tag(n.wrapping_add(1)));
+            assert_ne!(one.identifier, other.identifier);
+            assert_ne!(one.sequence, other.sequence);
+        }
+    }
 }

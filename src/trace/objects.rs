@@ -198,6 +198,14 @@ pub fn beyond_the_network(case: &Case) -> Option<Blame> {
     let outcome = case.outcome;
     let says = outcome.observed.clone();
     match (outcome.details.failure?, outcome.details.status) {
+        // A program's ports are not known before one of them is asked.
+        (FailureName::Refused, _) => {
+            let port =
+                super::tell::target(case.asked, outcome).map(|(_, port, protocol)| format!("port {port}/{protocol}"));
+            let object = port.unwrap_or_default();
+            let says = format!("nothing in {taken} listens there: {says}");
+            Some(Blame { cause: Cause::NoListener, place: taken, object, says })
+        }
         (FailureName::Tls, _) if !says.contains("certificate") => {
             let says = format!("{says}: is it TLS that it speaks?");
             Some(Blame { cause: Cause::Other, place: taken, object: "TLS".to_owned(), says })
