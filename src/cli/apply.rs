@@ -10,7 +10,10 @@ use crate::spec::edit::{self, Applied, Edit, ObjectKind, ObjectRef};
 use crate::spec::load::{Text, decode_text};
 
 use super::args::{ApplyArgs, ScaleArgs};
-use super::{Done, Failure, find_lab, kube, named, output, show};
+use super::{Done, Failure, find_lab, kube, named, output, show, up};
+
+/// How long a new cluster DNS may take to serve, in seconds.
+const DNS_SECONDS: u64 = 5;
 
 pub fn apply(args: &ApplyArgs) -> Done {
     let mut manifests = beside::read_manifests(&args.files)?;
@@ -48,8 +51,10 @@ pub fn send(client: &Client, mut text: Text, edits: Vec<Edit>, grace: Option<u32
     let first = loaded.sources.iter().count().saturating_sub(applied);
     let is_new = |place: &Place| usize::from(place.source) >= first;
     let mut problems = Problems::default();
+    let mut has_new_dns = false;
     let failed = match client.post::<Event>("/labctl/v1/edit", &EditRequest { edits, grace })? {
         Event::Done(summary) => {
+            has_new_dns = summary.changes.iter().any(|change| change.contains("start coredns"));
             // What has no place is about the lab as it is now, such as a probe that lost its target.
             let tells = |w: &Problem| w.labels.is_empty() || w.labels.iter().any(|(place, _)| is_new(place));
             let new = summary.warnings.into_iter().filter(tells);
@@ -66,6 +71,11 @@ pub fn send(client: &Client, mut text: Text, edits: Vec<Edit>, grace: Option<u32
         return Err(Failure::new(problems, loaded.sources));
     }
     show(&problems, &loaded.sources);
+    if has_new_dns {
+        // With its first service a lab gets DNS, and who asks at once for a name is to be answered. Where a pod is
+        // in trouble, that is not this change's affair.
+        let _ = up::await_ready(client, DNS_SECONDS, "");
+    }
     Ok(())
 }
 
