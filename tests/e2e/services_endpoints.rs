@@ -164,7 +164,7 @@ fn a_dead_endpoint_leaves_the_rules_within_a_second(bench: &Bench) {
 }
 
 fn a_new_pods_endpoint_is_there_within_a_second(bench: &Bench) {
-    let pod = "slow: { labels: { app: tea }, command: [sh, -c, 'exec socat TCP-LISTEN:8080,fork,reuseaddr STDIO'], \
+    let pod = "slow: { labels: { app: tea }, command: [sleep, '1000'], \
                readinessProbe: { exec: { command: [test, -e, /run/ready] }, periodSeconds: 1 } }";
     let file = bench.write(&lab(&[pod], &[TEA]));
     bench.run(&["up", &file, "--timeout", "1"]).ends_with(1).says("lab-not-ready");
