@@ -257,10 +257,18 @@ fn rubbish_is_not_text() {
 
 /// Every valid lab of the project, to be spoiled.
 fn labs() -> Vec<String> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("labs");
-    let mut files: Vec<_> = std::fs::read_dir(dir).expect("labs").map(|e| e.expect("an entry").path()).collect();
-    // A lab may be a directory with its manifests beside it.
-    files.iter_mut().filter(|p| p.is_dir()).for_each(|p| p.push("lab.yaml"));
+    let in_dir =
+        |dir: &Path| -> Vec<_> { std::fs::read_dir(dir).expect("labs").map(|e| e.expect("an entry").path()).collect() };
+    let found = in_dir(&Path::new(env!("CARGO_MANIFEST_DIR")).join("labs"));
+    // A lab may be a directory with its manifests beside it; other directories have several labs.
+    let mut files: Vec<_> = found
+        .into_iter()
+        .flat_map(|path| match path.join("lab.yaml") {
+            lab if lab.exists() => vec![lab],
+            _ if path.is_dir() => in_dir(&path),
+            _ => vec![path],
+        })
+        .collect();
     files.sort();
     files.iter().map(|p| std::fs::read_to_string(p).expect("a lab")).collect()
 }
