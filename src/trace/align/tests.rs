@@ -1,0 +1,151 @@
+use super::*;
+use crate::lab::names::IfName;
+use crate::trace::model::{Header, Protocol, Rewrite};
+use crate::trace::packet::Essence;
+
+fn host(name: &str) -> NsName {
+    NsName::Host(HostName::try_from(name.to_owned()).expect("a name"))
+}
+
+fn header(source_port: u16) -> Header {
+    Header {
+        source: [10, 0, 0, 1].into(),
+        destination: [10, 0, 0, 2].into(),
+        protocol: Protocol::Tcp,
+        source_port,
+        destination_port: 80,
+        ttl: 64,
+        length: 60,
+        dont_fragment: false,
+        macs: None,
+    }
+}
+
+fn step(place: &str, dev: Option<&str>, what: What) -> Step {
+    Step {
+        at: None,
+        place: host(place),
+        host: None,
+        dev: dev.map(IfName::new),
+        layer: 0,
+        what,
+        header: None,
+        known_by: vec![Means::State],
+        says: "walked".into(),
+    }
+}
+
+fn rule(chain: &str, number: u32) -> RuleMet {
+    RuleMet {
+        table: "filter".into(),
+        chain: chain.into(),
+        number,
+        rule: "-j DROP".into(),
+        verdict: "ACCEPT".into(),
+        meaning: None,
+    }
+}
+
+fn sight(at: u64, place: &str, dev: &str, outgoing: bool) -> Sight {
+    Sight {
+        at,
+        place: host(place),
+        dev: IfName::new(dev),
+        outgoing,
+        layer: 0,
+        seen: header(4000),
+        header: header(4000),
+        identification: 0,
+        vni: None,
+        essence: Essence::Tcp { sequence: 1, acknowledged: 0, flags: 2, data: 0 },
+        kind: "SYN".into(),
+        about: None,
+        marked: false,
+        said: None,
+        piece_of: None,
+        stray: false,
+    }
+}
+
+fn aligned(walked: &[Step], sights: &[Sight], hits: &[Hit]) -> (Aligned, Vec<String>) {
+    let sights: Vec<&Sight> = sights.iter().collect();
+    let way = Way { walked, sights: &sights, hits, begin: 10, host_of: &|_| None };
+    let aligned = align(&way);
+    let told = aligned.steps.iter().map(|s| {
+        let what = match &s.what {
+            What::In => "in".to_owned(),
+            What::Out => "out".to_owned(),
+            What::Rule(met) => format!("{} {}", met.chain, met.number),
+            What::Dropped(drop) => format!("drop by {}", drop.by),
+            other => format!("{other:?}"),
+        };
+        let dev = s.dev.as_ref().map(|d| format!(" {d}")).unwrap_or_default();
+        format!("{}{dev} {what}{}", s.place, if s.is_inferred() { " ~" } else { "" })
+    });
+    let told = told.collect();
+    (aligned, told)
+}
+
+fn walk() -> Vec<Step> {
+    vec![
+        step("a", Some("eth0"), What::Out),
+        step("b", Some("veth"), What::In),
+        step("b", None, What::Rule(rule("FORWARD", 1))),
+        step("b", Some("eth0"), What::Out),
+        step("c", Some("eth0"), What::In),
+    ]
+}
+
+#[test]
+fn what_was_seen_is_marked_and_what_lies_between_is_kept() {
+    let sights = [sight(10, "a", "eth0", true), sight(12, "b", "veth", false), sight(15, "b", "eth0", true)];
+    let (aligned, told) = aligned(&walk(), &sights, &[]);
+    assert_eq!(told, ["a eth0 out", "b veth in", "b FORWARD 1 ~", "b eth0 out"]);
+    assert_eq!((aligned.held, aligned.unforeseen, aligned.steps[1].at), (4, 0, Some(2)));
+}
+
+#[test]
+fn a_device_that_was_passed_unseen_is_inferred() {
+    let sights = [sight(10, "a", "eth0", true), sight(15, "b", "eth0", true), sight(16, "c", "eth0", false)];
+    let (_, told) = aligned(&walk(), &sights, &[]);
+    assert_eq!(told, ["a eth0 out", "b veth in ~", "b FORWARD 1 ~", "b eth0 out", "c eth0 in"]);
+}
+
+#[test]
+fn where_the_walk_is_left_only_what_was_seen_counts() {
+    let sights = [sight(10, "a", "eth0", true), sight(12, "b", "veth", false), sight(15, "b", "eth1", true)];
+    let (aligned, told) = aligned(&walk(), &sights, &[]);
+    assert_eq!(told, ["a eth0 out", "b veth in", "b FORWARD 1 ~", "b eth1 out"]);
+    assert_eq!((aligned.held, aligned.unforeseen), (3, 1));
+    let (aligned, told) = self::aligned(&walk(), &[sight(10, "x", "eth0", true)], &[]);
+    assert_eq!((told, aligned.held), (vec!["x eth0 out".to_owned()], 0));
+}
+
+#[test]
+fn rules_that_were_told_confirm_the_walk_or_add_to_it() {
+    let sights = [sight(10, "a", "eth0", true), sight(12, "b", "veth", false)];
+    let hit = |number, verdict: &str| Hit {
+        place: host("b"),
+        layer: 0,
+        met: RuleMet { verdict: verdict.into(), ..rule("FORWARD", number) },
+    };
+    let (_, told) = aligned(&walk(), &sights, &[hit(1, "continue"), hit(7, "DROP")]);
+    assert_eq!(told, ["a eth0 out", "b veth in", "b FORWARD 1", "b drop by -j DROP"]);
+}
+
+#[test]
+fn a_rewrite_gets_the_port_that_was_really_chosen() {
+    let rewritten =
+        What::Rewritten { how: Rewrite::Source, before: Box::new(header(4000)), after: Box::new(header(1)) };
+    let mut walked =
+        [step("b", Some("veth"), What::In), step("b", None, rewritten), step("b", Some("eth0"), What::Out)];
+    walked[0].header = Some(header(4000));
+    walked[2].header = Some(header(1));
+    walked[1].says = "becomes 10.0.0.1:1".into();
+    let mut sights = [sight(10, "b", "veth", false), sight(12, "b", "eth0", true)];
+    sights[1].seen = header(50_123);
+    let (aligned, _) = aligned(&walked, &sights, &[]);
+    let What::Rewritten { before, after, .. } = &aligned.steps[1].what else { panic!("no rewrite") };
+    assert_eq!((before.source_port, after.source_port), (4000, 50_123));
+    assert_eq!(aligned.steps[1].says, "becomes 10.0.0.1:50123");
+}
