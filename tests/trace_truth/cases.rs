@@ -141,8 +141,13 @@ fn what_a_bridge_floods_is_told_as_copies(bench: &Bench) {
     let lab = Running::new(bench);
     // Both know each other's MAC address, and the bridge has forgotten both.
     lab.trace("ask", "near", &["--icmp"]);
-    bench.sh("node1", "bridge -j link | grep -q veth; ip link set cni0 type bridge fdb_flush");
-    let (trace, sightings) = lab.ask("ask", "near", &["--icmp"]);
+    let forgetful = || {
+        bench.sh("node1", "bridge -j link | grep -q veth; ip link set cni0 type bridge fdb_flush");
+        lab.ask("ask", "near", &["--icmp"])
+    };
+    // Any frame of a pod's own, such as one of IPv6, teaches the bridge its address anew before the question is asked.
+    let has_copies = |trace: &Trace| request(trace).packets.iter().any(|p| p.about.is_some());
+    let (trace, sightings) = (0..9).map(|_| forgetful()).find(|(trace, _)| has_copies(trace)).expect("a flood");
     let wrong = crate::seen::differences(&trace, &sightings);
     assert!(wrong.is_empty(), "{}\n{trace:#?}", wrong.join("\n"));
     let packets = &request(&trace).packets;

@@ -71,6 +71,19 @@ pub fn differences(trace: &Trace, sightings: &[Sighting]) -> Vec<String> {
     wrong
 }
 
+fn is_fragment(trace: &Trace, number: u32) -> bool {
+    let mut packets = trace.flows.iter().flat_map(|f| &f.packets);
+    packets.any(|p| p.number == number && p.kind.starts_with("fragment"))
+}
+
+/// The same point with the TTL one lower or higher. Of a packet that was put together and is cut again, the kernel
+/// writes the pieces' headers where a packet socket has them as well (`ip_do_fragment`), so that each reader may
+/// find the TTL of before or behind.
+fn beside((place, dev, outgoing, header): &Point) -> [Point; 2] {
+    [header.ttl.wrapping_sub(1), header.ttl.wrapping_add(1)]
+        .map(|ttl| (place.clone(), dev.clone(), *outgoing, Header { ttl, ..header.clone() }))
+}
+
 /// The sighting of each step that is told as seen, in the trace's order; and what was never there.
 pub fn matched(trace: &Trace, sightings: &[Sighting]) -> (Vec<String>, Vec<(u32, usize)>) {
     let mut open: BTreeMap<Point, VecDeque<usize>> = BTreeMap::new();
@@ -88,7 +101,11 @@ pub fn matched(trace: &Trace, sightings: &[Sighting]) -> (Vec<String>, Vec<(u32,
             continue;
         };
         let point = (step.place.to_string(), dev.to_string(), is_outgoing(step), self::header(header));
-        match open.get_mut(&point).and_then(VecDeque::pop_front) {
+        let mut found = open.get_mut(&point).and_then(VecDeque::pop_front);
+        if found.is_none() && is_fragment(trace, number) {
+            found = beside(&point).iter().find_map(|point| open.get_mut(point).and_then(VecDeque::pop_front));
+        }
+        match found {
             Some(n) if sightings[n].at.abs_diff(trace.began + at) > APART => {
                 let there = sightings[n].at.saturating_sub(trace.began);
                 wrong.push(format!("packet {number}: at {at} in place of {there}: {}", words(&point)));
