@@ -209,7 +209,8 @@ fn unreadable(text: &str) -> Vec<String> {
     comments.filter_map(|l| l.split(['`', '\'']).nth(1)).map(str::to_owned).collect()
 }
 
-fn program(name: &str) -> Option<PathBuf> {
+/// Where a program of the packet filters' is.
+pub(super) fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(PLACES.iter().map(PathBuf::from))

@@ -73,19 +73,40 @@ pub(super) fn commit(socket: &Socket, parts: &[Part]) -> io::Result<()> {
     }
 }
 
+/// Ask for one thing that is no part of a batch, and wait until it is done.
+pub(super) fn request(socket: &Socket, part: &Part) -> io::Result<()> {
+    let head =
+        Head { kind: part.kind, flags: part.flags | REQUEST | ACK, family: part.family, resource: 0, sequence: 1 };
+    socket.send(&message(head, &part.attributes), 0)?;
+    let mut buffer = vec![0; PIECE];
+    loop {
+        let length = receive(socket, &mut buffer)?;
+        if let Some(answer) = split(&buffer[..length]).find(|m| short(m, 4) == ERROR) {
+            return match number(answer, 16).cast_signed() {
+                0 => Ok(()),
+                code => Err(io::Error::from_raw_os_error(-code)),
+            };
+        }
+    }
+}
+
 /// Ask for all of a kind and call `each` with every message of the answer. A kernel that does not know
 /// the question has nothing of it to tell.
-pub(super) fn dump(kind: u16, family: u8, mut each: impl FnMut(&[u8])) -> io::Result<()> {
-    let socket = match open() {
+pub(super) fn dump(kind: u16, family: u8, each: impl FnMut(&[u8])) -> io::Result<()> {
+    match open() {
         // A kernel without netfilter's netlink.
-        Err(e) if e.raw_os_error() == Some(libc::EPROTONOSUPPORT) => return Ok(()),
-        other => other?,
-    };
+        Err(e) if e.raw_os_error() == Some(libc::EPROTONOSUPPORT) => Ok(()),
+        other => dump_by(&other?, kind, family, each),
+    }
+}
+
+/// The same by a socket that hears nothing else yet.
+pub(super) fn dump_by(socket: &Socket, kind: u16, family: u8, mut each: impl FnMut(&[u8])) -> io::Result<()> {
     // Sequence and port need no numbers for a single question.
     socket.send(&message(Head { kind, flags: REQUEST | DUMP, family, resource: 0, sequence: 0 }, &[]), 0)?;
     let mut buffer = vec![0; PIECE];
     loop {
-        let length = receive(&socket, &mut buffer)?;
+        let length = receive(socket, &mut buffer)?;
         for message in split(&buffer[..length]) {
             match short(message, 4) {
                 DONE | ERROR => return Ok(()),

@@ -13,11 +13,8 @@ use crate::plan::{NsPlan, Plan};
 use super::iptables::{self, Iptables};
 use super::ns::NetNs;
 use super::read;
-use super::tables::Tables;
+use super::tables::{self, Tables};
 use super::world::World;
-
-/// Tables that iptables-nft makes, all of nf_tables' family `ip` (2).
-const OF_IPTABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
 
 /// More threads than this do not read faster.
 const READERS: usize = 4;
@@ -63,7 +60,7 @@ fn filters(
     let Some(iptables) = iptables.filter(|_| tables.legacy || !tables.nft.is_empty()) else { return Ok(()) };
     let legacy = iptables.is_legacy()?;
     let (own, foreign): (Vec<NftTable>, Vec<NftTable>) =
-        tables.nft.into_iter().partition(|t| !legacy && t.family == 2 && OF_IPTABLES.contains(&t.name.as_str()));
+        tables.nft.into_iter().partition(|t| !legacy && tables::is_of_iptables(t.family, &t.name));
     observed.deviations.extend(foreign.into_iter().map(Deviation::NftTable));
     if if legacy { tables.legacy } else { !own.is_empty() } {
         let saved = iptables.save_all(netns)?;

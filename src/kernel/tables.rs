@@ -18,6 +18,16 @@ const FLAGS: u16 = 2;
 /// `NFT_TABLE_F_OWNER`.
 const OWNED: u32 = 2;
 
+/// Tables that iptables-nft makes, all of nf_tables' family `ip`.
+const OF_IPTABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
+/// `NFPROTO_IPV4`.
+const IPV4: u8 = 2;
+
+/// Whether a table of nf_tables is one of those that iptables-nft writes.
+pub fn is_of_iptables(family: u8, name: &str) -> bool {
+    family == IPV4 && OF_IPTABLES.contains(&name)
+}
+
 /// What there is in one namespace.
 #[derive(Debug, Default)]
 pub struct Tables {

@@ -13,12 +13,14 @@ use super::settle::settle;
 use super::sight::{Sight, Tuple};
 use crate::lab::names::{HostName, NsName};
 
-/// A rule that nf_tables told of, with its place in its chain.
+/// A rule that the kernel told of, with its place in its chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hit {
     pub place: NsName,
     /// 1 where a tunnel's packet met it.
     pub layer: u8,
+    /// Whether it was known by then by which device the packet would leave.
+    pub leaves: bool,
     pub met: RuleMet,
 }
 
@@ -168,8 +170,8 @@ fn seen(sight: &Sight, way: &Way) -> Step {
     }
 }
 
-/// Mark the rules that nf_tables told of, and put in those that the walk did not have. A policy that lets
-/// through is nothing that happened.
+/// Mark the rules that the kernel told of, and put in those that the walk did not have. A policy that lets
+/// through is nothing that happened, and what the walk has behind a drop that it did not foresee did not happen.
 fn meet(steps: &mut Vec<Step>, way: &Way) {
     // For each place, behind which step its next rule comes.
     let mut after: HashMap<&NsName, usize> = HashMap::new();
@@ -184,6 +186,13 @@ fn meet(steps: &mut Vec<Step>, way: &Way) {
             None => {
                 let at = place_for(steps, hit, from);
                 steps.insert(at, met(hit, way));
+                if matches!(steps[at].what, What::Dropped(_)) {
+                    let mut n = 0;
+                    steps.retain(|step| {
+                        n += 1;
+                        n <= at + 1 || !step.is_inferred()
+                    });
+                }
                 // What comes behind has moved by one.
                 after.values_mut().filter(|n| **n >= at).for_each(|n| *n += 1);
                 at
@@ -194,7 +203,12 @@ fn meet(steps: &mut Vec<Step>, way: &Way) {
 }
 
 fn is_met(step: &Step, hit: &Hit) -> bool {
-    let same = |met: &RuleMet| (&met.table, &met.chain, met.number) == (&hit.met.table, &hit.met.chain, hit.met.number);
+    // The walk does not tell iptables' rules from those of iptables-legacy, which may have the same place.
+    let same = |met: &RuleMet| {
+        let place = |met: &RuleMet| (met.table.clone(), met.chain.clone(), met.number);
+        let texts = [&met.rule, &hit.met.rule];
+        place(met) == place(&hit.met) && (texts[0] == texts[1] || texts.iter().any(|text| text.is_empty()))
+    };
     step.place == hit.place
         && step.layer == hit.layer
         && match &step.what {
@@ -206,33 +220,33 @@ fn is_met(step: &Step, hit: &Hit) -> bool {
 fn confirm(step: &mut Step, hit: &Hit) {
     step.known_by.insert(0, Means::Rules);
     if let What::Rule(met) = &mut step.what {
+        met.of = hit.met.of;
         met.verdict.clone_from(&hit.met.verdict);
     }
 }
 
 /// Where a rule goes that the walk did not have: behind the rules of its place before it, and else behind
-/// the first step of its place.
+/// the first step of its place; behind the route where that was decided.
 fn place_for(steps: &[Step], hit: &Hit, from: usize) -> usize {
-    if from > 0 {
-        return from.min(steps.len());
-    }
-    let first = steps.iter().position(|s| s.place == hit.place && s.layer == hit.layer);
-    first.map_or(steps.len(), |n| n + 1)
+    let here = |s: &&Step| s.place == hit.place && s.layer == hit.layer;
+    let first = || steps.iter().position(|s| here(&s)).map_or(steps.len(), |n| n + 1);
+    let at = if from > 0 { from.min(steps.len()) } else { first() };
+    let routed = steps.iter().position(|s| here(&s) && matches!(s.what, What::Routed(_)));
+    routed.filter(|_| hit.leaves).map_or(at, |routed| at.max(routed + 1))
 }
 
 fn met(hit: &Hit, way: &Way) -> Step {
-    let RuleMet { table, chain, number, rule, verdict, .. } = &hit.met;
+    let RuleMet { chain, number, verdict, .. } = &hit.met;
     let dropped = verdict == "DROP";
-    // nf_tables tells of a REJECT as of a DROP.
-    let cause = match (*number, rule.contains("-j REJECT")) {
+    let cause = match (*number, hit.met.refuses()) {
         (0, _) => Cause::PolicyDrop,
         (_, true) => Cause::RuleReject,
         _ => Cause::RuleDrop,
     };
     let name = if *number == 0 { format!("policy of {chain}") } else { format!("rule {number} of {chain}") };
-    let says = format!("{name} in {table}: {verdict}");
+    let says = format!("{name} in {}: {verdict}", hit.met.in_table());
     let what = match dropped {
-        true => What::Dropped(Drop { cause, by: rule.clone(), reason: None }),
+        true => What::Dropped(Drop { cause, by: hit.met.named(), reason: None }),
         false => What::Rule(hit.met.clone()),
     };
     Step {

@@ -4,7 +4,7 @@
 use crate::kernel::record::CounterDelta;
 use crate::plan::diff::Step as Difference;
 
-use super::model::{Cause, Fate, Means, Packet, RuleMet, Step, What};
+use super::model::{Cause, Fate, Means, Packet, Step, What};
 use super::verdict::Case;
 use super::walk::Blame;
 use super::{freed, remedy};
@@ -74,16 +74,13 @@ pub fn last_seen(packet: &Packet) -> Option<&Step> {
     packet.steps.iter().rfind(foreseen).or_else(|| packet.steps.iter().rfind(seen))
 }
 
-/// nf_tables tells of a REJECT as of a DROP.
 fn dropped_by(step: &Step) -> Option<String> {
     let (by, did) = match &step.what {
         What::Dropped(drop) => (drop.by.clone(), "dropped"),
-        What::Rule(RuleMet { table, rule, verdict, .. }) if verdict == "DROP" => {
-            (format!("-t {table} {rule}"), if rule.contains("-j REJECT") { "refused" } else { "dropped" })
-        }
+        What::Rule(met) if met.verdict == "DROP" => (met.named(), if met.refuses() { "refused" } else { "dropped" }),
         _ => return None,
     };
-    Some(format!("{}: nf_tables told that `{by}` {did} it", step.place))
+    Some(format!("{}: the kernel told that `{by}` {did} it", step.place))
 }
 
 /// Counters that go up when packets are lost so (proc_net_snmp, /proc/net/stat/nf_conntrack).

@@ -1,19 +1,19 @@
-//! Which packet met which rule: what nf_tables told, given to the packets that taps have seen.
+//! Which packet met which rule: what nf_tables and xtables told, given to the packets that taps have seen.
 //!
 //! nf_tables tells the headers of a packet once for each hook, with the first rule there, and then only
-//! its number for the packet, which it uses again. Headers lead to the packet by its essence; for the
+//! its number for the packet, which it uses again. xtables tells them with each rule. Headers lead to the packet by its essence; for the
 //! packet of a tunnel, whose inside is not told, by the identification in its IP header.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
-use crate::kernel::record::{Event, Recording, RuleKind, RuleSeen, Seen, Verdict};
+use crate::kernel::record::{Event, Recording, RuleSeen, Seen};
 use crate::lab::names::NsName;
 use crate::plan::Plan;
-use crate::plan::rules::Rules;
 
 use super::align::Hit;
-use super::model::RuleMet;
+use super::met::met;
+use super::model::{RuleMet, Ruleset};
 use super::packet::{self, Essence};
 use super::sight::{Sight, Tuple};
 
@@ -34,6 +34,8 @@ pub struct PacketHit {
     pub sequence: u64,
     /// How often a packet of these looks had come by here before.
     pub pass: usize,
+    /// Whether the packet was one of the machine's own, that came in by no device.
+    pub own: bool,
 }
 
 /// The rules that were met, for each packet in the order in which it met them.
@@ -46,18 +48,21 @@ impl Hits {
         let mut events: Vec<(&Event, &NsName, &RuleSeen)> = recording.events.iter().filter_map(rule).collect();
         events.sort_by_key(|(event, place, _)| ((*place).clone(), event.sequence));
         let mut hits = Hits::default();
-        let mut current: HashMap<(&NsName, u32), (Key, Tuple)> = HashMap::new();
+        let mut current: HashMap<(&NsName, u32), At> = HashMap::new();
         let mut passes: HashMap<(&NsName, Key), Pass> = HashMap::new();
         for (event, place, seen) in events {
-            if let Some(known) = headers(seen) {
+            let known = headers(seen);
+            // xtables has no numbers for packets.
+            if let (Some(known), None) = (known, seen.legacy) {
                 current.insert((place, seen.id), known);
             }
-            let Some((key, tuple)) = current.get(&(place, seen.id)).copied() else { continue };
+            let here = if seen.legacy.is_some() { known } else { current.get(&(place, seen.id)).copied() };
+            let Some(At { key, tuple, own, leaves }) = here else { continue };
             let Some(met) = met(place, seen, recording, there) else { continue };
             let pass = passes.entry((place, key)).or_default().of(&met);
             let layer = u8::from(matches!(key, Key::Outer(..)));
-            let hit = Hit { place: place.clone(), layer, met };
-            hits.0.entry(key).or_default().push(PacketHit { hit, tuple, sequence: event.sequence, pass });
+            let hit = Hit { place: place.clone(), layer, leaves, met };
+            hits.0.entry(key).or_default().push(PacketHit { hit, tuple, sequence: event.sequence, pass, own });
         }
         hits
     }
@@ -95,14 +100,15 @@ impl Hits {
 #[derive(Default)]
 struct Pass {
     number: usize,
-    met: HashSet<(String, String, u32)>,
+    met: HashSet<(Ruleset, String, String, u32)>,
 }
 
 impl Pass {
     fn of(&mut self, met: &RuleMet) -> usize {
-        if !self.met.insert((met.table.clone(), met.chain.clone(), met.number)) {
+        let rule = (met.of, met.table.clone(), met.chain.clone(), met.number);
+        if !self.met.insert(rule.clone()) {
             self.number += 1;
-            self.met = HashSet::from([(met.table.clone(), met.chain.clone(), met.number)]);
+            self.met = HashSet::from([rule]);
         }
         self.number
     }
@@ -119,7 +125,17 @@ fn outer(source: IpAddr, destination: IpAddr, identification: u16, length: u32) 
     Key::Outer(source, destination, identification, length)
 }
 
-fn headers(seen: &RuleSeen) -> Option<(Key, Tuple)> {
+/// A packet at a hook.
+#[derive(Debug, Clone, Copy)]
+struct At {
+    key: Key,
+    tuple: Tuple,
+    /// Whether it came in by no device, and whether it is known by which it leaves.
+    own: bool,
+    leaves: bool,
+}
+
+fn headers(seen: &RuleSeen) -> Option<At> {
     let packet = packet::parts(&seen.network, &seen.transport)?;
     let header = &packet.header;
     let tuple = Tuple::of(header);
@@ -130,50 +146,5 @@ fn headers(seen: &RuleSeen) -> Option<(Key, Tuple)> {
         }
         essence => Key::Packet(essence),
     };
-    Some((key, tuple))
-}
-
-/// The rule in the words of `iptables -S`. Jumps to a chain and its end are left to the walk, which tells
-/// them with what they are for.
-fn met(place: &NsName, seen: &RuleSeen, recording: &Recording, there: &Plan) -> Option<RuleMet> {
-    let number = match (seen.kind, seen.handle) {
-        (RuleKind::Rule, Some(handle)) => {
-            let key = (place.clone(), seen.table.clone(), seen.chain.clone());
-            let at = recording.chains.0.get(&key)?.iter().position(|h| *h == handle)?;
-            u32::try_from(at + 1).ok()?
-        }
-        (RuleKind::Policy, _) => 0,
-        _ => return None,
-    };
-    let rules = there.get(place).map(|ns| &ns.rules);
-    let rule = rules.and_then(|rules| text(rules, &seen.table, &seen.chain, number)).unwrap_or_default();
-    Some(RuleMet {
-        table: seen.table.clone(),
-        chain: seen.chain.clone(),
-        number,
-        rule,
-        verdict: verdict(&seen.verdict),
-        meaning: None,
-    })
-}
-
-fn text(rules: &Rules, table: &str, chain: &str, number: u32) -> Option<String> {
-    let chains = &rules.tables.iter().find(|t| t.name == table)?.chains;
-    let found = chains.iter().find(|c| c.name == chain)?;
-    match number.checked_sub(1) {
-        Some(n) => found.rules.get(usize::try_from(n).ok()?).map(|rule| format!("-A {chain} {rule}")),
-        None => found.policy.as_ref().map(|policy| format!("-P {chain} {policy}")),
-    }
-}
-
-fn verdict(verdict: &Verdict) -> String {
-    match verdict {
-        Verdict::Accept => "ACCEPT".to_owned(),
-        Verdict::Drop => "DROP".to_owned(),
-        Verdict::Continue => "continue".to_owned(),
-        Verdict::Return => "RETURN".to_owned(),
-        Verdict::Jump(chain) => format!("jump {chain}"),
-        Verdict::Goto(chain) => format!("goto {chain}"),
-        Verdict::Other(number) => format!("verdict {number}"),
-    }
+    Some(At { key, tuple, own: seen.iif.is_none(), leaves: seen.oif.is_some() })
 }

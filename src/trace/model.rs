@@ -73,7 +73,7 @@ pub struct Asked {
 pub enum Means {
     /// A packet socket saw the frame at a device (packet(7)).
     Tap,
-    /// nf_tables told of a rule that was met (`nftrace`).
+    /// The kernel told of a rule that was met (`nftrace`; for rules of iptables-legacy by its log).
     Rules,
     /// Connection tracking told of an entry.
     Conntrack,
@@ -357,17 +357,69 @@ pub enum What {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RuleMet {
+    /// Whose it is.
+    #[serde(default, skip_serializing_if = "Ruleset::is_iptables")]
+    pub of: Ruleset,
+    /// With its family where it is nf_tables' own, as in `inet firewall`.
     pub table: String,
     pub chain: String,
     /// Its place in the chain, from 1; 0 for the chain's policy or end.
     pub number: u32,
-    /// As `iptables -S` prints it.
+    /// As `iptables -S` prints it, or `nft list` where it is nf_tables' own.
     pub rule: String,
     /// `ACCEPT`, `DROP`, `jump KUBE-SVC-…`, `RETURN`, `continue`.
     pub verdict: String,
     /// What the rule is there for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub meaning: Option<String>,
+}
+
+/// Which rules a rule is one of: the kernel asks all of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ruleset {
+    /// Those that `iptables` shows.
+    #[default]
+    Iptables,
+    /// Those of the older xtables, which `iptables-legacy` shows where `iptables` speaks to nf_tables.
+    IptablesLegacy,
+    /// A table of nf_tables that somebody made without iptables.
+    Nftables,
+}
+
+impl Ruleset {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives it so")]
+    fn is_iptables(&self) -> bool {
+        *self == Ruleset::Iptables
+    }
+}
+
+impl RuleMet {
+    /// The rule with its table, as its own tool takes or prints it.
+    pub fn named(&self) -> String {
+        let RuleMet { of, table, chain, rule, .. } = self;
+        match of {
+            Ruleset::Iptables => format!("-t {table} {rule}"),
+            Ruleset::IptablesLegacy => format!("iptables-legacy -t {table} {rule}"),
+            Ruleset::Nftables => format!("table {table}, chain {chain}: {rule}"),
+        }
+    }
+
+    /// Its table in a few words.
+    pub fn in_table(&self) -> String {
+        match self.of {
+            Ruleset::Iptables | Ruleset::Nftables => self.table.clone(),
+            Ruleset::IptablesLegacy => format!("{} (legacy)", self.table),
+        }
+    }
+
+    /// Whether it answers with an error, of which the kernel tells as of a drop.
+    pub fn refuses(&self) -> bool {
+        match self.of {
+            Ruleset::Iptables | Ruleset::IptablesLegacy => self.rule.contains("-j REJECT"),
+            Ruleset::Nftables => self.rule.split(' ').any(|word| word == "reject"),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

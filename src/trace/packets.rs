@@ -248,11 +248,11 @@ impl<'a> Teller<'a> {
     }
 
     fn fate(&self, path: Option<&Path>, aligned: &Aligned, sights: &[&Sight], memory: &Memory) -> Fate {
-        if let Some(path) = path.filter(|path| aligned.held == path.steps.len() && aligned.unforeseen == 0) {
-            return path.fate.clone();
-        }
         if aligned.steps.iter().any(|s| matches!(s.what, What::Dropped(_)) && !s.is_inferred()) {
             return Fate::Dropped;
+        }
+        if let Some(path) = path.filter(|path| aligned.held == path.steps.len() && aligned.unforeseen == 0) {
+            return path.fate.clone();
         }
         match sights.last() {
             Some(last) if self.is_at_its_end(last) => Fate::Delivered { to: last.place.clone() },

@@ -1,21 +1,23 @@
 //! Packets that no tap sees: what a machine sends passes its own rules before it comes to a device, and
-//! may end there. What nf_tables told of them is all that there is.
+//! may end there. What the kernel told of the rules they met is all that there is.
 
 use crate::lab::names::NsName;
 
 use super::flow::{Found, FoundPacket};
 use super::hits::PacketHit;
-use super::model::Direction;
+use super::model::{Direction, Ruleset};
 use super::packet::Essence;
 use super::tell::Evidence;
 
-/// What a machine sent and its rules met first in a chain that only its own packets come to.
+/// What a machine sent and its rules met first.
 pub fn sent<'e>(evidence: &'e Evidence, from: &'e NsName) -> impl Iterator<Item = &'e PacketHit> {
     packets(evidence, from).map(|(_, met)| met)
 }
 
 fn packets<'e>(evidence: &'e Evidence, from: &'e NsName) -> impl Iterator<Item = (Essence, &'e PacketHit)> {
-    let own = |(_, met): &(Essence, &PacketHit)| met.hit.place == *from && met.hit.met.chain == "OUTPUT";
+    // A chain of nf_tables' own may have any name.
+    let is_output = |met: &PacketHit| met.hit.met.of == Ruleset::Nftables || met.hit.met.chain == "OUTPUT";
+    let own = move |(_, met): &(Essence, &PacketHit)| met.hit.place == *from && met.own && is_output(met);
     evidence.hits.packets().filter(own)
 }
 

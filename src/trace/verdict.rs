@@ -9,7 +9,7 @@ use crate::plan::diff::{self, Step as Difference};
 use crate::probe::Outcome;
 use crate::spec::probe::FailureName;
 
-use super::model::{Cause, Direction, Fate, Fault, Flow, Packet, Rewrite, Role, Step, Verdict, What};
+use super::model::{Cause, Direction, Drop, Fate, Fault, Flow, Means, Packet, Rewrite, Role, Step, Verdict, What};
 use super::packets::Teller;
 use super::tell::{Evidence, Material, target};
 use super::walk::{Blame, Exchange};
@@ -97,6 +97,9 @@ impl Case<'_> {
             let fault = exchange.fault.clone().filter(|_| counts)?;
             Some(planned.and_then(|planned| not_masqueraded(exchange, planned)).unwrap_or(fault))
         };
+        if let Some(blame) = self.dropped() {
+            return Some(blame);
+        }
         if self.outcome.details.failure == Some(FailureName::Name) {
             return walked(Role::NameLookup).find_map(fault).or_else(|| objects::no_name(self));
         }
@@ -107,6 +110,18 @@ impl Case<'_> {
         let beyond = || objects::beyond_the_network(self);
         let told = || self.refused().or_else(|| self.lost());
         on_the_way().or_else(|| unseen.and_then(|e| e.fault.clone())).or_else(beyond).or_else(told)
+    }
+
+    /// A rule that was seen to drop a packet and that the state's walk did not have.
+    fn dropped(&self) -> Option<Blame> {
+        let packets = self.flows.iter().flat_map(|f| &f.packets);
+        let told = |s: &&Step| matches!(s.what, What::Dropped(_)) && s.known_by.contains(&Means::Rules);
+        let (packet, step) = packets.into_iter().find_map(|p| Some((p, p.steps.iter().find(told)?)))?;
+        let What::Dropped(Drop { cause, by, .. }) = &step.what else { return None };
+        let (cause, object) = (*cause, by.clone());
+        let did = if cause == Cause::RuleReject { "refused" } else { "dropped" };
+        let says = format!("the {} is {did} by {by}", packet.kind);
+        Some(Blame { cause, place: step.place.clone(), object, says })
     }
 
     /// Who sent an error in place of an answer, when the state knows no reason: it may have been another moment ago.
@@ -131,7 +146,7 @@ impl Case<'_> {
         let last = packet.steps.iter().rfind(|s| !s.is_inferred())?;
         let (cause, by) = match &last.what {
             What::Dropped(drop) => (drop.cause, drop.by.clone()),
-            _ => (Cause::Other, last.dev.as_ref().map(ToString::to_string).unwrap_or_default()),
+            _ => (Cause::Other, last.dev.as_ref().map_or_else(|| last.says.clone(), ToString::to_string)),
         };
         let says = format!("the {} was seen here last: {}", packet.kind, last.says);
         Some(Blame { cause, place: last.place.clone(), object: by, says })

@@ -86,11 +86,11 @@ const REASONS: &[(&str, &str)] = &[
 
 /// What everybody is told: rules by nf_tables, counters by the namespace.
 const TOLD: &[(&str, &str)] = &[
-    ("forward-policy-drop", "nf_tables told that `-t filter -P FORWARD DROP` dropped it"),
-    ("forward-drop", "nf_tables told that `-t filter -A FORWARD "),
+    ("forward-policy-drop", "the kernel told that `-t filter -P FORWARD DROP` dropped it"),
+    ("forward-drop", "the kernel told that `-t filter -A FORWARD "),
     ("forward-reject", "--reject-with icmp-port-unreachable` refused it"),
-    ("pod-firewalled", "nf_tables told that `-t filter -A INPUT "),
-    ("node-port-firewalled", "nf_tables told that `-t raw -A PREROUTING "),
+    ("pod-firewalled", "the kernel told that `-t filter -A INPUT "),
+    ("node-port-firewalled", "the kernel told that `-t raw -A PREROUTING "),
     ("no-endpoints", "has no endpoints"),
     ("local-without-pod", "has no local endpoints"),
     ("ip-forward-off", "Ip.InAddrErrors went up by 1"),

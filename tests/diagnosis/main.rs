@@ -8,6 +8,7 @@ mod harness;
 mod broken;
 mod faults;
 mod files;
+mod foreign;
 mod table;
 mod untouched;
 

@@ -6,4 +6,5 @@ mod ground;
 mod line;
 mod record;
 mod record_life;
+mod record_rules;
 mod rulewatch;

@@ -238,18 +238,6 @@ fn frames_of_a_tun_device_begin_with_the_ip_header() {
 }
 
 #[test]
-fn rules_of_iptables_legacy_are_said_to_be_missing() {
-    crate::ground::as_root(|| {
-        let line = Line::new();
-        sh(&line.middle, "iptables-legacy -A FORWARD -p icmp -j DROP");
-        let recorder = Recorder::open(&line.spots(), &Options::default()).expect("a recording");
-        let missing = recorder.missing();
-        let [one] = missing else { panic!("{missing:?}") };
-        assert_eq!((one.means, &one.places[..]), (Means::Rules, &[host("middle")][..]));
-    });
-}
-
-#[test]
 fn root_misses_nothing() {
     crate::ground::as_root(|| {
         let recorder = Recorder::open(&Line::new().spots(), &Options::default()).expect("a recording");

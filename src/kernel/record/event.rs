@@ -49,7 +49,8 @@ pub struct Frame {
     pub mark: Option<u32>,
 }
 
-/// What nf_tables tells of a packet that is traced (`NFT_MSG_TRACE`).
+/// What nf_tables tells of a packet that is traced (`NFT_MSG_TRACE`), or xtables (iptables-legacy) in the words of
+/// its target TRACE.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleSeen {
     pub table: String,
@@ -58,6 +59,10 @@ pub struct RuleSeen {
     pub chain: String,
     /// The rule's number for the kernel; [`RuleBook`] makes of it the place in the chain.
     pub handle: Option<u64>,
+    /// Of a rule of xtables, which has no handle: its place in its chain, from 1. A policy or an end is
+    /// the one behind the last rule.
+    pub legacy: Option<u32>,
+    /// xtables calls a last rule that takes everything the end of its chain.
     pub kind: RuleKind,
     pub verdict: Verdict,
     /// Headers and devices come once for each hook that the packet passes, with the first rule (or the
@@ -98,6 +103,8 @@ pub enum Verdict {
     Goto(String),
     /// `NF_STOLEN`, `NF_QUEUE` and the like, as the kernel numbers them.
     Other(i32),
+    /// xtables does not tell what its rules decide; their text does.
+    Untold,
 }
 
 /// What became of an entry of connection tracking.
@@ -143,15 +150,54 @@ pub struct CounterDelta {
     pub by: u64,
 }
 
-/// The rules of each chain, so that a handle becomes the place in its chain, which is the line of
-/// `iptables -S`.
+/// A chain of nf_tables.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ChainName {
+    pub place: NsName,
+    /// `NFPROTO_IPV4` and the like.
+    pub family: u8,
+    pub table: String,
+    pub chain: String,
+}
+
+/// What stands in a chain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RuleBook(pub BTreeMap<(NsName, String, String), Vec<u64>>);
+pub struct Listing {
+    /// What `nft` prints of its hook and policy, where it was asked.
+    pub head: Option<String>,
+    /// Each rule's handle, and what `nft` prints of it, where it was asked.
+    pub rules: Vec<(u64, Option<String>)>,
+}
+
+/// The rules of each chain, so that a handle becomes the place in its chain, which is the line of
+/// `iptables -S`; and, of tables that are not iptables', what `nft` prints of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RuleBook(pub BTreeMap<ChainName, Listing>);
 
 impl RuleBook {
+    fn listing(&self, place: &NsName, rule: &RuleSeen) -> Option<&Listing> {
+        let RuleSeen { family, table, chain, .. } = rule;
+        let (place, table, chain) = (place.clone(), table.clone(), chain.clone());
+        self.0.get(&ChainName { place, family: *family, table, chain })
+    }
+
+    /// Whether there are chains of a table.
+    pub fn has(&self, place: &NsName, family: u8, table: &str) -> bool {
+        self.0.keys().any(|c| (&c.place, c.family, c.table.as_str()) == (place, family, table))
+    }
+
     /// The place of a rule in its chain, from 1.
     pub fn number(&self, place: &NsName, rule: &RuleSeen) -> Option<usize> {
-        let handles = self.0.get(&(place.clone(), rule.table.clone(), rule.chain.clone()))?;
-        handles.iter().position(|handle| Some(*handle) == rule.handle).map(|at| at + 1)
+        let rules = &self.listing(place, rule)?.rules;
+        rules.iter().position(|(handle, _)| Some(*handle) == rule.handle).map(|at| at + 1)
+    }
+
+    /// What `nft` prints of a rule, or of its chain's hook and policy where it is none.
+    pub fn text(&self, place: &NsName, rule: &RuleSeen) -> Option<&str> {
+        let listing = self.listing(place, rule)?;
+        match rule.handle {
+            Some(handle) => listing.rules.iter().find(|(h, _)| *h == handle)?.1.as_deref(),
+            None => listing.head.as_deref(),
+        }
     }
 }

@@ -2,13 +2,17 @@
 //! entries of connection tracking, packets that the kernel dropped and why, and counters.
 //!
 //! Nothing is decided about packets, and nothing of it stays: whatever is made in a namespace belongs to a
-//! socket and goes with it, also when the process is killed. What events mean together is `trace`'s.
+//! socket and goes with it, also when the process is killed. Only where rules of iptables-legacy are is a setting
+//! changed (`nflog`), which is put back at the end, and goes with the lab's namespaces when they go. What events mean together is `trace`'s.
 
 mod connections;
 mod counters;
 mod drops;
 mod event;
 mod filter;
+mod listing;
+mod marking;
+mod nflog;
 mod place;
 mod reader;
 mod rules;
@@ -32,9 +36,12 @@ use place::{Failure, Place};
 use reader::{Reader, Shared};
 use stamps::Stamps;
 
-pub use event::{CounterDelta, Entry, EntryChange, Event, Frame, Freed, RuleBook, RuleKind, RuleSeen, Seen, Verdict};
+pub use event::{
+    ChainName, CounterDelta, Entry, EntryChange, Event, Frame, Freed, Listing, RuleBook, RuleKind, RuleSeen, Seen,
+    Verdict,
+};
 pub use filter::Filter;
-pub use rules::is_own_table;
+pub use marking::is_own_table;
 
 /// Netlink ports of recordings' sockets, by which their changes of rules are told from others'. They are
 /// no process' number, of which there are at most 4,194,304, and none that the kernel chooses itself,

@@ -16,9 +16,9 @@ use crate::trace::model::Means;
 use super::connections;
 use super::counters::{self, Devices, Snapshot};
 use super::event::{Frame, RuleBook, Seen};
-use super::rules;
 use super::tap::{Tap, enlarge, nanoseconds};
 use super::{Options, Spot};
+use super::{marking, nflog, rules};
 
 /// `NFNLGRP_CONNTRACK_NEW`, `_UPDATE` and `_DESTROY` (linux/netfilter/nfnetlink.h).
 const CONNTRACK: [u32; 3] = [1, 2, 3];
@@ -35,7 +35,9 @@ pub(super) struct Place {
     netns: NetNs,
     pub tap: Option<Tap>,
     pub told: Option<Socket>,
-    left: Option<NftTable>,
+    left: Vec<NftTable>,
+    /// Where the namespace's log went before.
+    log: Option<nflog::Before>,
     devices: Devices,
     before: Snapshot,
     /// Whether a rule of it was met.
@@ -61,7 +63,8 @@ impl Place {
             Default::default()
         });
         let (name, netns) = (spot.place.clone(), spot.netns.clone());
-        let mut place = Place { name, netns, tap: None, told: None, left: None, devices, before, met: false };
+        let mut place =
+            Place { name, netns, tap: None, told: None, left: Vec::new(), log: None, devices, before, met: false };
         match Tap::open(&options.filter, options.snap(), options.buffer()) {
             Ok(tap) => place.tap = Some(tap),
             Err(e) => failed.push((Means::Tap, e.to_string())),
@@ -75,13 +78,17 @@ impl Place {
         if !options.rules {
             return;
         }
-        if tables::legacy() {
-            failed.push((
-                Means::Rules,
-                "rules of iptables-legacy are there, of which nf_tables does not tell".to_owned(),
-            ));
-        }
-        let marking = rules::mark(&options.filter, options.pace.map(|pace| pace.traced)).and_then(|mut marking| {
+        let marking = marking::mark(&options.filter, options.pace.map(|pace| pace.traced));
+        let marking = marking.and_then(|mut marking| {
+            if let Some(e) = marking.failed.take() {
+                failed.push((Means::Rules, format!("rules for devices and bridges are not told of: {e}")));
+            }
+            if tables::legacy() {
+                match nflog::hear(&marking.socket) {
+                    Ok(before) => self.log = Some(before),
+                    Err(e) => failed.push((Means::Rules, format!("rules of iptables-legacy are not told of: {e}"))),
+                }
+            }
             ready(&mut marking.socket, options)?;
             marking.socket.add_membership(NFTRACE)?;
             Ok(marking)
@@ -92,6 +99,15 @@ impl Place {
         }
     }
 
+    /// Let the namespace's log go where it went before. To be done while the socket is still there: until then
+    /// nobody else can take the log.
+    pub fn give_back(&mut self) {
+        if let Some(before) = self.log.take() {
+            // Where that fails the namespace is gone.
+            let _ = self.netns.run(|| nflog::give_back(&before));
+        }
+    }
+
     /// On the same socket, where there is one.
     fn hear_connections(&mut self, options: &Options, failed: &mut Vec<Failure>) {
         if !options.conntrack {
@@ -99,7 +115,7 @@ impl Place {
         }
         let heard = self.told.take().map_or_else(
             || {
-                let (mut socket, _) = rules::socket()?;
+                let (mut socket, _) = marking::socket()?;
                 ready(&mut socket, options).map(|()| socket)
             },
             Ok,
@@ -160,11 +176,11 @@ impl Place {
             };
             let now = now();
             for message in split(&buffer[..length]) {
-                let seen = if short(message, 4) == rules::TRACE {
-                    let names = |index| device(&mut self.devices, &self.netns, index);
-                    rules::seen(message, names).map(Seen::Rule)
-                } else {
-                    connections::entry(message).map(Seen::Conntrack)
+                let names = |index| device(&mut self.devices, &self.netns, index);
+                let seen = match short(message, 4) {
+                    rules::TRACE => rules::seen(message, names).map(Seen::Rule),
+                    nflog::PACKET => nflog::seen(message, names).map(Seen::Rule),
+                    _ => connections::entry(message).map(Seen::Conntrack),
                 };
                 self.met |= matches!(seen, Some(Seen::Rule(_)));
                 read.events.extend(seen.map(|seen| (now, seen)));
@@ -190,9 +206,10 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(table) = self.left.take() {
-            // Without an owner it is ours to remove; where that fails the namespace is gone.
-            let _ = self.netns.run(|| tables::delete(&table));
+        self.give_back();
+        if !self.left.is_empty() {
+            // Without an owner they are ours to remove; where that fails the namespace is gone.
+            let _ = self.netns.run(|| self.left.iter().try_for_each(tables::delete));
         }
     }
 }

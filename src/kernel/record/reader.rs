@@ -250,6 +250,7 @@ impl Reader {
         let _ = std::thread::Builder::new().spawn(move || drop(drops));
         let mut all: Vec<Box<dyn Send>> = Vec::new();
         for place in &mut self.places {
+            place.give_back();
             all.extend(place.tap.take().map(|tap| Box::new(tap) as Box<dyn Send>));
             all.extend(place.told.take().map(|told| Box::new(told) as Box<dyn Send>));
         }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::lab::names::IfName;
-use crate::trace::model::{Header, Protocol, Rewrite};
+use crate::trace::model::{Header, Protocol, Rewrite, Ruleset};
 use crate::trace::packet::Essence;
 
 fn host(name: &str) -> NsName {
@@ -37,6 +37,7 @@ fn step(place: &str, dev: Option<&str>, what: What) -> Step {
 
 fn rule(chain: &str, number: u32) -> RuleMet {
     RuleMet {
+        of: Ruleset::Iptables,
         table: "filter".into(),
         chain: chain.into(),
         number,
@@ -127,6 +128,7 @@ fn rules_that_were_told_confirm_the_walk_or_add_to_it() {
     let hit = |number, verdict: &str| Hit {
         place: host("b"),
         layer: 0,
+        leaves: true,
         met: RuleMet { verdict: verdict.into(), ..rule("FORWARD", number) },
     };
     let (_, told) = aligned(&walk(), &sights, &[hit(1, "continue"), hit(7, "DROP")]);

@@ -126,7 +126,7 @@ impl<'a> Row<'a> {
 fn column(step: &Step) -> String {
     let dev = || step.dev.as_ref().map(|d| d.as_str().to_owned()).unwrap_or_default();
     match &step.what {
-        What::Rule(rule) => rule.table.clone(),
+        What::Rule(rule) => rule.in_table(),
         What::Rewritten { how: Rewrite::Remembered, .. } => "conntrack".to_owned(),
         What::Rewritten { .. } => "nat".to_owned(),
         What::Routed(_) => "route".to_owned(),

@@ -67,9 +67,11 @@ pub fn passed(rules: &[&RuleMet]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trace::model::Ruleset;
 
     fn rule(chain: &str, number: u32, rule: &str, verdict: &str) -> RuleMet {
         RuleMet {
+            of: Ruleset::Iptables,
             table: "nat".to_owned(),
             chain: chain.to_owned(),
             number,

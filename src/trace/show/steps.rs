@@ -86,7 +86,7 @@ fn groups(steps: &[Step], wide: bool) -> Vec<Vec<&Step>> {
     for step in steps {
         let together = |other: &Step| {
             (passes(other, wide) && passes(step, wide) && other.place == step.place && other.layer == step.layer)
-                && rule(other).map(|r| &r.table) == rule(step).map(|r| &r.table)
+                && rule(other).map(RuleMet::in_table) == rule(step).map(RuleMet::in_table)
         };
         match groups.last_mut() {
             Some(group) if group.last().is_some_and(|other| together(other)) => group.push(step),

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use crate::lab::names::IfName;
 use crate::plan::proxy::explain::{Book, Rule};
-use crate::trace::model::{Cause, Fate, Header, Protocol, Rewrite, RuleMet, What};
+use crate::trace::model::{Cause, Fate, Header, Protocol, Rewrite, RuleMet, Ruleset, What};
 
 use super::Blame;
 use super::conntrack::{Known, Tracked};
@@ -114,6 +114,7 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
                 let Where { table, chain, .. } = place;
                 let rule = format!("-P {chain} DROP");
                 let met = RuleMet {
+                    of: Ruleset::Iptables,
                     table: table.to_owned(),
                     chain: chain.to_owned(),
                     number: 0,
@@ -303,6 +304,7 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
             None => format!("{} {} {}, {verdict}", place.table, place.chain, index + 1),
         };
         let met = RuleMet {
+            of: Ruleset::Iptables,
             table: place.table.to_owned(),
             chain: place.chain.to_owned(),
             number: u32::try_from(index + 1).unwrap_or(u32::MAX),

@@ -1,0 +1,104 @@
+//! What `nft` prints of a table that iptables has no words for: the kernel gives rules as expressions, which
+//! that program alone makes a text of. Where it is not installed rules keep their handles.
+
+use std::process::{Command, Stdio};
+
+use crate::kernel::iptables::program;
+use crate::lab::names::NsName;
+use crate::plan::deviation::NftTable;
+
+use super::event::{ChainName, RuleBook};
+
+/// Behind a rule, its chain or its table, where they are asked for (`nft -a`).
+const HANDLE: &str = "# handle ";
+
+/// Add the texts of a table of the calling thread's namespace to its rules.
+pub(super) fn add(place: &NsName, table: &NftTable, book: &mut RuleBook) {
+    let Some(nft) = program("nft") else { return };
+    let mut command = Command::new(nft);
+    command.args(["-s", "-a", "list", "table", table.family_name(), &table.name]).stdin(Stdio::null());
+    let Ok(output) = command.output() else { return };
+    for line in lines(&String::from_utf8_lossy(&output.stdout)) {
+        let (place, name) = (place.clone(), table.name.clone());
+        let key = ChainName { place, family: table.family, table: name, chain: line.chain };
+        let listing = book.0.entry(key).or_default();
+        match line.handle {
+            None => listing.head = Some(line.text),
+            Some(handle) => {
+                let rule = listing.rules.iter_mut().find(|(h, _)| *h == handle);
+                rule.into_iter().for_each(|(_, text)| *text = Some(line.text.clone()));
+            }
+        }
+    }
+}
+
+/// A rule of a chain; that of its hook and policy has no handle.
+#[derive(Debug, PartialEq, Eq)]
+struct Line {
+    chain: String,
+    handle: Option<u64>,
+    text: String,
+}
+
+/// The lines of chains. A rule with a map in it takes several.
+fn lines(listing: &str) -> Vec<Line> {
+    let (mut all, mut chain, mut begun) = (Vec::new(), None::<String>, String::new());
+    for line in listing.lines() {
+        let Some(name) = &chain else {
+            chain = line.trim().strip_prefix("chain ").and_then(|rest| rest.split(' ').next()).map(str::to_owned);
+            continue;
+        };
+        let text = line.trim();
+        if text == "}" && begun.is_empty() {
+            chain = None;
+            continue;
+        }
+        if !begun.is_empty() {
+            begun.push(' ');
+        }
+        begun.push_str(text);
+        let (whole, handle) = match begun.rsplit_once(HANDLE) {
+            Some((whole, number)) => (whole.trim().to_owned(), number.trim().parse().ok()),
+            None if begun.starts_with("type ") => (begun.clone(), None),
+            None => continue,
+        };
+        all.push(Line { chain: name.clone(), handle, text: whole });
+        begun.clear();
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_gives_each_chains_head_and_rules_with_their_handles() {
+        let listing = "table inet t { # handle 1
+\tset s { # handle 2
+\t\ttype ipv4_addr
+\t\telements = { 10.0.0.1 }
+\t}
+
+\tchain c { # handle 3
+\t\ttype filter hook forward priority filter; policy accept;
+\t\ttcp dport 8080 counter packets 0 bytes 0 drop # handle 4
+\t\ttcp dport vmap { 22 : accept,
+\t\t\t\t 80 : drop } # handle 5
+\t}
+
+\tchain other { # handle 6
+\t\tip saddr @s drop comment \"# handle 9\" # handle 7
+\t}
+}
+";
+        let line = |chain: &str, handle, text: &str| Line { chain: chain.to_owned(), handle, text: text.to_owned() };
+        let expected = [
+            line("c", None, "type filter hook forward priority filter; policy accept;"),
+            line("c", Some(4), "tcp dport 8080 counter packets 0 bytes 0 drop"),
+            line("c", Some(5), "tcp dport vmap { 22 : accept, 80 : drop }"),
+            line("other", Some(7), "ip saddr @s drop comment \"# handle 9\""),
+        ];
+        assert_eq!(lines(listing), expected);
+    }
+}
