@@ -29,6 +29,7 @@ use crate::trace::model::{Means, Trace, What};
 use crate::trace::question::{MARK_HEADER, Question};
 use crate::trace::tell::{self, Material};
 use crate::trace::walk::Known;
+use crate::workload::events as program;
 
 use super::server::{Outcome as Answered, field, ok};
 use super::state::Daemon;
@@ -124,6 +125,8 @@ struct Watched {
     recording: Recording,
     /// The taps are closed while the trace is told.
     closing: Closing,
+    /// What labctl's own programs told.
+    told: Vec<(NsName, program::Event)>,
     /// What could not be watched, in words.
     missing: Vec<String>,
 }
@@ -145,7 +148,7 @@ pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
     let (read, known) = tokio::join!(daemon.there_and_planned(), learnt(daemon, &lab));
     let (there, planned) = read?;
     let concerned = tell::concerned(&asked, (&there, &known, &planned));
-    let Watched { outcome, recording, closing, missing } = watched(daemon, &lab, &asked, concerned).await?;
+    let Watched { outcome, recording, closing, told, missing } = watched(daemon, &lab, &asked, concerned).await?;
     let text = daemon.text();
     let edited = !text.edits.is_empty();
     let file = seen_from(request.base.as_deref(), &text.name);
@@ -156,6 +159,7 @@ pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
             there: &there,
             known: &known,
             recording: &recording,
+            told: &told,
             missing: &missing,
             file: &file,
             edited,
@@ -181,19 +185,23 @@ async fn watched(
         lab.namespaces().filter_map(|place| Some(Spot { netns: daemon.netns(&place)?, place })).collect();
     let options =
         Options { snap: SNAP, rules: true, conntrack: true, drops: true, filter: Filter::default(), pace: None };
-    let opened = tokio::task::spawn_blocking(move || Recorder::open(&spots, &options)).await;
+    let opening = tokio::task::spawn_blocking(move || Recorder::open(&spots, &options));
+    let (opened, listening) = tokio::join!(opening, daemon.workloads.telling.listen());
     let recorder = match opened {
         Ok(Ok(recorder)) => Arc::new(recorder),
         Ok(Err(e)) => return Err(refused(format!("packets cannot be watched: {e}"))),
         Err(e) => return Err(refused(format!("packets cannot be watched: {e}"))),
     };
-    let missing = recorder.missing().iter().map(|m| m.why.clone()).collect();
+    let mut missing: Vec<String> = recorder.missing().iter().map(|m| m.why.clone()).collect();
     let outcome = probe::run_all(std::slice::from_ref(asked), Arc::new(field(daemon)), 1).await.pop();
     until_quiet(&recorder).await;
     let hand_over = move |recorder: Recorder| recorder.hand_over(|place| concerned.contains(place));
-    let finished = tokio::task::spawn_blocking(move || Arc::into_inner(recorder).map(hand_over)).await;
+    let finishing = tokio::task::spawn_blocking(move || Arc::into_inner(recorder).map(hand_over));
+    let (finished, told) = tokio::join!(finishing, listening.end());
+    missing.extend(told.gaps());
+    let told = told.events;
     match (outcome, finished) {
-        (Some(outcome), Ok(Some((recording, closing)))) => Ok(Watched { outcome, recording, closing, missing }),
+        (Some(outcome), Ok(Some((recording, closing)))) => Ok(Watched { outcome, recording, closing, told, missing }),
         _ => Err(refused("the question was not asked".to_owned())),
     }
 }

@@ -18,6 +18,7 @@ mod objects;
 pub mod packet;
 mod packets;
 pub mod predict;
+mod programs;
 mod proxied;
 pub mod question;
 mod remedy;

@@ -12,6 +12,7 @@ use super::copies;
 use super::flow::{Found, FoundPacket};
 use super::model::{Direction, Fate, Flow, Header, Means, Packet, Parting, Protocol, Step, What};
 use super::packet::Essence;
+use super::programs;
 use super::sight::Sight;
 use super::tell::{Evidence, Material};
 use super::translation;
@@ -221,6 +222,7 @@ impl<'a> Teller<'a> {
             true => copies::end(&mut aligned.steps),
             false => self.fate(path, &aligned, &sights, memory),
         };
+        programs::join(&mut aligned.steps, packet, self.evidence);
         // While a machine is followed, one ping after the other begins to count at 1.
         let is_echo = memory.each_is_walked && matches!(packet.essence, Essence::Echo { .. });
         let first = memory.first_of(packet).map(|p| p.number);

@@ -11,6 +11,7 @@ use crate::lab::probe::{Ask, Probe, Target};
 use crate::lab::{Backend, Lab};
 use crate::plan::Plan;
 use crate::probe::{Outcome, Used};
+use crate::workload::events as program;
 
 use super::copies;
 use super::flow::{self, Found};
@@ -18,6 +19,7 @@ use super::freed;
 use super::hits::Hits;
 use super::model::{Asked, Flow, Means, Protocol, Role, Trace, VERSION};
 use super::packets::Teller;
+use super::programs;
 use super::proxied;
 use super::sight::{self, ArpSight, Sight, Tapped, Tunnels, Tuple};
 use super::translation;
@@ -39,6 +41,8 @@ pub struct Material<'a> {
     pub recording: &'a Recording,
     /// What no plan has words for.
     pub known: &'a Known,
+    /// What labctl's own programs told, and where they are.
+    pub told: &'a [(NsName, program::Event)],
     /// What could not be watched, in words.
     pub missing: &'a [String],
     /// The lab's file, as the caller would name it, and whether the lab was changed beside it since.
@@ -53,6 +57,8 @@ pub struct Evidence<'a> {
     pub hits: Hits,
     pub entries: Vec<translation::Entry>,
     pub who: Who<'a>,
+    /// What labctl's own programs told, and where they are.
+    pub told: &'a [(NsName, program::Event)],
     /// What the lab's kernel held.
     pub there: &'a Plan,
     /// When the first packet of the trace was seen, in nanoseconds since the epoch.
@@ -63,14 +69,14 @@ pub struct Evidence<'a> {
 pub fn trace(material: &Material, (to, asked, outcome): (&str, &Probe, &Outcome), mark: &[u8]) -> Trace {
     let mut evidence = Evidence::read(material, mark);
     let found = flows(&evidence, asked, outcome);
-    let is_read = found.iter().all(|f| f.role != Role::Proxied || is_marked(f, &evidence));
+    let marked: Vec<Tuple> = found.iter().filter(|f| is_marked(f, &evidence)).map(|f| f.tuple).collect();
     evidence.begin = found.iter().filter_map(|f| first_time(f, &evidence.sights)).min().unwrap_or(0);
     let mut teller = Teller::new(material, &evidence, &asked.from);
     let mut flows: Vec<Flow> = found.iter().map(|found| teller.flow(found)).collect();
     for flow in &mut flows {
         freed::mark(&mut flow.packets, material.recording, evidence.begin);
     }
-    proxied::tell(&mut flows, material.lab, (asked, is_read));
+    proxied::tell(&mut flows, &evidence, (asked, &found, &marked));
     let case = Case { material, evidence: &evidence, teller: &teller, asked, outcome, flows: &flows };
     let verdict = verdict::judge(&case);
     let means = means(&flows, material);
@@ -129,6 +135,7 @@ impl<'a> Evidence<'a> {
             hits: Hits::read(recording, material.there),
             entries: translation::entries(&recording.events),
             who: Who::new(material.lab, material.there),
+            told: material.told,
             there: material.there,
             begin: 0,
         }
@@ -186,8 +193,13 @@ fn flows(evidence: &Evidence, asked: &Probe, outcome: &Outcome) -> Vec<Found> {
     let is_lookup = |t: &Tuple| t.destination.1 == DNS && t.protocol != Protocol::Icmp && !is_request(t);
     let mut all = grown(Role::NameLookup, sent(&|t| is_lookup(t) && wanted_by_it(t)));
     all.extend(grown(Role::Request, sent(&|t| is_request(t) && wanted_by_it(t))));
-    let mut proxied = marked(evidence, &all, &asked.from);
-    if proxied.is_empty() && matches!(asked.ask, Ask::Http(_)) {
+    let requests = || all.iter().filter(|f| f.role == Role::Request);
+    let mut proxied: Vec<Tuple> = requests().flat_map(|request| programs::passed(evidence, request)).collect();
+    proxied.extend(marked(evidence, &all, &asked.from));
+    if proxied.is_empty()
+        && requests().all(|request| programs::taken(evidence, request).is_empty())
+        && matches!(asked.ask, Ask::Http(_))
+    {
         let request = all.iter().find(|f| f.role == Role::Request);
         proxied.extend(request.and_then(|request| proxied::unread(request, evidence)));
     }

@@ -229,6 +229,7 @@ impl Follower {
             there: &world.there,
             known: &world.known,
             recording: &recording,
+            told: &[],
             missing: &[],
             file: "",
             edited: false,
@@ -240,6 +241,7 @@ impl Follower {
             hits: Hits::read(&recording, &world.there),
             entries: self.window.entries.iter().cloned().collect(),
             who: Who::new(&world.lab, &world.there),
+            told: &[],
             begin: self.begin,
         };
         let machine = self.machine.clone();

@@ -37,6 +37,7 @@ mod pages;
 mod patience;
 mod pool;
 mod site;
+mod told;
 mod tunnel;
 
 /// Connections that wait to be accepted.
@@ -55,7 +56,7 @@ pub async fn serve(config: &Config, told: Told) -> io::Result<()> {
     let mut told = told;
     let first = told.routing.wait_for(Option::is_some).await.map_err(io::Error::other)?.clone();
     let endpoints = told.endpoints.borrow_and_update().clone();
-    let site = Rc::new(Site::new(first.unwrap_or_default(), &endpoints)?);
+    let site = Rc::new(Site::new(first.unwrap_or_default(), &endpoints, told.teller.clone())?);
     told.healthy.send_replace(true);
     let room = Arc::new(Semaphore::new(room()?));
     tokio::select! {
