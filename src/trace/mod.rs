@@ -14,6 +14,7 @@ mod grounds;
 mod hits;
 pub mod model;
 mod objects;
+pub mod origin;
 pub mod packet;
 mod packets;
 pub mod predict;

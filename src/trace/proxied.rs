@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::lab::Lab;
 use crate::lab::names::NsName;
-use crate::lab::probe::{Ask, Probe};
-use crate::plan::ingress::{self, BackendName, Router};
+use crate::lab::probe::{Ask, HttpAsk, Probe};
+use crate::plan::ingress::{self, BackendName, Choice, Router};
 
 use super::flow::{Found, FoundPacket};
 use super::model::{Direction, End, Flow, Means, Packet, Role, Step, What};
@@ -97,16 +97,32 @@ pub fn is_controller(lab: &Lab, place: &NsName) -> bool {
 
 /// The object whose rule takes a request.
 pub fn because(lab: &Lab, host: &str, path: &str) -> Option<String> {
+    let router = router(lab)?;
+    decided(&chosen(&router, host, path), &router)
+}
+
+/// What the lab's ingress controller does, ready to be asked; nothing where there is none.
+pub fn router(lab: &Lab) -> Option<Router> {
     lab.ingress.as_ref()?;
-    let routing = Arc::new(ingress::of_lab(lab, &ingress::brought(lab), None));
-    let (router, _) = Router::new(Arc::clone(&routing));
+    Some(Router::new(Arc::new(ingress::of_lab(lab, &ingress::brought(lab), None))).0)
+}
+
+/// Who takes a request.
+pub fn choice<'r>(router: &'r Router, http: &HttpAsk) -> Choice<'r> {
+    chosen(router, &http.host, &http.path)
+}
+
+fn chosen<'r>(router: &'r Router, host: &str, path: &str) -> Choice<'r> {
+    router.choose(&host.to_lowercase(), path.split('?').next().unwrap_or(path))
+}
+
+/// The object that has decided so, in words.
+pub fn decided(choice: &Choice, router: &Router) -> Option<String> {
     // As the ingress names it; the routing's own name for it means nothing to anybody else.
-    let service = |name: &BackendName| match routing.backends.get(name) {
+    let service = |name: &BackendName| match router.routing().backends.get(name) {
         Some(backend) => format!("service {} port {}", backend.service, backend.port),
         None => format!("service {name}"),
     };
-    let path = path.split('?').next().unwrap_or(path);
-    let choice = router.choose(&host.to_lowercase(), path);
     match choice.location {
         Some(location) => Some(format!("{}, {}", location.source, service(&location.backend))),
         None => choice.backend().map(|backend| format!("the default backend, {}", service(backend))),

@@ -17,6 +17,7 @@ use super::flow::{self, Found};
 use super::freed;
 use super::hits::Hits;
 use super::model::{Asked, Flow, Means, Protocol, Role, Trace, VERSION};
+use super::origin::Origin;
 use super::packets::Teller;
 use super::proxied;
 use super::sight::{self, ArpSight, Sight, Tapped, Tunnels, Tuple};
@@ -41,9 +42,8 @@ pub struct Material<'a> {
     pub known: &'a Known,
     /// What could not be watched, in words.
     pub missing: &'a [String],
-    /// The lab's file, as the caller would name it, and whether the lab was changed beside it since.
-    pub file: &'a str,
-    pub edited: bool,
+    /// Where the lab's text came from.
+    pub origin: &'a Origin,
 }
 
 /// What was read in a recording.
