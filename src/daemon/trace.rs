@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -26,6 +26,7 @@ use crate::lab::probe::{Ask, Expect, Probe};
 use crate::plan::Plan;
 use crate::probe::{self, Outcome};
 use crate::trace::model::{Means, Trace, What};
+use crate::trace::origin::Origin;
 use crate::trace::question::{MARK_HEADER, Question};
 use crate::trace::tell::{self, Material};
 use crate::trace::walk::Known;
@@ -149,9 +150,7 @@ pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
     let (there, planned) = read?;
     let concerned = tell::concerned(&asked, (&there, &known, &planned));
     let Watched { outcome, recording, closing, told, missing } = watched(daemon, &lab, &asked, concerned).await?;
-    let text = daemon.text();
-    let edited = !text.edits.is_empty();
-    let file = seen_from(request.base.as_deref(), &text.name);
+    let origin = Origin::new(daemon.text(), request.base);
     let told = tokio::task::spawn_blocking(move || {
         let material = Material {
             lab: &lab,
@@ -161,8 +160,7 @@ pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
             recording: &recording,
             told: &told,
             missing: &missing,
-            file: &file,
-            edited,
+            origin: &origin,
         };
         let trace = tell::trace(&material, (&to, &asked, &outcome), mark.as_bytes());
         let frames = if request.frames { frames(&recording, &trace) } else { Vec::new() };
@@ -281,12 +279,6 @@ fn comments(trace: &Trace) -> HashMap<Moment, String> {
         }
     }
     all
-}
-
-/// A file as somebody in `base` would name it.
-fn seen_from(base: Option<&Path>, file: &str) -> String {
-    let below = base.and_then(|base| Path::new(file).strip_prefix(base).ok());
-    below.map_or_else(|| file.to_owned(), |path| path.display().to_string())
 }
 
 pub(super) fn refused(why: String) -> Box<Problem> {

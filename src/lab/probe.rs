@@ -61,6 +61,10 @@ pub enum Ask {
     Http(Box<HttpAsk>),
     Dns {
         name: String,
+        /// What is asked for in its place, one after the other until one has the record, as a resolver completes
+        /// a name; nothing where the name is asked for as it is.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        search: Vec<String>,
         record: String,
         server: Target,
         port: u16,

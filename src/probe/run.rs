@@ -189,9 +189,10 @@ async fn ask(asking: &Asking<'_>, ask: &Ask, ip: Option<IpAddr>, port: u16) -> R
         Ask::Tcp { send, .. } => stream::ask(asking, to, send.as_deref()).await,
         Ask::Udp { send, .. } => udp::ask(asking, to, send.as_deref()).await,
         Ask::Http(http) => http::ask(asking, to, http).await,
-        Ask::Dns { name, record, tcp, .. } => {
-            let question = dns::Question { name, record, tcp: *tcp };
-            dns::ask(asking, to, &question).await
+        Ask::Dns { name, search, record, tcp, .. } => {
+            let names = if search.is_empty() { std::slice::from_ref(name) } else { search };
+            let first = dns::Question { name, record, tcp: *tcp };
+            dns::ask(asking, to, names, &first).await
         }
         Ask::Exec { command } => exec::ask(asking, command).await,
     }

@@ -15,6 +15,7 @@ mod hits;
 mod met;
 pub mod model;
 mod objects;
+pub mod origin;
 pub mod packet;
 mod packets;
 pub mod predict;

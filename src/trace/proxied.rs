@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::lab::Lab;
 use crate::lab::names::NsName;
-use crate::lab::probe::{Ask, Probe};
-use crate::plan::ingress::{self, Router};
+use crate::lab::probe::{Ask, HttpAsk, Probe};
+use crate::plan::ingress::{self, Choice, Router};
 
 use super::flow::{Found, FoundPacket};
 use super::model::{Direction, End, Fate, Flow, Means, Packet, Role, Step, What};
@@ -161,9 +161,20 @@ pub fn is_controller(lab: &Lab, place: &NsName) -> bool {
 
 /// The object whose rule takes a request.
 pub fn because(lab: &Lab, host: &str, path: &str) -> Option<String> {
+    chosen(&router(lab)?, host, path).words()
+}
+
+/// What the lab's ingress controller does, ready to be asked; nothing where there is none.
+pub fn router(lab: &Lab) -> Option<Router> {
     lab.ingress.as_ref()?;
-    let routing = Arc::new(ingress::of_lab(lab, &ingress::brought(lab), None));
-    let (router, _) = Router::new(routing);
-    let path = path.split('?').next().unwrap_or(path);
-    router.choose(&host.to_lowercase(), path).words()
+    Some(Router::new(Arc::new(ingress::of_lab(lab, &ingress::brought(lab), None))).0)
+}
+
+/// Who takes a request.
+pub fn choice<'r>(router: &'r Router, http: &HttpAsk) -> Choice<'r> {
+    chosen(router, &http.host, &http.path)
+}
+
+fn chosen<'r>(router: &'r Router, host: &str, path: &str) -> Choice<'r> {
+    router.choose(&host.to_lowercase(), path.split('?').next().unwrap_or(path))
 }

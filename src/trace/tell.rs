@@ -18,6 +18,7 @@ use super::flow::{self, Found};
 use super::freed;
 use super::hits::Hits;
 use super::model::{Asked, Flow, Means, Protocol, Role, Trace, VERSION};
+use super::origin::Origin;
 use super::packets::Teller;
 use super::programs;
 use super::proxied;
@@ -45,9 +46,8 @@ pub struct Material<'a> {
     pub told: &'a [(NsName, program::Event)],
     /// What could not be watched, in words.
     pub missing: &'a [String],
-    /// The lab's file, as the caller would name it, and whether the lab was changed beside it since.
-    pub file: &'a str,
-    pub edited: bool,
+    /// Where the lab's text came from.
+    pub origin: &'a Origin,
 }
 
 /// What was read in a recording.

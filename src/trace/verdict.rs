@@ -4,7 +4,7 @@
 //! is chosen and made more exact by what the lab's objects say ([`super::objects`]); what speaks for it is
 //! gathered by [`super::grounds`].
 
-use crate::lab::probe::Probe;
+use crate::lab::probe::{Ask, HttpAsk, Probe};
 use crate::plan::diff::{self, Step as Difference};
 use crate::probe::Outcome;
 use crate::spec::probe::FailureName;
@@ -71,7 +71,15 @@ fn taken_by(flow: &Flow) -> Option<String> {
     }
 }
 
-impl Case<'_> {
+impl<'a> Case<'a> {
+    /// The request that was sent over HTTP.
+    pub fn asked_http(&self) -> Option<&'a HttpAsk> {
+        match &self.asked.ask {
+            Ask::Http(http) => Some(http),
+            _ => None,
+        }
+    }
+
     /// What the state says of a request of which nothing was seen.
     fn unseen(&self) -> Option<Exchange> {
         if self.flows.iter().any(|f| f.role == Role::Request) {
@@ -183,11 +191,11 @@ fn is_answered(flow: &Flow) -> bool {
 }
 
 fn remedies(case: &Case, blame: &Blame, drift: &[Difference]) -> Vec<super::model::Remedy> {
-    let file = case.material.file;
+    let origin = case.material.origin;
     let mut all = objects::remedies(case, blame);
-    all.extend(remedy::of_machine(&blame.place, drift, file));
-    if all.iter().all(|r| r.command.is_none()) && (case.material.edited || !drift.is_empty()) {
-        all.push(remedy::up(file));
+    all.extend(remedy::of_machine(&blame.place, drift));
+    if origin.is_edited() || !drift.is_empty() {
+        all.push(origin.up());
     }
     all
 }

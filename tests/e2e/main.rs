@@ -43,6 +43,7 @@ mod testing;
 mod together;
 mod trace_programs;
 mod trace_proxied;
+mod trace_words;
 mod untouched;
 
 fn main() {

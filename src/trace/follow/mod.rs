@@ -22,6 +22,7 @@ use crate::plan::Plan;
 use super::flow::Found;
 use super::hits::Hits;
 use super::model::{Fate, Packet};
+use super::origin::Origin;
 use super::packets::{Memory, Teller, is_at_its_end};
 use super::sight::Sight;
 use super::tell::{Evidence, Material, tunnels};
@@ -223,6 +224,7 @@ impl Follower {
             return Vec::new();
         }
         let recording = self.window.recording(&world.chains);
+        let origin = Origin::default();
         let material = Material {
             lab: &world.lab,
             planned: &world.planned,
@@ -231,8 +233,7 @@ impl Follower {
             recording: &recording,
             told: &[],
             missing: &[],
-            file: "",
-            edited: false,
+            origin: &origin,
         };
         let evidence = Evidence {
             sights: std::mem::take(&mut self.window.sights),
