@@ -132,7 +132,7 @@ fn rules_that_were_told_confirm_the_walk_or_add_to_it() {
         met: RuleMet { verdict: verdict.into(), ..rule("FORWARD", number) },
     };
     let (_, told) = aligned(&walk(), &sights, &[hit(1, "continue"), hit(7, "DROP")]);
-    assert_eq!(told, ["a eth0 out", "b veth in", "b FORWARD 1", "b drop by -j DROP"]);
+    assert_eq!(told, ["a eth0 out", "b veth in", "b FORWARD 1", "b drop by -t filter -j DROP"]);
 }
 
 #[test]

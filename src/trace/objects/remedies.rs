@@ -197,9 +197,7 @@ fn refused(case: &Case, blame: &Blame) -> Remedy {
         format!("`labctl describe ingress -n {} {}` shows who stands behind each path", key.namespace, key.name);
     let origin = case.material.origin;
     let what = match proxied::router(lab).zip(case.asked_http()) {
-        Some((router, http)) if proxied::choice(&router, http).words().is_none() => {
-            "give the ingress a rule for it; "
-        }
+        Some((router, http)) if proxied::choice(&router, http).words().is_none() => "give the ingress a rule for it; ",
         _ => "",
     };
     origin.change(origin.rules_of_ingress(&key), &format!("{what}{describe}, {logs}"))
