@@ -41,4 +41,5 @@ pub mod state;
 mod target;
 pub mod trace;
 mod watchers;
+mod watching;
 pub mod workloads;

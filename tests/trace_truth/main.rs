@@ -8,7 +8,7 @@
 //!
 //! One file a matter: `labs` and `questions` are what is thrown; `capture` records, `frames` reads what was
 //! recorded; `seen` compares a trace with the recording, `walked` with the plan's prediction, `sound` with
-//! itself; `cases` are single questions whose trace is known beforehand.
+//! itself; `cases` are single questions whose trace is known beforehand, `load` such beside other traffic.
 
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -17,6 +17,7 @@ mod capture;
 mod cases;
 mod frames;
 mod labs;
+mod load;
 mod questions;
 mod random;
 mod seen;

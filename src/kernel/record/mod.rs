@@ -33,7 +33,7 @@ use reader::{Reader, Shared};
 use stamps::Stamps;
 
 pub use event::{CounterDelta, Entry, EntryChange, Event, Frame, Freed, RuleBook, RuleKind, RuleSeen, Seen, Verdict};
-pub use filter::Filter;
+pub use filter::{Filter, Tunnel};
 pub use rules::is_own_table;
 
 /// Netlink ports of recordings' sockets, by which their changes of rules are told from others'. They are
@@ -142,6 +142,8 @@ pub struct Recording {
     pub events: Vec<Event>,
     /// So many events were lost, at least.
     pub lost: u64,
+    /// So many of the machine's dropped packets were not told, with their reasons.
+    pub lost_reasons: u64,
     pub counters: Vec<CounterDelta>,
     /// Of the namespaces in which a rule was met, as they are at the end.
     pub chains: RuleBook,
@@ -195,7 +197,7 @@ impl Recorder {
         self.shared.lost_at(place)
     }
 
-    /// When something was read last.
+    /// When a frame or a rule that the filter lets through was read last.
     pub fn last_event(&self) -> Option<Instant> {
         self.shared.last()
     }
@@ -225,7 +227,8 @@ impl Recorder {
             // Where no thread can be started the closure is dropped, and so it is closed here.
             closing = Builder::new().name("close".to_owned()).spawn(move || close(reader)).ok();
         }
-        (Recording { events, lost, counters, chains }, Closing(closing))
+        let lost_reasons = self.shared.lost_reasons();
+        (Recording { events, lost, lost_reasons, counters, chains }, Closing(closing))
     }
 
     fn stop(&mut self) -> Option<Reader> {

@@ -15,7 +15,7 @@ use crate::plan::deviation::NftTable;
 
 use super::PORTS;
 use super::event::{RuleBook, RuleKind, RuleSeen, Verdict};
-use super::filter::{Filter, UDP};
+use super::filter::{BEHIND, CARRIED, ENDS, FRAGMENT, Filter, Tunnel, UDP, WITH_PORTS};
 
 /// linux/netfilter/nf_tables.h.
 const NEW_TABLE: u16 = NFTABLES;
@@ -78,7 +78,7 @@ pub(super) fn socket() -> io::Result<(Socket, u32)> {
 }
 
 /// Mark what `filter` lets through, in the calling thread's namespace, from now on; of a second no more than
-/// `most` packets for each of its rules.
+/// `most` packets.
 pub(super) fn mark(filter: &Filter, most: Option<u32>) -> io::Result<Marking> {
     let (first, port) = socket()?;
     let table = format!("{NAME}{}", port - PORTS.start());
@@ -101,8 +101,8 @@ fn parts((filter, most): (&Filter, Option<u32>), table: &str, flags: u32) -> Vec
     let part =
         |kind, flags, attributes: Vec<Vec<u8>>| Part { kind, flags, family: IPV4, attributes: attributes.concat() };
     let mut all = vec![part(NEW_TABLE, EXCLUSIVE, vec![text(1, table), attribute(2, &flags.to_be_bytes())])];
-    let lists = Lists::of(filter);
-    for set in lists.all() {
+    let words = Words::of(filter);
+    for set in words.sets() {
         let number = set.number.to_be_bytes();
         let shape = [attribute(3, &[0; 4]), attribute(4, &set.kind.to_be_bytes()), attribute(5, &set.length())];
         let name = [text(1, table), text(2, set.name)];
@@ -112,13 +112,16 @@ fn parts((filter, most): (&Filter, Option<u32>), table: &str, flags: u32) -> Vec
         let elements = nest(3, &set.values.iter().map(element).collect::<Vec<_>>());
         all.push(part(NEW_ELEMENTS, CREATE, vec![name.concat(), elements]));
     }
-    for (chain, hook) in HOOKS {
-        let hook = nest(4, &[attribute(1, &hook.to_be_bytes()), attribute(2, &PRIORITY.to_be_bytes())]);
-        all.push(part(NEW_CHAIN, CREATE, vec![text(1, table), text(3, chain), hook, text(7, "filter")]));
-        for matches in lists.matches() {
-            let most = most.map(limit).into_iter().collect();
-            let body = [matches, most, vec![one(), set_trace(), accept()]].concat();
-            all.push(part(NEW_RULE, APPEND, vec![text(1, table), text(2, chain), nest(4, &body)]));
+    let chains = words.chains(most);
+    // All of them first, as rules name them.
+    for chain in &chains {
+        let hook = |hook: u32| nest(4, &[attribute(1, &hook.to_be_bytes()), attribute(2, &PRIORITY.to_be_bytes())]);
+        let base = chain.hook.map(|at| [hook(at), text(7, "filter")].concat()).unwrap_or_default();
+        all.push(part(NEW_CHAIN, CREATE, vec![text(1, table), text(3, chain.name), base]));
+    }
+    for chain in &chains {
+        for body in &chain.rules {
+            all.push(part(NEW_RULE, APPEND, vec![text(1, table), text(2, chain.name), nest(4, body)]));
         }
     }
     all
@@ -140,44 +143,98 @@ impl Set {
     }
 }
 
-struct Lists {
-    protocols: Set,
-    addresses: Set,
-    tunnels: Set,
+/// A rule's expressions.
+type Body = Vec<Vec<u8>>;
+
+struct Chain {
+    name: &'static str,
+    /// Where the kernel asks it; others are gone to.
+    hook: Option<u32>,
+    rules: Vec<Body>,
 }
 
-impl Lists {
-    fn of(filter: &Filter) -> Lists {
-        let protocols = filter.all_protocols().iter().map(|p| vec![*p]).collect();
-        let addresses = filter.all_addresses().iter().map(|ip| ip.octets().to_vec()).collect();
-        let tunnels = filter.all_tunnels().iter().map(|port| port.to_be_bytes().to_vec()).collect();
-        Lists {
-            protocols: Set { name: "protocols", number: 1, kind: 12, values: protocols },
-            addresses: Set { name: "addresses", number: 2, kind: 7, values: addresses },
-            tunnels: Set { name: "tunnels", number: 3, kind: 13, values: tunnels },
+/// Where a packet's headers begin: base and offset of the IP header's, and of what is behind it.
+struct Headers {
+    ip: (u32, u32),
+    transport: (u32, u32),
+}
+
+/// The packet itself.
+const PLAIN: Headers = Headers { ip: (1, 0), transport: (2, 0) };
+/// Bytes of an IP header without options, and how such a one begins.
+const USUAL: u32 = 20;
+const USUAL_BEGIN: u8 = 0x45;
+
+/// What a filter says, in nf_tables' words.
+struct Words {
+    mask: u32,
+    addresses: Set,
+    ports: Set,
+    tunnel: Option<Tunnel>,
+}
+
+impl Words {
+    fn of(filter: &Filter) -> Words {
+        let ranges = filter.ranges();
+        let addresses = ranges.values.iter().map(|ip| ip.to_be_bytes().to_vec()).collect();
+        let ports = filter.all_ports().iter().map(|port| port.to_be_bytes().to_vec()).collect();
+        Words {
+            mask: ranges.mask,
+            addresses: Set { name: "addresses", number: 1, kind: 7, values: addresses },
+            ports: Set { name: "ports", number: 2, kind: 13, values: ports },
+            tunnel: filter.tunnel.filter(|_| !filter.is_open()),
         }
     }
 
-    fn all(&self) -> impl Iterator<Item = &Set> {
-        [&self.protocols, &self.addresses, &self.tunnels].into_iter().filter(|set| !set.values.is_empty())
+    fn sets(&self) -> impl Iterator<Item = &Set> {
+        [&self.addresses, &self.ports].into_iter().filter(|set| !set.values.is_empty())
     }
 
-    /// What each of the rules looks for.
-    fn matches(&self) -> Vec<Vec<Vec<u8>>> {
+    /// What is gone through: packets of interest arrive at the last chain, which marks so many of a second.
+    fn chains(&self, most: Option<u32>) -> Vec<Chain> {
+        let mut base = Vec::new();
         let mut all = Vec::new();
-        if !self.tunnels.values.is_empty() {
-            all.push(vec![protocol(), is(UDP), payload(2, 2, 2), within(&self.tunnels)]);
+        if let Some(tunnel) = self.tunnel {
+            let inner = Headers { ip: (2, tunnel.inner()), transport: (2, tunnel.inner() + USUAL) };
+            // What is no IPv4, or has options, is not looked into.
+            let mut inside = vec![vec![payload(inner.ip, 0, 1), differs(&[USUAL_BEGIN]), go_to("mark")]];
+            inside.extend(self.by_address(&inner, "inside-ports"));
+            all.push(Chain { name: "inside", hook: None, rules: inside });
+            all.push(Chain { name: "inside-ports", hook: None, rules: self.by_port(&inner) });
+            let port = payload(PLAIN.transport, 2, 2);
+            base.push(vec![protocol(), is(&[UDP]), port, is(&tunnel.port.to_be_bytes()), go_to("inside")]);
         }
-        let protocols =
-            if self.protocols.values.is_empty() { vec![] } else { vec![protocol(), within(&self.protocols)] };
-        if self.addresses.values.is_empty() {
-            all.push(protocols);
-            return all;
-        }
-        for end in [12, 16] {
-            all.push([protocols.clone(), vec![payload(1, end, 4), within(&self.addresses)]].concat());
-        }
+        base.extend(self.by_address(&PLAIN, "ports"));
+        all.extend(HOOKS.map(|(name, hook)| Chain { name, hook: Some(hook), rules: base.clone() }));
+        all.push(Chain { name: "ports", hook: None, rules: self.by_port(&PLAIN) });
+        let most = most.map(limit).into_iter().collect();
+        all.push(Chain { name: "mark", hook: None, rules: vec![[most, vec![one(), set_trace()]].concat()] });
         all
+    }
+
+    /// Go on with packets that have one of the addresses.
+    fn by_address(&self, headers: &Headers, next: &str) -> Vec<Body> {
+        if self.addresses.values.is_empty() {
+            return vec![vec![go_to(next)]];
+        }
+        let at = |end: u32| {
+            let address = vec![payload(headers.ip, end, 4), masked(&self.mask.to_be_bytes())];
+            [address, vec![within(&self.addresses), go_to(next)]].concat()
+        };
+        ENDS.map(at).into()
+    }
+
+    /// Go on with packets that have one of the ports, or none.
+    fn by_port(&self, headers: &Headers) -> Vec<Body> {
+        if self.ports.values.is_empty() {
+            return vec![vec![go_to("mark")]];
+        }
+        let carries = || payload(headers.ip, CARRIED, 1);
+        let others = WITH_PORTS.iter().flat_map(|protocol| [carries(), differs(&[*protocol])]);
+        let behind = [payload(headers.ip, FRAGMENT, 2), masked(&BEHIND.to_be_bytes()), differs(&[0, 0])];
+        let at = |end: u32| vec![payload(headers.transport, end, 2), within(&self.ports)];
+        let all: [Body; 4] = [others.collect(), behind.into(), at(0), at(2)];
+        all.map(|body| [body, vec![go_to("mark")]].concat()).into()
     }
 }
 
@@ -194,13 +251,26 @@ fn protocol() -> Vec<u8> {
     expression("meta", &[value(1, REGISTER), value(2, 16)])
 }
 
-/// Load from the network header (base 1) or the transport's (2).
-fn payload(base: u32, offset: u32, length: u32) -> Vec<u8> {
-    expression("payload", &[value(1, REGISTER), value(2, base), value(3, offset), value(4, length)])
+/// Load from behind a place in the network header (base 1) or the transport's (2).
+fn payload((base, begin): (u32, u32), offset: u32, length: u32) -> Vec<u8> {
+    expression("payload", &[value(1, REGISTER), value(2, base), value(3, begin + offset), value(4, length)])
 }
 
-fn is(byte: u8) -> Vec<u8> {
-    expression("cmp", &[value(1, REGISTER), value(2, 0), nest(3, &[attribute(1, &[byte])])])
+/// Keep these bits alone (`NFT_BITWISE_MASK_XOR`).
+fn masked(mask: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(mask.len()).unwrap_or(0);
+    let bits = [nest(4, &[attribute(1, mask)]), nest(5, &[attribute(1, &vec![0; mask.len()])])];
+    expression("bitwise", &[&[value(1, REGISTER), value(2, REGISTER), value(3, length)], &bits[..]].concat())
+}
+
+/// `NFT_CMP_EQ`.
+fn is(bytes: &[u8]) -> Vec<u8> {
+    expression("cmp", &[value(1, REGISTER), value(2, 0), nest(3, &[attribute(1, bytes)])])
+}
+
+/// `NFT_CMP_NEQ`.
+fn differs(bytes: &[u8]) -> Vec<u8> {
+    expression("cmp", &[value(1, REGISTER), value(2, 1), nest(3, &[attribute(1, bytes)])])
 }
 
 fn within(set: &Set) -> Vec<u8> {
@@ -222,9 +292,11 @@ fn set_trace() -> Vec<u8> {
     expression("meta", &[value(2, 12), value(3, REGISTER)])
 }
 
-/// Ends this chain and no other: a base chain that accepts leaves the rest to those behind it.
-fn accept() -> Vec<u8> {
-    expression("immediate", &[value(1, 0), nest(2, &[nest(2, &[value(1, 1)])])])
+/// Go on in another chain, and do not come back (`NFT_GOTO`). Whoever falls out of it is let through by the
+/// base chain, and others ask the packet as well.
+fn go_to(chain: &str) -> Vec<u8> {
+    let code = (-4_i32).to_be_bytes();
+    expression("immediate", &[value(1, 0), nest(2, &[nest(2, &[attribute(1, &code), text(2, chain)])])])
 }
 
 /// Read what is told of a packet; nothing of our own table. `device` gives devices' names.
