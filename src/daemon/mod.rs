@@ -42,4 +42,5 @@ mod target;
 mod telling;
 pub mod trace;
 mod watchers;
+mod watching;
 pub mod workloads;

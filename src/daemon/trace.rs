@@ -1,13 +1,12 @@
 //! Traces of a running lab: a question is sent as a probe would send it, while every device of every
-//! namespace is watched, and what was seen is told. What it means is [`crate::trace`]'s; here is only
-//! who does what when.
+//! namespace is watched for packets that may be the question's, and what was seen is told. What it means is
+//! [`crate::trace`]'s; here is only who does what when.
 //!
 //! The lab's state is read back before the question is sent, so that nothing is to be done afterwards but
 //! to think. Everything that watches belongs to sockets of this process: when it ends, however it ends,
 //! the kernel takes it back.
 
-use std::collections::HashMap;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,14 +16,15 @@ use base64::Engine;
 use serde::{Deserialize, Serialize};
 
 use crate::diag::{Problem, codes};
-use crate::kernel::learnt;
 use crate::kernel::ns::NetNs;
 use crate::kernel::record::{Closing, Event, Filter, Options, Recorder, Recording, Seen, Spot};
+use crate::kernel::{learnt, listening, memory};
 use crate::lab::Lab;
 use crate::lab::names::{IfName, NsName};
 use crate::lab::probe::{Ask, Expect, Probe};
 use crate::plan::Plan;
 use crate::probe::{self, Outcome};
+use crate::trace::filter;
 use crate::trace::model::{Means, Trace, What};
 use crate::trace::origin::Origin;
 use crate::trace::question::{MARK_HEADER, Question};
@@ -35,9 +35,13 @@ use crate::workload::events as program;
 use super::server::{Outcome as Answered, field, ok};
 use super::state::Daemon;
 
-/// How long nothing must come for a trace to be over, and how long it is waited for that at most.
+/// How long nothing must come for a trace to be over, and how long it is waited for that at most: what is not
+/// over then is others' traffic, where that is recorded, or the question's own.
 const QUIET: Duration = Duration::from_millis(40);
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE_WITH_OTHERS: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long it is waited until others have ended theirs.
+const TURN: Duration = Duration::from_secs(10);
 /// Bytes kept of a frame: so many that a request's headers are among them.
 const SNAP: usize = 1600;
 
@@ -139,6 +143,7 @@ pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
         Ok(found) => found,
         Err(problems) => return ok(&TraceAnswer::Failed(problems)),
     };
+    let place = daemon.watching.place(TURN).await?;
     let mark = mark();
     match &mut asked.ask {
         Ask::Http(http) => drop(http.headers.insert(MARK_HEADER.to_owned(), mark.clone())),
@@ -149,7 +154,9 @@ pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
     let (read, known) = tokio::join!(daemon.there_and_planned(), learnt(daemon, &lab));
     let (there, planned) = read?;
     let concerned = tell::concerned(&asked, (&there, &known, &planned));
-    let Watched { outcome, recording, closing, told, missing } = watched(daemon, &lab, &asked, concerned).await?;
+    let filter = filter::of_question(&lab, &there, &asked, &serving(daemon, &planned).await);
+    let Watched { outcome, recording, closing, told, missing } =
+        watched(daemon, &lab, &asked, (filter, concerned)).await?;
     let origin = Origin::new(daemon.text(), request.base);
     let told = tokio::task::spawn_blocking(move || {
         let material = Material {
@@ -165,24 +172,27 @@ pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
         let trace = tell::trace(&material, (&to, &asked, &outcome), mark.as_bytes());
         let frames = if request.frames { frames(&recording, &trace) } else { Vec::new() };
         closing.wait();
+        drop(place);
         Traced { trace, frames }
     });
     let traced = told.await.map_err(|e| refused(format!("the trace cannot be told: {e}")))?;
+    // What was recorded is gone now; the answer need not wait for that.
+    tokio::task::spawn_blocking(memory::give_back);
     ok(&TraceAnswer::Traced(Box::new(traced)))
 }
 
-/// Send the question while everything is watched. Counters of `concerned` namespaces are read afterwards, also
-/// where nothing was seen.
+/// Send the question while everything is watched that passes the filter. Counters of `concerned` namespaces are
+/// read afterwards, also where nothing was seen.
 async fn watched(
     daemon: &Rc<Daemon>,
     lab: &Lab,
     asked: &Probe,
-    concerned: HashSet<NsName>,
+    (filter, concerned): (Filter, HashSet<NsName>),
 ) -> Result<Watched, Box<Problem>> {
     let spots: Vec<Spot> =
         lab.namespaces().filter_map(|place| Some(Spot { netns: daemon.netns(&place)?, place })).collect();
-    let options =
-        Options { snap: SNAP, rules: true, conntrack: true, drops: true, filter: Filter::default(), pace: None };
+    let patience = if filter == Filter::default() { PATIENCE_WITH_OTHERS } else { PATIENCE };
+    let options = Options { snap: SNAP, rules: true, conntrack: true, drops: true, filter, pace: None };
     let opening = tokio::task::spawn_blocking(move || Recorder::open(&spots, &options));
     let (opened, listening) = tokio::join!(opening, daemon.workloads.telling.listen());
     let recorder = match opened {
@@ -192,7 +202,7 @@ async fn watched(
     };
     let mut missing: Vec<String> = recorder.missing().iter().map(|m| m.why.clone()).collect();
     let outcome = probe::run_all(std::slice::from_ref(asked), Arc::new(field(daemon)), 1).await.pop();
-    until_quiet(&recorder).await;
+    until_quiet(&recorder, patience).await;
     let hand_over = move |recorder: Recorder| recorder.hand_over(|place| concerned.contains(place));
     let finishing = tokio::task::spawn_blocking(move || Arc::into_inner(recorder).map(hand_over));
     let (finished, told) = tokio::join!(finishing, listening.end());
@@ -202,6 +212,24 @@ async fn watched(
         (Some(outcome), Ok(Some((recording, closing)))) => Ok(Watched { outcome, recording, closing, told, missing }),
         _ => Err(refused("the question was not asked".to_owned())),
     }
+}
+
+/// The machines without programs of the lab's in which a visitor's program takes connections.
+async fn serving(daemon: &Rc<Daemon>, planned: &Plan) -> Vec<NsName> {
+    let visited = daemon.workloads.rooms.visited();
+    let own = |place: &NsName| {
+        let listeners = planned.get(place).map(|ns| ns.listeners.as_slice()).unwrap_or_default();
+        listeners.iter().map(|listener| listener.port).collect()
+    };
+    let all: Vec<(NsName, NetNs, BTreeSet<u16>)> =
+        visited.into_iter().filter_map(|place| Some((place.clone(), daemon.netns(&place)?, own(&place)))).collect();
+    let read = tokio::task::spawn_blocking(move || {
+        // Of one that cannot be read it is not known.
+        let serves =
+            |netns: &NetNs, own: &BTreeSet<u16>| listening::ports(netns).map_or(true, |all| !all.is_subset(own));
+        all.into_iter().filter(|(_, netns, own)| serves(netns, own)).map(|(place, ..)| place).collect()
+    });
+    read.await.unwrap_or_default()
 }
 
 /// What the namespaces have learnt. One that cannot be read says nothing; the others still do.
@@ -223,10 +251,10 @@ pub(super) async fn learnt(daemon: &Rc<Daemon>, lab: &Lab) -> Known {
     read.await.unwrap_or_default()
 }
 
-/// Wait until nothing has come for a while, but not for ever: others may talk, too.
-async fn until_quiet(recorder: &Recorder) {
+/// Wait until nothing has come for a while, but not for ever.
+async fn until_quiet(recorder: &Recorder, patience: Duration) {
     let begin = Instant::now();
-    while begin.elapsed() < PATIENCE {
+    while begin.elapsed() < patience {
         let since = recorder.last_event().map_or(QUIET, |last| last.elapsed());
         if since >= QUIET {
             return;

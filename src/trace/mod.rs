@@ -7,6 +7,7 @@
 
 pub mod align;
 mod copies;
+pub mod filter;
 pub mod flow;
 pub mod follow;
 mod freed;

@@ -17,7 +17,7 @@ use super::copies;
 use super::flow::{self, Found};
 use super::freed;
 use super::hits::Hits;
-use super::model::{Asked, Flow, Means, Protocol, Role, Trace, VERSION};
+use super::model::{Asked, Fate, Flow, Means, Protocol, Role, Trace, VERSION};
 use super::origin::Origin;
 use super::packets::Teller;
 use super::programs;
@@ -93,10 +93,10 @@ pub fn trace(material: &Material, (to, asked, outcome): (&str, &Probe, &Outcome)
         },
         parting: teller.parting(),
         began: evidence.begin,
+        notes: notes(material, &flows),
         flows,
         verdict,
         means,
-        notes: notes(material),
     }
 }
 
@@ -287,8 +287,12 @@ fn means(flows: &[Flow], material: &Material) -> Vec<Means> {
     all
 }
 
-fn notes(material: &Material) -> Vec<String> {
+fn notes(material: &Material, flows: &[Flow]) -> Vec<String> {
     let lost = material.recording.lost;
     let lost = (lost > 0).then(|| format!("{lost} events came too fast to be read; steps may be missing"));
-    lost.into_iter().chain(material.missing.iter().cloned()).collect()
+    // Whoever lost nothing needs no reason.
+    let drops = flows.iter().flat_map(|f| &f.packets).any(|p| p.fate == Fate::Dropped);
+    let reasons = (drops && material.recording.lost_reasons > 0)
+        .then(|| "other packets were dropped so fast that the kernel's own reasons may be missing".to_owned());
+    lost.into_iter().chain(reasons).chain(material.missing.iter().cloned()).collect()
 }

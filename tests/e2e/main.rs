@@ -41,6 +41,7 @@ mod services_verbs;
 mod services_words;
 mod testing;
 mod together;
+mod trace_limits;
 mod trace_programs;
 mod trace_proxied;
 mod trace_words;

@@ -18,6 +18,7 @@ mod reader;
 mod rules;
 mod stamps;
 mod tap;
+mod words;
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -40,7 +41,7 @@ pub use event::{
     ChainName, CounterDelta, Entry, EntryChange, Event, Frame, Freed, Listing, RuleBook, RuleKind, RuleSeen, Seen,
     Verdict,
 };
-pub use filter::Filter;
+pub use filter::{Filter, Tunnel};
 pub use marking::is_own_table;
 
 /// Netlink ports of recordings' sockets, by which their changes of rules are told from others'. They are
@@ -149,6 +150,8 @@ pub struct Recording {
     pub events: Vec<Event>,
     /// So many events were lost, at least.
     pub lost: u64,
+    /// So many of the machine's dropped packets were not told, with their reasons.
+    pub lost_reasons: u64,
     pub counters: Vec<CounterDelta>,
     /// Of the namespaces in which a rule was met, as they are at the end.
     pub chains: RuleBook,
@@ -202,7 +205,7 @@ impl Recorder {
         self.shared.lost_at(place)
     }
 
-    /// When something was read last.
+    /// When a frame or a rule that the filter lets through was read last.
     pub fn last_event(&self) -> Option<Instant> {
         self.shared.last()
     }
@@ -232,7 +235,8 @@ impl Recorder {
             // Where no thread can be started the closure is dropped, and so it is closed here.
             closing = Builder::new().name("close".to_owned()).spawn(move || close(reader)).ok();
         }
-        (Recording { events, lost, counters, chains }, Closing(closing))
+        let lost_reasons = self.shared.lost_reasons();
+        (Recording { events, lost, lost_reasons, counters, chains }, Closing(closing))
     }
 
     fn stop(&mut self) -> Option<Reader> {

@@ -23,6 +23,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use self::connection::{Peer, Scheme};
 use self::site::Site;
 use super::{Config, Told, log};
+use crate::kernel::memory;
 
 mod balance;
 mod body;
@@ -141,11 +142,7 @@ async fn sweep(site: &Site) {
     loop {
         turns.tick().await;
         site.pool.sweep();
-        // What many clients at once have needed lies between what few still need.
-        // SAFETY: gives free memory back to the system; no memory in use is touched.
-        #[cfg(target_env = "gnu")]
-        unsafe {
-            libc::malloc_trim(0);
-        }
+        // What many clients at once have needed.
+        memory::give_back();
     }
 }
