@@ -116,7 +116,7 @@ impl Watching {
         }
         let world = read(daemon).await?;
         let filter = filter(&world, machine);
-        let options = Options { snap: SNAP, rules: true, conntrack: true, drops: true, filter, pace: Some(PACE) };
+        let options = Options { snap: SNAP, filter, pace: Some(PACE), ..Options::default() };
         let (lab, spots) = (daemon.lab(), spots(daemon));
         let opened = tokio::task::spawn_blocking(move || Recorder::open(&spots, &options)).await;
         match opened {
@@ -209,7 +209,7 @@ fn own(there: &Plan, ns: &NsName) -> Vec<Ipv4Addr> {
     all.iter().filter_map(|a| v4(a.net.addr())).collect()
 }
 
-fn v4(ip: IpAddr) -> Option<Ipv4Addr> {
+pub(super) fn v4(ip: IpAddr) -> Option<Ipv4Addr> {
     match ip {
         IpAddr::V4(ip) => Some(ip),
         IpAddr::V6(_) => None,

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::collections::HashSet;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::diag::{Problem, codes};
 use crate::kernel::learnt;
 use crate::kernel::ns::NetNs;
-use crate::kernel::record::{Closing, Event, Filter, Options, Recorder, Recording, Seen, Spot};
+use crate::kernel::record::{Closing, Event, Options, Recorder, Recording, Seen, Spot};
 use crate::lab::Lab;
 use crate::lab::names::{IfName, NsName};
 use crate::lab::probe::{Ask, Expect, Probe};
@@ -30,6 +31,7 @@ use crate::trace::question::{MARK_HEADER, Question};
 use crate::trace::tell::{self, Material};
 use crate::trace::walk::Known;
 
+use super::follow::v4;
 use super::server::{Outcome as Answered, field, ok};
 use super::state::Daemon;
 
@@ -145,7 +147,9 @@ pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
     let (read, known) = tokio::join!(daemon.there_and_planned(), learnt(daemon, &lab));
     let (there, planned) = read?;
     let concerned = tell::concerned(&asked, (&there, &known, &planned));
-    let Watched { outcome, recording, closing, missing } = watched(daemon, &lab, &asked, concerned).await?;
+    let lookups = there.namespaces.iter().flat_map(|ns| &ns.addresses).filter_map(|a| v4(a.net.addr())).collect();
+    let Watched { outcome, recording, closing, missing } =
+        watched(daemon, (&lab, &asked), (concerned, lookups)).await?;
     let text = daemon.text();
     let edited = !text.edits.is_empty();
     let file = seen_from(request.base.as_deref(), &text.name);
@@ -170,17 +174,15 @@ pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
 }
 
 /// Send the question while everything is watched. Counters of `concerned` namespaces are read afterwards, also
-/// where nothing was seen.
+/// where nothing was seen; look-ups of routes are told of those addresses.
 async fn watched(
     daemon: &Rc<Daemon>,
-    lab: &Lab,
-    asked: &Probe,
-    concerned: HashSet<NsName>,
+    (lab, asked): (&Lab, &Probe),
+    (concerned, lookups): (HashSet<NsName>, HashSet<Ipv4Addr>),
 ) -> Result<Watched, Box<Problem>> {
     let spots: Vec<Spot> =
         lab.namespaces().filter_map(|place| Some(Spot { netns: daemon.netns(&place)?, place })).collect();
-    let options =
-        Options { snap: SNAP, rules: true, conntrack: true, drops: true, filter: Filter::default(), pace: None };
+    let options = Options { snap: SNAP, lookups, ..Options::default() };
     let opened = tokio::task::spawn_blocking(move || Recorder::open(&spots, &options)).await;
     let recorder = match opened {
         Ok(Ok(recorder)) => Arc::new(recorder),

@@ -16,6 +16,7 @@ use super::copies;
 use super::flow::{self, Found};
 use super::freed;
 use super::hits::Hits;
+use super::lookups;
 use super::model::{Asked, Flow, Means, Protocol, Role, Trace, VERSION};
 use super::packets::Teller;
 use super::proxied;
@@ -67,8 +68,10 @@ pub fn trace(material: &Material, (to, asked, outcome): (&str, &Probe, &Outcome)
     evidence.begin = found.iter().filter_map(|f| first_time(f, &evidence.sights)).min().unwrap_or(0);
     let mut teller = Teller::new(material, &evidence, &asked.from);
     let mut flows: Vec<Flow> = found.iter().map(|found| teller.flow(found)).collect();
+    let mut differences = Vec::new();
     for flow in &mut flows {
         freed::mark(&mut flow.packets, material.recording, evidence.begin);
+        differences.extend(lookups::mark(&mut flow.packets, material.recording, (material.there, evidence.begin)));
     }
     proxied::tell(&mut flows, material.lab, (asked, is_read));
     let case = Case { material, evidence: &evidence, teller: &teller, asked, outcome, flows: &flows };
@@ -90,7 +93,7 @@ pub fn trace(material: &Material, (to, asked, outcome): (&str, &Probe, &Outcome)
         flows,
         verdict,
         means,
-        notes: notes(material),
+        notes: notes(material).chain(differences).collect(),
     }
 }
 
@@ -275,8 +278,8 @@ fn means(flows: &[Flow], material: &Material) -> Vec<Means> {
     all
 }
 
-fn notes(material: &Material) -> Vec<String> {
+fn notes(material: &Material) -> impl Iterator<Item = String> {
     let lost = material.recording.lost;
     let lost = (lost > 0).then(|| format!("{lost} events came too fast to be read; steps may be missing"));
-    lost.into_iter().chain(material.missing.iter().cloned()).collect()
+    lost.into_iter().chain(material.missing.iter().cloned())
 }
