@@ -116,7 +116,7 @@ impl Watching {
         }
         let world = read(daemon).await?;
         let filter = filter::of_machine(&world.lab, &world.there, machine);
-        let options = Options { snap: SNAP, rules: true, conntrack: true, drops: true, filter, pace: Some(PACE) };
+        let options = Options { snap: SNAP, filter, pace: Some(PACE), ..Options::default() };
         let (lab, spots) = (daemon.lab(), spots(daemon));
         let opened = tokio::task::spawn_blocking(move || Recorder::open(&spots, &options)).await;
         match opened {

@@ -7,6 +7,7 @@
 //! the kernel takes it back.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::lab::names::{IfName, NsName};
 use crate::lab::probe::{Ask, Expect, Probe};
 use crate::plan::Plan;
 use crate::probe::{self, Outcome};
-use crate::trace::filter;
+use crate::trace::filter::{self, v4};
 use crate::trace::model::{Means, Trace, What};
 use crate::trace::origin::Origin;
 use crate::trace::question::{MARK_HEADER, Question};
@@ -155,8 +156,9 @@ pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
     let (there, planned) = read?;
     let concerned = tell::concerned(&asked, (&there, &known, &planned));
     let filter = filter::of_question(&lab, &there, &asked, &serving(daemon, &planned).await);
+    let lookups = there.namespaces.iter().flat_map(|ns| &ns.addresses).filter_map(|a| v4(a.net.addr())).collect();
     let Watched { outcome, recording, closing, told, missing } =
-        watched(daemon, &lab, &asked, (filter, concerned)).await?;
+        watched(daemon, (&lab, &asked), (filter, concerned, lookups)).await?;
     let origin = Origin::new(daemon.text(), request.base);
     let told = tokio::task::spawn_blocking(move || {
         let material = Material {
@@ -182,17 +184,16 @@ pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
 }
 
 /// Send the question while everything is watched that passes the filter. Counters of `concerned` namespaces are
-/// read afterwards, also where nothing was seen.
+/// read afterwards, also where nothing was seen; look-ups of routes are told of those addresses.
 async fn watched(
     daemon: &Rc<Daemon>,
-    lab: &Lab,
-    asked: &Probe,
-    (filter, concerned): (Filter, HashSet<NsName>),
+    (lab, asked): (&Lab, &Probe),
+    (filter, concerned, lookups): (Filter, HashSet<NsName>, HashSet<Ipv4Addr>),
 ) -> Result<Watched, Box<Problem>> {
     let spots: Vec<Spot> =
         lab.namespaces().filter_map(|place| Some(Spot { netns: daemon.netns(&place)?, place })).collect();
     let patience = if filter == Filter::default() { PATIENCE_WITH_OTHERS } else { PATIENCE };
-    let options = Options { snap: SNAP, rules: true, conntrack: true, drops: true, filter, pace: None };
+    let options = Options { snap: SNAP, filter, lookups, ..Options::default() };
     let opening = tokio::task::spawn_blocking(move || Recorder::open(&spots, &options));
     let (opened, listening) = tokio::join!(opening, daemon.workloads.telling.listen());
     let recorder = match opened {

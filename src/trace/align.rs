@@ -99,7 +99,7 @@ fn is_device(step: &Step) -> bool {
 
 /// Whether a step that a tap sees leads out of its device. A bridge that takes a frame for itself, and a
 /// VXLAN device that has unwrapped one, hand it up as if it had come in by them.
-fn is_out(step: &Step) -> Option<bool> {
+pub(super) fn is_out(step: &Step) -> Option<bool> {
     match &step.what {
         What::Out => Some(true),
         What::In | What::Bridged { port: None, flooded: false, .. } => Some(false),

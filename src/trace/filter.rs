@@ -102,7 +102,7 @@ fn of_namespace(ns: &NsPlan) -> Vec<Ipv4Addr> {
     ns.addresses.iter().filter_map(|a| v4(a.net.addr())).collect()
 }
 
-fn v4(ip: IpAddr) -> Option<Ipv4Addr> {
+pub fn v4(ip: IpAddr) -> Option<Ipv4Addr> {
     match ip {
         IpAddr::V4(ip) => Some(ip),
         IpAddr::V6(_) => None,

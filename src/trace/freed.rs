@@ -1,15 +1,18 @@
 //! Packets that the kernel says it dropped, joined with those that taps have seen.
 //!
-//! The kernel tells of every packet of the machine, with the device at which it was and when; a tap saw
-//! the same packet there at about that time.
+//! The kernel tells of every packet of the machine, with the devices at which it was and when. It is the one
+//! that was seen where both were at the same devices in the same order, the last one included, and at one
+//! of them at the same time. One that was dropped before it came to any is not given to any packet.
 
-use crate::kernel::record::{Event, Freed, Recording, Seen};
+use crate::kernel::record::{Freed, Point, Recording, Seen};
 
+use super::align::is_out;
 use super::grounds::last_seen;
-use super::model::{Cause, Drop, Fate, Flow, Means, Packet, Step, What};
+use super::model::{Cause, Drop, Fate, Flow, Header, Means, Packet, Step, What};
 use super::tell::Evidence;
 
-/// How far apart the two may have looked at their clocks, in nanoseconds: whoever looks can be made to wait.
+/// How far apart the two may have looked at their clocks, in nanoseconds: whoever looks can be made to wait, but not
+/// at each device.
 const APART: u64 = 10_000_000;
 /// Bytes of an Ethernet header.
 const ETHERNET: u32 = 14;
@@ -70,31 +73,52 @@ fn of_packet<'r>(packet: &Packet, recording: &'r Recording, begin: u64) -> Optio
         return None;
     }
     let last = last_seen(packet)?;
-    let at = last.at? + begin;
-    let freed = recording.events.iter().filter_map(freed);
-    let fits = |(when, freed): &(u64, &Freed)| {
-        distance(at, *when, freed) < APART && is_there(freed, last) && !NO_DROP.contains(&freed.reason.as_str())
-    };
-    let nearest = freed.filter(fits).min_by_key(|(when, freed)| distance(at, *when, freed));
+    let end = packet.steps.iter().position(|step| std::ptr::eq(step, last))?;
+    let seen: Vec<(u64, &Step)> = sights(&packet.steps[..=end], begin).collect();
+    let all = recording.events.iter().filter_map(|event| if let Seen::Freed(f) = &event.seen { Some(f) } else { None });
+    let real = all.filter(|freed| !NO_DROP.contains(&freed.reason.as_str()));
+    let apart = real.filter_map(|freed| Some((apart(&freed.trail, &seen)?, freed)));
+    let nearest = apart.filter(|(apart, _)| *apart < APART).min_by_key(|(apart, _)| *apart);
     nearest.map(|(_, freed)| (last.place.to_string(), freed))
 }
 
-/// Between a packet's last sight and when the kernel had it that was freed.
-fn distance(at: u64, when: u64, freed: &Freed) -> u64 {
-    freed.there.unwrap_or(when).abs_diff(at)
+/// What taps saw of a packet, with the time since the epoch.
+fn sights(steps: &[Step], begin: u64) -> impl Iterator<Item = (u64, &Step)> {
+    let seen = steps.iter().filter(|step| step.known_by.contains(&Means::Tap));
+    seen.filter_map(move |step| Some((step.at? + begin, step)))
 }
 
-/// Whether a freed packet may be the one that was seen: at the same device and of the same length.
-fn is_there(freed: &Freed, seen: &Step) -> bool {
-    let length = seen.header.as_ref().map(|header| header.length);
-    // Outgoing frames are told with their Ethernet header.
-    let same_length = |l: u32| length.is_none_or(|length| l == length || l == length + ETHERNET);
-    freed.dev.as_ref().is_none_or(|dev| Some(dev) == seen.dev.as_ref()) && freed.length.is_none_or(same_length)
-}
-
-fn freed(event: &Event) -> Option<(u64, &Freed)> {
-    match &event.seen {
-        Seen::Freed(freed) => Some((event.at, freed)),
-        _ => None,
+/// How far apart in time both were where they were nearest; nothing where a packet was not where taps saw one.
+fn apart(trail: &[Point], seen: &[(u64, &Step)]) -> Option<u64> {
+    let first = seen.first()?.0;
+    let (mut left, mut nearest) = (seen, None::<u64>);
+    for point in trail.iter().rev() {
+        // What comes before was another packet's.
+        if point.at + APART < first {
+            break;
+        }
+        let found = left.iter().rposition(|(_, step)| is_there(point, step))?;
+        // The last one must be where it was seen last.
+        if nearest.is_none() && found + 1 < left.len() {
+            return None;
+        }
+        let apart = point.at.abs_diff(left[found].0);
+        nearest = Some(nearest.map_or(apart, |n| n.min(apart)));
+        left = &left[..found];
     }
+    nearest
 }
+
+/// Whether a tap saw it so: at the same device in the same direction, and of the same length.
+fn is_there(point: &Point, seen: &Step) -> bool {
+    let same_length = |header: &Header| {
+        // Outgoing frames are told with their Ethernet header.
+        point.length == header.length || point.length == header.length + ETHERNET
+    };
+    Some(&point.dev) == seen.dev.as_ref()
+        && is_out(seen) == Some(point.outgoing)
+        && seen.header.as_ref().is_none_or(same_length)
+}
+
+#[cfg(test)]
+mod tests;

@@ -79,6 +79,8 @@ pub enum Means {
     Conntrack,
     /// The kernel told why it freed a packet (the tracepoint `skb:kfree_skb`).
     DropReason,
+    /// The kernel told what its routing table answered (the tracepoint `fib:fib_table_lookup`).
+    Lookup,
     /// A counter of the namespace went up.
     Counter,
     /// A program of the lab told of it.
@@ -237,7 +239,7 @@ pub struct Step {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header: Option<Header>,
     /// How this step is known; several means may agree. Where neither a tap nor rules, connection
-    /// tracking or a drop reason is among them, it is inferred.
+    /// tracking, a look-up or a drop reason is among them, it is inferred.
     pub known_by: Vec<Means>,
     /// What happened, in a sentence.
     pub says: String,

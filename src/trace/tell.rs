@@ -17,6 +17,7 @@ use super::copies;
 use super::flow::{self, Found};
 use super::freed;
 use super::hits::Hits;
+use super::lookups;
 use super::model::{Asked, Fate, Flow, Means, Protocol, Role, Trace, VERSION};
 use super::origin::Origin;
 use super::packets::Teller;
@@ -73,8 +74,10 @@ pub fn trace(material: &Material, (to, asked, outcome): (&str, &Probe, &Outcome)
     evidence.begin = found.iter().filter_map(|f| first_time(f, &evidence.sights)).min().unwrap_or(0);
     let mut teller = Teller::new(material, &evidence, &asked.from);
     let mut flows: Vec<Flow> = found.iter().map(|found| teller.flow(found)).collect();
+    let mut differences = Vec::new();
     for flow in &mut flows {
         freed::mark(&mut flow.packets, material.recording, evidence.begin);
+        differences.extend(lookups::mark(&mut flow.packets, material.recording, (material.there, evidence.begin)));
     }
     proxied::tell(&mut flows, &evidence, (asked, &found, &marked));
     let case = Case { material, evidence: &evidence, teller: &teller, asked, outcome, flows: &flows };
@@ -93,7 +96,7 @@ pub fn trace(material: &Material, (to, asked, outcome): (&str, &Probe, &Outcome)
         },
         parting: teller.parting(),
         began: evidence.begin,
-        notes: notes(material, &flows),
+        notes: notes(material, &flows).into_iter().chain(differences).collect(),
         flows,
         verdict,
         means,

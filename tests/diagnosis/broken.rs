@@ -86,6 +86,13 @@ impl<'b> Broken<'b> {
         Broken { bench, file }
     }
 
+    /// A lab of a test's own.
+    pub fn of_text(bench: &'b Bench, text: &str) -> Broken<'b> {
+        let file = bench.write(text);
+        bench.up(&file);
+        Broken { bench, file }
+    }
+
     /// The faults that fit it.
     pub fn fitting(&self) -> Vec<Fitting> {
         let listed = self.bench.json(&["break", "--list"]);

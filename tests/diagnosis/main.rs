@@ -9,6 +9,7 @@ mod broken;
 mod faults;
 mod files;
 mod foreign;
+mod lookups;
 mod table;
 mod untouched;
 

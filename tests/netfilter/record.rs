@@ -226,7 +226,9 @@ fn what_came_is_given_out_once() {
 /// Dropped packets of this length, which no other test's have.
 fn freed(events: &[Event], length: u32) -> Vec<(u64, &Freed)> {
     let of_length = |event| match event {
-        &Event { at, seen: Seen::Freed(ref freed), .. } if freed.length == Some(length) => Some((at, freed)),
+        &Event { at, seen: Seen::Freed(ref freed), .. } if freed.trail.last().is_some_and(|p| p.length == length) => {
+            Some((at, freed))
+        }
         _ => None,
     };
     events.iter().filter_map(of_length).collect()
@@ -248,13 +250,15 @@ fn a_drop_reason_is_told_with_the_place_in_the_kernel_and_the_device() {
         let all = freed(&events, 757);
         let [(at, freed)] = &all[..] else { panic!("{all:?}") };
         assert_eq!((freed.reason.as_str(), freed.protocol), ("NETFILTER_DROP", 0x800));
-        assert_eq!(freed.dev.as_ref().map(ToString::to_string).as_deref(), Some("west"));
+        let trail: Vec<_> = freed.trail.iter().map(|p| (p.dev.as_str(), p.outgoing, p.length)).collect();
+        assert_eq!(trail, [("eth0", true, 771), ("west", false, 757)]);
         assert!(freed.location.contains('+') && !freed.location.starts_with("0x"), "{freed:?}");
-        // Its time is one with the frames': behind the one that came in, which is the last.
-        let (last, there) = (events.iter().rfind(|e| matches!(e.seen, Seen::Frame(_))), freed.there);
-        let last = last.expect("a frame").at;
-        assert!(last <= *at && at - last < 1_000_000_000, "{events:?}");
-        assert!(there.is_some_and(|there| there <= *at && there.abs_diff(last) < 1_000_000_000), "{events:?}");
+        // Its times are one with the frames'.
+        let of_ip = |e: &&Event| matches!(&e.seen, Seen::Frame(frame) if frame.protocol == 0x800);
+        let seen: Vec<u64> = events.iter().filter(of_ip).map(|e| e.at).collect();
+        assert_eq!(seen.len(), 2, "{events:?}");
+        let apart = seen.iter().zip(&freed.trail).map(|(at, point)| at.abs_diff(point.at)).min();
+        assert!(seen[1] <= *at && apart.is_some_and(|apart| apart < 10_000_000), "{events:?}");
     });
 }
 

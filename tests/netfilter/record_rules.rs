@@ -167,7 +167,7 @@ fn a_rule_of_a_bridge_is_told() {
     // The middle bridges instead: the right is in the left's network.
     sh(
         &line.middle,
-        "ip link add br0 type bridge\nip link set br0 up\nip link set west master br0\nip link set east master br0",
+        "echo 0 > /proc/sys/net/bridge/bridge-nf-call-iptables || true\nip link add br0 type bridge\nip link set br0 up\nip link set west master br0\nip link set east master br0",
     );
     sh(&line.right, "ip address add 10.0.0.3/24 dev eth0");
     sh(&line.left, "ip neighbour add 10.0.0.3 lladdr 02:00:00:00:01:02 dev eth0");

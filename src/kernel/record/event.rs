@@ -1,6 +1,7 @@
 //! What a recording is made of, as plain data.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::kernel::conntrack::Tracked;
 use crate::lab::names::{IfName, NsName};
@@ -8,13 +9,13 @@ use crate::lab::names::{IfName, NsName};
 /// Something that the kernel told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Nanoseconds since 1970 (`CLOCK_REALTIME`): when it happened for frames and freed packets, when it
+    /// Nanoseconds since 1970 (`CLOCK_REALTIME`): when it happened for frames, freed packets and look-ups, when it
     /// was read for rules and connections, to which the kernel gives no time.
     pub at: u64,
     /// Counts all events in the order in which they were read. Within one namespace the rules and
     /// connections have it in the order in which they happened, and so have the frames.
     pub sequence: u64,
-    /// The namespace; nothing for a freed packet, of which the kernel does not tell it.
+    /// The namespace; nothing for a freed packet and a look-up, of which the kernel does not tell it.
     pub place: Option<NsName>,
     pub seen: Seen,
 }
@@ -25,6 +26,7 @@ pub enum Seen {
     Rule(RuleSeen),
     Conntrack(Entry),
     Freed(Freed),
+    Lookup(Lookup),
 }
 
 /// A frame at a device (packet(7)).
@@ -130,15 +132,39 @@ pub struct Freed {
     pub location: String,
     /// `ETH_P_IP` or `ETH_P_ARP`.
     pub protocol: u16,
-    /// The device that it was at last, where it was at any, by name alone: other namespaces may have one
-    /// of that name.
-    pub dev: Option<IfName>,
-    /// Its bytes there, without the Ethernet header where it came in.
-    pub length: Option<u32>,
-    /// When it was there, as [`Event::at`]; a tap saw it at about this time.
-    pub there: Option<u64>,
+    /// The devices that it was at, the last one last, and no more than some of them. It may begin with those of
+    /// another packet that had the same place in the kernel's memory before.
+    pub trail: Vec<Point>,
     /// Its place in the kernel's memory, which is used again and again.
     pub skb: u64,
+}
+
+/// A packet at a device, as tracepoints tell it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Point {
+    /// As [`Event::at`]; a tap saw it at about this time.
+    pub at: u64,
+    /// By name alone: other namespaces may have one of that name.
+    pub dev: IfName,
+    pub outgoing: bool,
+    /// Its bytes there, without the Ethernet header where it came in.
+    pub length: u32,
+}
+
+/// What a routing table answered (the tracepoint `fib:fib_table_lookup`), in any namespace of the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lookup {
+    /// The table's number: 254 for `main`, 255 for `local`.
+    pub table: u32,
+    /// The source may be unspecified, and the ports be 0, where they were not looked at.
+    pub source: SocketAddrV4,
+    pub destination: SocketAddrV4,
+    /// The index of the device that the packet came in by; 1 where it was born here.
+    pub iif: u32,
+    /// The device of the route; nothing where the table has none.
+    pub dev: Option<IfName>,
+    /// The next hop's address. Where the route has none the kernel leaves here what was there before.
+    pub via: Ipv4Addr,
 }
 
 /// How much a counter went up.

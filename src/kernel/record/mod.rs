@@ -7,7 +7,6 @@
 
 mod connections;
 mod counters;
-mod drops;
 mod event;
 mod filter;
 mod listing;
@@ -18,10 +17,12 @@ mod reader;
 mod rules;
 mod stamps;
 mod tap;
+mod tracepoints;
 mod words;
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
+use std::net::Ipv4Addr;
 use std::num::NonZero;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -32,14 +33,14 @@ use crate::lab::names::NsName;
 use crate::trace::model::Means;
 
 use super::ns::NetNs;
-use drops::Drops;
 use place::{Failure, Place};
 use reader::{Reader, Shared};
 use stamps::Stamps;
+use tracepoints::Tracepoints;
 
 pub use event::{
-    ChainName, CounterDelta, Entry, EntryChange, Event, Frame, Freed, Listing, RuleBook, RuleKind, RuleSeen, Seen,
-    Verdict,
+    ChainName, CounterDelta, Entry, EntryChange, Event, Frame, Freed, Listing, Lookup, Point, RuleBook, RuleKind,
+    RuleSeen, Seen, Verdict,
 };
 pub use filter::{Filter, Tunnel};
 pub use marking::is_own_table;
@@ -79,6 +80,9 @@ pub struct Options {
     pub conntrack: bool,
     /// Why the kernel drops packets. It tells root alone.
     pub drops: bool,
+    /// The addresses of which it is told, beside drops, what routing tables answered for their packets; none of
+    /// any where this is empty. It tells root alone, too.
+    pub lookups: HashSet<Ipv4Addr>,
     pub filter: Filter,
     /// For a recording that goes on beside other traffic: no more than this of a second is read and, in each
     /// namespace, traced through its rules; the kernel throws away and counts what is too much.
@@ -95,7 +99,15 @@ pub struct Pace {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { snap: 256, rules: true, conntrack: true, drops: true, filter: Filter::default(), pace: None }
+        Options {
+            snap: 256,
+            rules: true,
+            conntrack: true,
+            drops: true,
+            lookups: HashSet::new(),
+            filter: Filter::default(),
+            pace: None,
+        }
     }
 }
 
@@ -163,24 +175,24 @@ impl Recorder {
     /// started.
     pub fn open(spots: &[Spot], options: &Options) -> io::Result<Recorder> {
         let shared = Arc::new(Shared::new()?);
-        let ((places, mut missing), drops) = scope(|scope| {
+        let ((places, mut missing), tracepoints) = scope(|scope| {
             let stamps = scope.spawn(Stamps::ask);
-            let drops = options.drops.then(|| scope.spawn(Drops::open));
+            let tracepoints = options.drops.then(|| scope.spawn(|| Tracepoints::open(&options.lookups)));
             let opened = open_places(spots, options)?;
-            let opened = (opened, drops.map(|drops| drops.join().unwrap_or_else(|_| Err(panicked()))));
+            let tracepoints = tracepoints.map(|opening| opening.join().unwrap_or_else(|_| Err(panicked())));
             // Only now that the taps have asked for stamps, too, may this socket go.
             stamps.join().unwrap_or_else(|_| Err(panicked()))?.wait()?;
-            Ok::<_, io::Error>(opened)
+            Ok::<_, io::Error>((opened, tracepoints))
         })?;
-        let drops = drops.and_then(|drops| {
+        let tracepoints = tracepoints.and_then(|opened| {
             let why = |e| format!("the kernel tells root alone why it drops packets, and not here: {e}");
-            drops.map_err(|e| missing.push(Missing { means: Means::DropReason, why: why(e), places: Vec::new() })).ok()
+            opened.map_err(|e| missing.push(Missing { means: Means::DropReason, why: why(e), places: Vec::new() })).ok()
         });
-        if drops.is_some() {
+        if tracepoints.is_some() {
             // Meanwhile: nothing waits for it before a dropped packet is given out.
-            Builder::new().name("symbols".to_owned()).spawn(drops::load_symbols)?;
+            Builder::new().name("symbols".to_owned()).spawn(tracepoints::load_symbols)?;
         }
-        let reader = Reader::new(places, drops, Arc::clone(&shared))?.paced(options.pace);
+        let reader = Reader::new(places, tracepoints, Arc::clone(&shared))?.paced(options.pace);
         let reader = Builder::new().name("record".to_owned()).spawn(|| reader.run())?;
         Ok(Recorder { shared, reader: Some(reader), missing })
     }

@@ -14,10 +14,10 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::lab::names::NsName;
 
 use super::Pace;
-use super::drops::{Drops, symbol};
 use super::event::{Event, Seen};
 use super::place::{Place, Read};
 use super::tap::Tap;
+use super::tracepoints::{Tracepoints, symbol};
 
 /// So many bytes of events are kept until somebody takes them; what comes then is lost.
 const MOST: usize = 128 * 1024 * 1024;
@@ -30,7 +30,7 @@ const TIDINGS: u64 = 1;
 /// A paced recording's budget is given in parts, one for each of these.
 const SPAN: Duration = Duration::from_millis(100);
 const STOP: u64 = u64::MAX;
-const DROPS: u64 = u64::MAX - 1;
+const TRACEPOINTS: u64 = u64::MAX - 1;
 
 /// What has been read and not been taken.
 #[derive(Default)]
@@ -136,7 +136,7 @@ impl Shared {
 /// All that is read.
 pub(super) struct Reader {
     pub places: Vec<Place>,
-    drops: Option<Drops>,
+    tracepoints: Option<Tracepoints>,
     shared: Arc<Shared>,
     epoll: Epoll,
     buffer: Vec<u8>,
@@ -162,7 +162,7 @@ impl Budget {
 }
 
 impl Reader {
-    pub fn new(places: Vec<Place>, drops: Option<Drops>, shared: Arc<Shared>) -> io::Result<Reader> {
+    pub fn new(places: Vec<Place>, tracepoints: Option<Tracepoints>, shared: Arc<Shared>) -> io::Result<Reader> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let wait_for = |fd: &dyn AsFd, number| epoll.add(fd.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, number));
         wait_for(&shared.stop, STOP)?;
@@ -174,10 +174,10 @@ impl Reader {
                 wait_for(told, i << 1 | TIDINGS)?;
             }
         }
-        for ring in drops.iter().flat_map(|drops| &drops.rings) {
-            wait_for(ring, DROPS)?;
+        for ring in tracepoints.iter().flat_map(Tracepoints::rings) {
+            wait_for(ring, TRACEPOINTS)?;
         }
-        Ok(Reader { places, drops, shared, epoll, buffer: vec![0; LARGEST], budget: None })
+        Ok(Reader { places, tracepoints, shared, epoll, buffer: vec![0; LARGEST], budget: None })
     }
 
     #[must_use]
@@ -228,8 +228,8 @@ impl Reader {
 
     /// Returns whether there may be more.
     fn read(&mut self, source: u64) -> bool {
-        if let (DROPS, Some(drops)) = (source, &mut self.drops) {
-            self.shared.keep(None, drops.read());
+        if let (TRACEPOINTS, Some(tracepoints)) = (source, &mut self.tracepoints) {
+            self.shared.keep(None, tracepoints.read());
             return false;
         }
         let at = usize::try_from(source >> 1).unwrap_or(usize::MAX);
@@ -251,15 +251,15 @@ impl Reader {
             let mut turns = 0..256;
             while turns.next().is_some() && self.read(source) {}
         }
-        self.read(DROPS);
+        self.read(TRACEPOINTS);
     }
 
     /// All that is to be closed, one by one. The tracepoints' descriptors go meanwhile: nobody sees those,
     /// and the kernel takes 200 ms for them.
     pub fn sockets(mut self) -> Vec<Box<dyn Send>> {
-        let drops = self.drops.take();
+        let tracepoints = self.tracepoints.take();
         // Where no thread can be started the closure is dropped, and so they are closed here.
-        let _ = std::thread::Builder::new().spawn(move || drop(drops));
+        let _ = std::thread::Builder::new().spawn(move || drop(tracepoints));
         let mut all: Vec<Box<dyn Send>> = Vec::new();
         for place in &mut self.places {
             place.give_back();

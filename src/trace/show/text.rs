@@ -66,6 +66,7 @@ fn means(trace: &Trace) -> String {
         Means::Rules => "rules",
         Means::Conntrack => "connection tracking",
         Means::DropReason => "drop reasons",
+        Means::Lookup => "look-ups",
         Means::Counter => "counters",
         Means::Program => "programs",
         Means::State => "kernel state",

@@ -75,7 +75,9 @@ impl Format {
                 id = number.trim().parse().ok();
             } else if let Some(field) = line.trim_start().strip_prefix("field:") {
                 let mut parts = field.split(';').map(str::trim);
-                let name = parts.next()?.rsplit([' ', '*']).next()?.to_owned();
+                let name = parts.next()?.rsplit([' ', '*']).next()?;
+                // An array's length is told beside it.
+                let name = name.split('[').next()?.to_owned();
                 let mut number = |of: &str| parts.next()?.strip_prefix(of)?.parse().ok();
                 fields.insert(name, (number("offset:")?, number("size:")?));
             } else if line.starts_with("print fmt:") {
@@ -85,10 +87,16 @@ impl Format {
         Some(Format { id: id?, fields, names })
     }
 
-    pub fn number(&self, record: &[u8], field: &str) -> Option<u64> {
+    /// A field as it is.
+    pub fn bytes<'r>(&self, record: &'r [u8], field: &str) -> Option<&'r [u8]> {
         let (offset, size) = *self.fields.get(field)?;
+        record.get(offset..offset + size)
+    }
+
+    pub fn number(&self, record: &[u8], field: &str) -> Option<u64> {
         let mut bytes = [0; 8];
-        let value = record.get(offset..offset + size).filter(|value| value.len() <= 8)?;
+        let value = self.bytes(record, field).filter(|value| value.len() <= 8)?;
+        let size = value.len();
         // Records are in the machine's own order.
         let at = if cfg!(target_endian = "little") { 0 } else { 8 - size };
         bytes[at..at + size].copy_from_slice(value);

@@ -1,0 +1,100 @@
+//! What the kernel's tracepoints tell: which packets it drops and why, at which devices those were, and what
+//! routing tables answered. perf_event_open(2) gives them, of all namespaces of the machine, to root in the
+//! first user namespace alone; what is opened goes with its descriptors.
+
+mod lookups;
+mod perf;
+mod symbols;
+mod tracefs;
+mod trails;
+
+use std::collections::HashSet;
+use std::io;
+use std::net::Ipv4Addr;
+
+use nix::time::{ClockId, clock_gettime};
+
+use super::event::Seen;
+use super::place::Read;
+use super::tap::nanoseconds;
+use lookups::Lookups;
+use tracefs::Tracefs;
+use trails::Trails;
+
+pub(super) use perf::Ring;
+pub(super) use symbols::{load as load_symbols, name as symbol};
+
+/// Clocks are compared so often, and the comparison that took the least time counts.
+const COMPARISONS: usize = 8;
+
+pub(super) struct Tracepoints {
+    drops: (Vec<Ring>, Trails),
+    /// With buffers of their own, which much traffic of others may fill.
+    lookups: Option<(Vec<Ring>, Lookups)>,
+}
+
+impl Tracepoints {
+    /// Listen from now on, in the whole machine. Look-ups are told of for packets with one of the addresses `of`.
+    pub fn open(of: &HashSet<Ipv4Addr>) -> io::Result<Tracepoints> {
+        let tracefs = Tracefs::open()?;
+        let trails = Trails::new(&tracefs)?;
+        let drops = (Ring::of_each_cpu(&trails.wanted())?, trails);
+        let lookups = match of.is_empty() {
+            true => None,
+            false => {
+                let lookups = Lookups::new(&tracefs, of.clone())?;
+                Some((Ring::of_each_cpu(&lookups.wanted())?, lookups))
+            }
+        };
+        Ok(Tracepoints { drops, lookups })
+    }
+
+    /// One for each CPU and kind.
+    pub fn rings(&self) -> impl Iterator<Item = &Ring> {
+        self.drops.0.iter().chain(self.lookups.iter().flat_map(|(rings, _)| rings))
+    }
+
+    /// What has been told since.
+    pub fn read(&mut self) -> Read {
+        let mut read = Read::default();
+        let shift = since_1970();
+        let (rings, trails) = &mut self.drops;
+        let (told, lost) = records(rings, shift);
+        read.lost += lost;
+        for (at, bytes) in told {
+            read.events.extend(trails.take_in(at, &bytes).map(|freed| (at, Seen::Freed(freed))));
+        }
+        trails.forget();
+        if let Some((rings, lookups)) = &mut self.lookups {
+            // What is lost of these is nobody's packet, and only leaves a step inferred.
+            let (told, _) = records(rings, shift);
+            read.events.extend(told.iter().filter_map(|(at, bytes)| Some((*at, Seen::Lookup(lookups.read(bytes)?)))));
+        }
+        read
+    }
+}
+
+/// The records of all CPUs, sorted by time, and how many were lost: a packet may be received by one CPU and freed
+/// by another.
+fn records(rings: &mut [Ring], shift: i64) -> (Vec<(u64, Vec<u8>)>, u64) {
+    let mut told: Vec<(u64, Vec<u8>)> = Vec::new();
+    let mut lost = 0;
+    for ring in rings {
+        lost += ring.read(|at, bytes| told.push((at.saturating_add_signed(shift), bytes.to_vec())));
+    }
+    told.sort_by_key(|(at, _)| *at);
+    (told, lost)
+}
+
+/// What is to be added to `CLOCK_MONOTONIC`, which tracepoints have, for the time that frames have. Whoever
+/// compares may be made to wait between the two, so it is done several times.
+fn since_1970() -> i64 {
+    let now = |clock| clock_gettime(clock).map_or(0, |time| nanoseconds(time.as_ref()).cast_signed());
+    let compare = || {
+        let before = now(ClockId::CLOCK_MONOTONIC);
+        let real = now(ClockId::CLOCK_REALTIME);
+        let took = now(ClockId::CLOCK_MONOTONIC) - before;
+        (took, real - before - took / 2)
+    };
+    (0..COMPARISONS).map(|_| compare()).min().map_or(0, |(_, shift)| shift)
+}

@@ -1,0 +1,151 @@
+use std::net::SocketAddrV4;
+
+use super::*;
+use crate::lab::names::{HostName, IfName, NsName};
+use crate::plan::{Address, Link, LinkKind};
+use crate::trace::model::{Direction, Fate, Header};
+
+/// The beginning of the trace, in nanoseconds since the epoch, and a millisecond.
+const BEGIN: u64 = 1_000_000_000_000;
+const MS: u64 = 1_000_000;
+
+fn node1() -> NsName {
+    NsName::Host(HostName::try_from("node1".to_owned()).expect("a name"))
+}
+
+/// A host with two devices, 2 and 3, and an address at the second.
+fn there() -> Plan {
+    let mut ns = NsPlan::new(node1());
+    for (name, index) in [("eth0", 2), ("flannel.1", 3)] {
+        let (name, mac, mtu, master, hairpin, up) = (IfName::new(name), None, 1500, None, false, true);
+        ns.links.push(Link { name, index, mac, mtu, master, hairpin, up, kind: LinkKind::Tun });
+    }
+    let net = "10.0.0.9/24".parse().expect("an address");
+    ns.addresses.push(Address { dev: IfName::new("flannel.1"), net, broadcast: false, connected: true });
+    Plan { namespaces: vec![ns] }
+}
+
+fn step(at: Option<u64>, dev: Option<&str>, what: What) -> Step {
+    let header = Header {
+        source: "10.0.0.1".parse().expect("an address"),
+        destination: "10.0.0.9".parse().expect("an address"),
+        protocol: Protocol::Tcp,
+        source_port: 4000,
+        destination_port: 80,
+        ttl: 64,
+        length: 60,
+        dont_fragment: true,
+        macs: None,
+    };
+    let known_by = vec![if at.is_some() { Means::Tap } else { Means::State }];
+    let dev = dev.map(IfName::new);
+    Step { at, place: node1(), host: None, dev, layer: 0, what, header: Some(header), known_by, says: String::new() }
+}
+
+fn routed(route: &str, via: Option<&str>, dev: &str) -> Step {
+    let via = via.map(|ip| ip.parse().expect("an address"));
+    step(None, None, What::Routed(Routed { route: route.to_owned(), via, dev: Some(dev.to_owned()) }))
+}
+
+/// It came in by eth0, was routed, had its next hop's address looked up and left.
+fn passed_on(routed: Step) -> Packet {
+    let neighbour =
+        What::Neighbour { ip: "10.0.0.9".parse().expect("an address"), mac: None, state: "permanent".to_owned() };
+    let steps = vec![
+        step(Some(5 * MS), Some("eth0"), What::In),
+        routed,
+        step(None, None, neighbour),
+        step(Some(7 * MS), Some("flannel.1"), What::Out),
+    ];
+    packet(steps)
+}
+
+fn packet(steps: Vec<Step>) -> Packet {
+    let (number, direction, kind) = (1, Direction::There, "SYN".to_owned());
+    Packet { number, direction, kind, again: None, about: None, steps, fate: Fate::Lost }
+}
+
+/// A look-up that led by `dev`, for a packet that came in by the device of this number.
+fn found(at: u64, iif: u32, (via, dev): (&str, &str)) -> (u64, Lookup) {
+    let end = |ip: &str| SocketAddrV4::new(ip.parse().expect("an address"), 0);
+    let (source, destination, via) = (end("10.0.0.1"), end("10.0.0.9"), via.parse().expect("an address"));
+    (at, Lookup { table: 254, source, destination, iif, dev: Some(IfName::new(dev)), via })
+}
+
+fn marked(packet: &mut Packet, told: Vec<(u64, Lookup)>) -> Vec<String> {
+    let event = |(at, lookup)| Event { at: BEGIN + at, sequence: 0, place: None, seen: Seen::Lookup(lookup) };
+    let events = told.into_iter().map(event).collect();
+    let recording = Recording { events, lost: 0, counters: Vec::new(), chains: Default::default() };
+    mark(std::slice::from_mut(packet), &recording, (&there(), BEGIN))
+}
+
+#[test]
+fn a_route_that_a_look_up_confirms_is_not_inferred() {
+    let mut packet = passed_on(routed("10.0.0.0/24 dev flannel.1", None, "flannel.1"));
+    // Where there is no next hop, that of the look-up says nothing.
+    assert_eq!(marked(&mut packet, vec![found(6 * MS, 2, ("42.0.0.0", "flannel.1"))]), Vec::<String>::new());
+    assert_eq!((packet.steps[1].known_by.as_slice(), packet.steps.len()), (&[Means::Lookup, Means::State][..], 4));
+    assert!(!packet.steps[1].is_inferred());
+}
+
+#[test]
+fn a_look_up_that_led_elsewhere_counts_and_is_told() {
+    let mut packet = passed_on(routed("10.0.0.0/24 via 10.0.0.2 dev eth0", Some("10.0.0.2"), "eth0"));
+    let told = marked(&mut packet, vec![found(6 * MS, 2, ("42.0.0.0", "flannel.1"))]);
+    let expected =
+        "node1: the kernel's look-up led dev flannel.1, where the state that was read back has via 10.0.0.2 dev eth0";
+    assert_eq!(told, [expected]);
+    let What::Routed(routed) = &packet.steps[1].what else { panic!("{:?}", packet.steps) };
+    assert_eq!((routed.dev.as_deref(), routed.via), (Some("flannel.1"), None));
+    assert_eq!(packet.steps.len(), 3, "what followed from the other route is left: {:?}", packet.steps);
+}
+
+#[test]
+fn look_ups_of_others_say_nothing() {
+    let own = routed("10.0.0.0/24 dev flannel.1", None, "flannel.1");
+    let by = ("10.0.0.2", "eth0");
+    let (mut source, mut destination, mut failed) = (found(6 * MS, 2, by), found(6 * MS, 2, by), found(6 * MS, 2, by));
+    source.1.source = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+    destination.1.destination = SocketAddrV4::new([10, 0, 0, 8].into(), 0);
+    failed.1.dev = None;
+    let others = [found(2 * MS, 2, by), found(20 * MS, 2, by), found(6 * MS, 3, by), source, destination, failed];
+    let mut packet = passed_on(own);
+    assert_eq!(marked(&mut packet, others.into()), Vec::<String>::new());
+    assert!(packet.steps[1].is_inferred());
+}
+
+#[test]
+fn of_several_next_hops_another_one_may_be_taken() {
+    let route = "default nexthop via 10.0.0.2 dev eth0 nexthop via 10.0.0.3 dev flannel.1";
+    let mut packet = passed_on(routed(route, Some("10.0.0.3"), "flannel.1"));
+    assert_eq!(marked(&mut packet, vec![found(6 * MS, 2, ("10.0.0.2", "eth0"))]), Vec::<String>::new());
+    assert!(packet.steps[1].is_inferred());
+}
+
+#[test]
+fn what_a_machine_sends_was_looked_up_before_it_was_seen_by_ports_that_may_be_open() {
+    let sent = step(None, None, What::Sent { by: "a program".to_owned() });
+    let out = step(Some(0), Some("flannel.1"), What::Out);
+    let own = || packet(vec![sent.clone(), routed("10.0.0.0/24 dev flannel.1", None, "flannel.1"), out.clone()]);
+    let mut early = found(0, BORN, ("0.0.0.0", "flannel.1"));
+    early.1.source = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+    early.1.destination.set_port(80);
+    let mut packet = own();
+    marked(&mut packet, vec![early.clone()]);
+    assert!(!packet.steps[1].is_inferred());
+    early.1.destination.set_port(81);
+    let mut packet = own();
+    marked(&mut packet, vec![early]);
+    assert!(packet.steps[1].is_inferred(), "another port");
+}
+
+#[test]
+fn an_address_of_the_machine_itself_is_found_at_its_device() {
+    let local = || step(None, None, What::Routed(Routed { route: "local".to_owned(), via: None, dev: None }));
+    let taken = || packet(vec![step(Some(5 * MS), Some("eth0"), What::In), local()]);
+    let mut packet = taken();
+    marked(&mut packet, vec![found(6 * MS, 2, ("0.0.0.0", "flannel.1"))]);
+    assert!(!packet.steps[1].is_inferred());
+    let mut packet = taken();
+    assert_eq!(marked(&mut packet, vec![found(6 * MS, 2, ("0.0.0.0", "eth0"))]).len(), 1);
+}

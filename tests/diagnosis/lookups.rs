@@ -1,0 +1,78 @@
+//! What routing tables answered: the kernel tells it to root, and then a route was seen; others have what was read
+//! back.
+
+use labctl::fault::Question;
+use labctl::lab::names::NsName;
+use labctl::trace::model::{Means, Step, Trace, What};
+
+use crate::as_root_and_ordinary_user;
+use crate::broken::Broken;
+use crate::harness::{Background, Bench, until};
+
+as_root_and_ordinary_user![
+    routes_are_seen_where_the_kernel_tells_of_look_ups,
+    a_look_up_that_leads_elsewhere_than_the_state_counts,
+];
+
+const LAB: &str = "
+hosts: { node1: {}, node2: {} }
+pods:
+  a1: { host: node1, address: 10.244.1.20 }
+  b1: { host: node2, address: 10.244.2.20, ports: [8080] }
+";
+
+fn question() -> Question {
+    let from: NsName = serde_json::from_value("pod/default/a1".into()).expect("a pod");
+    Question::tcp(from, "b1", 8080)
+}
+
+/// The routing decisions of the first packet there and the first one back.
+fn routed(trace: &Trace) -> Vec<&Step> {
+    let packets = trace.flows.first().map(|f| f.packets.as_slice()).unwrap_or_default();
+    let steps = packets.iter().take(2).flat_map(|p| &p.steps);
+    steps.filter(|s| matches!(s.what, What::Routed(_))).collect()
+}
+
+fn routes_are_seen_where_the_kernel_tells_of_look_ups(bench: &Bench) {
+    let broken = Broken::of_text(bench, LAB);
+    let trace = broken.is_answered(&question());
+    let all = routed(&trace);
+    assert!(all.len() >= 8, "{all:#?}");
+    for step in &all {
+        assert_eq!(step.known_by.contains(&Means::Lookup), bench.is_root(), "{step:#?}");
+        assert!(step.known_by.contains(&Means::State) && step.is_inferred() != bench.is_root(), "{step:#?}");
+    }
+    assert_eq!(trace.means.contains(&Means::Lookup), bench.is_root());
+    assert!(trace.notes.iter().all(|note| !note.contains("look-up led")), "{:?}", trace.notes);
+}
+
+fn a_look_up_that_leads_elsewhere_than_the_state_counts(bench: &Bench) {
+    let broken = Broken::of_text(bench, LAB);
+    broken.is_answered(&question());
+    let node1 = |line: &str| bench.sh("node1", &format!("export PATH=$PATH:/usr/sbin:/sbin; {line}"));
+    // The way leads to nobody, and is put right when the first packet has gone it. Those behind it go another one than
+    // what was read back when the trace began.
+    node1("ip route replace 10.244.2.0/24 via 192.168.1.99 dev eth0");
+    let file = bench.path("trace.json").display().to_string();
+    let args = ["trace", "a1", "b1", "--tcp", "--port", "8080", "--timeout", "25", "-o", "json", "--out", &file];
+    let mut asking = Background::start(bench.labctl(&args));
+    until("the next hop is asked for", || !node1("ip neigh show 192.168.1.99").is_empty());
+    node1("ip route replace 10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink");
+    asking.end();
+    let text = std::fs::read_to_string(&file).expect("a trace");
+    let trace: Trace = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+    assert!(trace.asked.answered, "{trace:#?}");
+    let again = trace.flows[0].packets.iter().find(|p| p.again == Some(1)).expect("another try");
+    let at_node1 = |s: &&Step| s.place.path() == "host/node1" && s.layer == 0;
+    let step = again.steps.iter().filter(at_node1).find(|s| matches!(s.what, What::Routed(_))).expect("a route");
+    let What::Routed(routed) = &step.what else { panic!("{step:#?}") };
+    let notes: Vec<&String> = trace.notes.iter().filter(|note| note.contains("look-up led")).collect();
+    if bench.is_root() {
+        assert_eq!((routed.dev.as_deref(), step.known_by.as_slice()), (Some("flannel.1"), &[Means::Lookup][..]));
+        let [note] = notes[..] else { panic!("{notes:?}") };
+        assert!(note.contains("node1") && note.contains("via 192.168.1.99 dev eth0"), "{note}");
+    } else {
+        assert_eq!((routed.dev.as_deref(), notes.len()), (Some("eth0"), 0), "{step:#?}");
+        assert!(step.is_inferred());
+    }
+}
