@@ -16,6 +16,7 @@ pub mod model;
 mod objects;
 pub mod packet;
 mod packets;
+mod parting;
 pub mod predict;
 mod programs;
 mod proxied;

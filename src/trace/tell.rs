@@ -19,6 +19,7 @@ use super::freed;
 use super::hits::Hits;
 use super::model::{Asked, Flow, Means, Protocol, Role, Trace, VERSION};
 use super::packets::Teller;
+use super::parting;
 use super::programs;
 use super::proxied;
 use super::sight::{self, ArpSight, Sight, Tapped, Tunnels, Tuple};
@@ -91,7 +92,7 @@ pub fn trace(material: &Material, (to, asked, outcome): (&str, &Probe, &Outcome)
             seen: outcome.observed.clone(),
             answered: outcome.passed(),
         },
-        parting: teller.parting(),
+        parting: parting::first(&flows, &teller.walked),
         began: evidence.begin,
         flows,
         verdict,

@@ -41,6 +41,7 @@ mod services_verbs;
 mod services_words;
 mod testing;
 mod together;
+mod trace_parting;
 mod trace_programs;
 mod trace_proxied;
 mod untouched;
