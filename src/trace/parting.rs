@@ -32,14 +32,18 @@ fn observed(flow: &Flow, planned: &Exchange) -> Option<Parting> {
     let back = first_of(flow, Direction::Back);
     match (&planned.back, back) {
         (Some(planned), Some(back)) => packet(flow, back, planned),
-        // What a program does of which nobody knows where it listens is only supposed.
-        (Some(path), None)
-            if planned.there.notes.is_empty() && there.fate != Fate::Lost && path.steps.iter().any(is_device) =>
-        {
+        (Some(path), None) if is_certain(planned, path) && there.fate != Fate::Lost => {
             parting(there, words(path.steps.first(), "an answer"), "no answer is seen".to_owned())
         }
         _ => None,
     }
+}
+
+/// Whether an answer must come, and can be seen. What a program does of which nobody knows where it listens is only
+/// supposed, and the kernel sends so many ICMP errors and no more (icmp_ratelimit).
+fn is_certain(planned: &Exchange, back: &Path) -> bool {
+    let is_icmp = is_error(&back.kind) && !back.kind.starts_with("RST");
+    planned.there.notes.is_empty() && !is_icmp && back.steps.iter().any(is_device)
 }
 
 /// The first packet in a direction, which rules decide about.
