@@ -20,6 +20,7 @@ mod objects;
 pub mod origin;
 pub mod packet;
 mod packets;
+mod parting;
 pub mod predict;
 mod programs;
 mod proxied;

@@ -21,6 +21,7 @@ use super::lookups;
 use super::model::{Asked, Fate, Flow, Means, Protocol, Role, Trace, VERSION};
 use super::origin::Origin;
 use super::packets::Teller;
+use super::parting;
 use super::programs;
 use super::proxied;
 use super::sight::{self, ArpSight, Sight, Tapped, Tunnels, Tuple};
@@ -94,7 +95,7 @@ pub fn trace(material: &Material, (to, asked, outcome): (&str, &Probe, &Outcome)
             seen: outcome.observed.clone(),
             answered: outcome.passed(),
         },
-        parting: teller.parting(),
+        parting: parting::first(&flows, &teller.walked),
         began: evidence.begin,
         notes: notes(material, &flows).into_iter().chain(differences).collect(),
         flows,

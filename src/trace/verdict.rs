@@ -9,7 +9,7 @@ use crate::plan::diff::{self, Step as Difference};
 use crate::probe::Outcome;
 use crate::spec::probe::FailureName;
 
-use super::model::{Cause, Direction, Drop, Fate, Fault, Flow, Means, Packet, Rewrite, Role, Step, Verdict, What};
+use super::model::{Cause, Direction, Drop, Fate, Fault, Flow, Means, Packet, Role, Step, Verdict, What};
 use super::packets::Teller;
 use super::tell::{Evidence, Material, target};
 use super::walk::{Blame, Exchange};
@@ -94,16 +94,12 @@ impl<'a> Case<'a> {
     fn blame(&self, unseen: Option<&Exchange>) -> Option<Blame> {
         let walked = |role: Role| {
             let both = self.flows.iter().zip(&self.teller.walked);
-            both.filter(move |(flow, _)| flow.role == role).filter_map(|(flow, (e, planned))| {
-                let exchange = e.as_ref()?;
-                Some((flow, exchange, planned.as_ref()))
-            })
+            both.filter(move |(flow, _)| flow.role == role).filter_map(|(flow, (e, _))| Some((flow, e.as_ref()?)))
         };
-        let fault = |(flow, exchange, planned): (&Flow, &Exchange, Option<&Exchange>)| {
+        let fault = |(flow, exchange): (&Flow, &Exchange)| {
             // A question that failed was not answered, whatever came back; the others may have been.
             let counts = flow.role == Role::Request || !is_answered(flow);
-            let fault = exchange.fault.clone().filter(|_| counts)?;
-            Some(planned.and_then(|planned| not_masqueraded(exchange, planned)).unwrap_or(fault))
+            exchange.fault.clone().filter(|_| counts)
         };
         if let Some(blame) = self.dropped() {
             return Some(blame);
@@ -159,22 +155,6 @@ impl<'a> Case<'a> {
         let says = format!("the {} was seen here last: {}", packet.kind, last.says);
         Some(Blame { cause, place: last.place.clone(), object: by, says })
     }
-}
-
-/// A packet that left a host with the source it came with, where the plan has another one: what became of the
-/// answer is only what follows.
-fn not_masqueraded(exchange: &Exchange, planned: &Exchange) -> Option<Blame> {
-    exchange.back.as_ref()?;
-    let masquerades = |exchange: &Exchange| -> Vec<Step> {
-        let is = |s: &&Step| matches!(s.what, What::Rewritten { how: Rewrite::Source, .. });
-        exchange.there.steps.iter().filter(is).cloned().collect()
-    };
-    let there = masquerades(exchange);
-    let missing = masquerades(planned).into_iter().find(|p| !there.iter().any(|s| s.place == p.place))?;
-    let What::Rewritten { before, .. } = &missing.what else { return None };
-    let says =
-        format!("it leaves {} with the source {}, to which the answer finds no way back", missing.place, before.source);
-    Some(Blame { cause: Cause::NotMasqueraded, place: missing.place, object: "MASQUERADE".to_owned(), says })
 }
 
 /// Whether an answer came back to where the flow began.

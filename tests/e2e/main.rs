@@ -42,6 +42,7 @@ mod services_words;
 mod testing;
 mod together;
 mod trace_limits;
+mod trace_parting;
 mod trace_programs;
 mod trace_proxied;
 mod trace_words;
