@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::diag::{Problem, codes};
 use crate::kernel::learnt;
 use crate::kernel::ns::NetNs;
-use crate::kernel::record::{Closing, Event, Filter, Options, Recorder, Recording, Seen, Spot};
+use crate::kernel::record::{Closing, Event, Filter, Missing, Options, Recorder, Recording, Seen, Spot};
 use crate::lab::Lab;
 use crate::lab::names::{IfName, NsName};
 use crate::lab::probe::{Ask, Expect, Probe};
@@ -125,8 +125,8 @@ struct Watched {
     recording: Recording,
     /// The taps are closed while the trace is told.
     closing: Closing,
-    /// What could not be watched, in words.
-    missing: Vec<String>,
+    /// What could not be watched.
+    missing: Vec<Missing>,
 }
 
 /// Ask and tell.
@@ -185,7 +185,7 @@ async fn watched(
         Ok(Err(e)) => return Err(refused(format!("packets cannot be watched: {e}"))),
         Err(e) => return Err(refused(format!("packets cannot be watched: {e}"))),
     };
-    let missing = recorder.missing().iter().map(|m| m.why.clone()).collect();
+    let missing = recorder.missing().to_vec();
     let outcome = probe::run_all(std::slice::from_ref(asked), Arc::new(field(daemon)), 1).await.pop();
     until_quiet(&recorder).await;
     let hand_over = move |recorder: Recorder| recorder.hand_over(|place| concerned.contains(place));

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use crate::kernel::record::{Event, Frame, Recording, Seen};
+use crate::kernel::record::{Event, Frame, Missing, Recording, Seen};
 use crate::lab::names::NsName;
 use crate::lab::probe::{Ask, Probe, Target};
 use crate::lab::{Backend, Lab};
@@ -40,8 +40,8 @@ pub struct Material<'a> {
     pub recording: &'a Recording,
     /// What no plan has words for.
     pub known: &'a Known,
-    /// What could not be watched, in words.
-    pub missing: &'a [String],
+    /// What could not be watched.
+    pub missing: &'a [Missing],
     /// Where the lab's text came from.
     pub origin: &'a Origin,
 }
@@ -90,7 +90,7 @@ pub fn trace(material: &Material, (to, asked, outcome): (&str, &Probe, &Outcome)
         flows,
         verdict,
         means,
-        notes: notes(material),
+        notes: notes(material, outcome),
     }
 }
 
@@ -275,8 +275,11 @@ fn means(flows: &[Flow], material: &Material) -> Vec<Means> {
     all
 }
 
-fn notes(material: &Material) -> Vec<String> {
+/// What a reader should know. Why packets are dropped is missed only where one was.
+fn notes(material: &Material, outcome: &Outcome) -> Vec<String> {
     let lost = material.recording.lost;
     let lost = (lost > 0).then(|| format!("{lost} events came too fast to be read; steps may be missing"));
-    lost.into_iter().chain(material.missing.iter().cloned()).collect()
+    let nothing_lost = outcome.passed() || outcome.tried.is_none();
+    let missed = material.missing.iter().filter(|m| !(nothing_lost && m.means == Means::DropReason));
+    lost.into_iter().chain(missed.map(|m| m.why.clone())).collect()
 }

@@ -36,6 +36,9 @@ pub fn remedies(case: &Case, blame: &Blame) -> Vec<Remedy> {
              `labctl get services -A` shows them"
                 .to_owned(),
         ),
+        Cause::TtlExceeded if has_ttl(case) => say(
+            "each router on the way takes one from the time to live: leave `--ttl` out, or take a larger one".to_owned(),
+        ),
         Cause::NoNeighbour => say(format!("nobody has the address {}: is it the right one?", blame.object)),
         Cause::WrongCertificate => say(certificate(case, blame)),
         Cause::ProxyRefused => vec![refused(case, blame)],
@@ -51,6 +54,15 @@ pub fn remedies(case: &Case, blame: &Blame) -> Vec<Remedy> {
         Cause::DnsDead => say("`labctl get pods -n kube-system` shows the DNS servers".to_owned()),
         _ => Vec::new(),
     }
+}
+
+/// Whether the question says itself how far it goes.
+fn has_ttl(case: &Case) -> bool {
+    use crate::lab::probe::Ask;
+    matches!(
+        &case.asked.ask,
+        Ask::Ping { ttl: ..64, .. } | Ask::Tcp { ttl: Some(_), .. } | Ask::Udp { ttl: Some(_), .. }
+    )
 }
 
 /// The service that a fault is about.
