@@ -142,7 +142,12 @@ fn a_port_that_a_service_lacks_is_named_with_those_that_it_has(bench: &Bench) {
         is(&trace, "no-service-port", "host/node1", "service default/web has no port 81/tcp, only 80/tcp");
         is_mended(&trace, &format!("{}: ask for a port that it has, such as 80", line(&file, "  web: { selector")));
         let ping = asked(bench, &[from, "web", "--icmp"]);
-        is(&ping, "no-service-port", "host/node1", "which a ping does not name; it has only 80/tcp");
+        is(
+            &ping,
+            "no-service-port",
+            "host/node1",
+            "service default/web answers no ping, as its address has rules for ports alone",
+        );
     }
     // The router leads a client's packets for it nowhere, whatever their port.
     is(&asked(bench, &["laptop", "web:81"]), "no-route", "router", "router has no route to ");
