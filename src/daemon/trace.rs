@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::diag::{Problem, codes};
 use crate::kernel::ns::NetNs;
-use crate::kernel::record::{Closing, Event, Filter, Options, Recorder, Recording, Seen, Spot};
+use crate::kernel::record::{Closing, Event, Filter, Missing, Options, Recorder, Recording, Seen, Spot};
 use crate::kernel::{learnt, listening, memory};
 use crate::lab::Lab;
 use crate::lab::names::{IfName, NsName};
@@ -133,8 +133,8 @@ struct Watched {
     closing: Closing,
     /// What labctl's own programs told.
     told: Vec<(NsName, program::Event)>,
-    /// What could not be watched, in words.
-    missing: Vec<String>,
+    /// What could not be watched.
+    missing: Vec<Missing>,
 }
 
 /// Ask and tell.
@@ -201,13 +201,14 @@ async fn watched(
         Ok(Err(e)) => return Err(refused(format!("packets cannot be watched: {e}"))),
         Err(e) => return Err(refused(format!("packets cannot be watched: {e}"))),
     };
-    let mut missing: Vec<String> = recorder.missing().iter().map(|m| m.why.clone()).collect();
+    let mut missing = recorder.missing().to_vec();
     let outcome = probe::run_all(std::slice::from_ref(asked), Arc::new(field(daemon)), 1).await.pop();
     until_quiet(&recorder, patience).await;
     let hand_over = move |recorder: Recorder| recorder.hand_over(|place| concerned.contains(place));
     let finishing = tokio::task::spawn_blocking(move || Arc::into_inner(recorder).map(hand_over));
     let (finished, told) = tokio::join!(finishing, listening.end());
-    missing.extend(told.gaps());
+    let unsaid = |why| Missing { means: Means::Program, why, places: Vec::new() };
+    missing.extend(told.gaps().into_iter().map(unsaid));
     let told = told.events;
     match (outcome, finished) {
         (Some(outcome), Ok(Some((recording, closing)))) => Ok(Watched { outcome, recording, closing, told, missing }),

@@ -52,11 +52,17 @@ pub enum Ask {
         to: Target,
         port: u16,
         send: Option<String>,
+        /// The time to live of what is sent; the kernel's own where nothing is said.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ttl: Option<u8>,
     },
     Udp {
         to: Target,
         port: u16,
         send: Option<String>,
+        /// The time to live of what is sent; the kernel's own where nothing is said.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ttl: Option<u8>,
     },
     Http(Box<HttpAsk>),
     Dns {

@@ -241,11 +241,11 @@ impl<'a> Resolver<'a> {
         }
         if let Some(tcp) = &spec.tcp {
             let (to, port) = self.host_and_port(tcp)?;
-            return Some(Ask::Tcp { to, port, send: tcp.0.send.clone() });
+            return Some(Ask::Tcp { to, port, send: tcp.0.send.clone(), ttl: None });
         }
         if let Some(udp) = &spec.udp {
             let (to, port) = self.host_and_port(udp)?;
-            return Some(Ask::Udp { to, port, send: udp.0.send.clone() });
+            return Some(Ask::Udp { to, port, send: udp.0.send.clone(), ttl: None });
         }
         if let Some(http) = &spec.http {
             return self.http(http);

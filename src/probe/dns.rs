@@ -111,7 +111,7 @@ async fn over_udp(
     message: &Message,
     bytes: &[u8],
 ) -> Result<Message, Failure> {
-    let socket = socket::datagrams(asking, server)?;
+    let socket = socket::datagrams(asking, server, None)?;
     let fault = |e: std::io::Error| socket::failure(asking, &socket, &e, server);
     socket.send(bytes).await.map_err(fault)?;
     let mut buffer = vec![0_u8; 65_535];
@@ -128,7 +128,7 @@ async fn over_udp(
 }
 
 async fn over_tcp(asking: &Asking<'_>, server: SocketAddr, bytes: &[u8]) -> Result<Message, Failure> {
-    let mut stream = socket::connect(asking, server).await?;
+    let mut stream = socket::connect(asking, server, None).await?;
     let exchange = async {
         let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
         let framed = [&length.to_be_bytes()[..], bytes].concat();

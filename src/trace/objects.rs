@@ -171,9 +171,7 @@ fn no_such_port(case: &Case, blame: Blame) -> Blame {
     let has: Vec<String> = ports(service).map(|(number, of)| format!("{number}/{of}")).collect();
     let has = if has.is_empty() { "no port at all".to_owned() } else { format!("only {}", has.join(", ")) };
     let lacks = match protocol {
-        Protocol::Icmp => {
-            format!("the address of service {key} has rules for its ports, which a ping does not name; it has {has}")
-        }
+        Protocol::Icmp => format!("service {key} answers no ping, as its address has rules for ports alone"),
         _ => format!("service {key} has no port {port}/{protocol}, {has}"),
     };
     let place = host.map_or_else(|| blame.place.clone(), NsName::Host);

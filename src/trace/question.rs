@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::diag::{Place, Problem, Problems, codes};
 use crate::lab::names::NsName;
-use crate::lab::probe::{Probe, Target};
+use crate::lab::probe::{Ask as Asked, Probe, Target};
 use crate::lab::{Lab, question};
 use crate::objects::Service;
 use crate::spec::at::At;
@@ -39,6 +39,8 @@ pub struct Question {
     pub size: Option<u32>,
     /// Whether a ping's packet of a size of its own may be fragmented.
     pub fragment: bool,
+    /// The time to live of a ping, datagram or connection.
+    pub ttl: Option<u8>,
     /// Seconds to wait for the answer.
     pub timeout: Option<f64>,
 }
@@ -73,15 +75,33 @@ impl Question {
         let found = question(&spec, lab, &mut problems);
         match found {
             Some(mut probe) if !problems.has_errors() => {
-                complete(lab, &mut probe);
+                self.complete(lab, &mut probe);
                 Ok(Probe { name: self.to.clone(), retries: 0, ..probe })
             }
             _ => Err(problems.into_iter().map(unplaced).collect()),
         }
     }
 
+    /// What files' probes have no words for: a look-up asks whom the asker's resolver asks, for all that it completes
+    /// the name to, and packets may have another time to live.
+    fn complete(&self, lab: &Lab, probe: &mut Probe) {
+        let resolver = lab.resolver_of(&probe.from);
+        match (&mut probe.ask, resolver.servers.first()) {
+            (Asked::Dns { name, search, server, .. }, Some(first)) => {
+                *server = Target::Address(*first);
+                *search = resolver.candidates(name);
+            }
+            (Asked::Tcp { ttl, .. } | Asked::Udp { ttl, .. }, _) => *ttl = self.ttl,
+            _ => {}
+        }
+    }
+
     fn spec(&self, lab: &Lab) -> Result<ProbeSpec, Box<Problem>> {
         let kind = self.kind.unwrap_or_else(|| self.usual(lab));
+        if self.ttl.is_some() && matches!(kind, Ask::Http | Ask::Dns) {
+            let problem = Problem::error(codes::PROBE_KIND, "a time to live is for a ping, a datagram or a connection");
+            return Err(Box::new(problem.help("take `--icmp`, `--udp` or `--tcp`")));
+        }
         let mut spec = ProbeSpec { from: Some(at(self.from.clone())), ..ProbeSpec::default() };
         spec.timeout = self.timeout.map(at);
         match kind {
@@ -91,7 +111,7 @@ impl Question {
                     to,
                     size: self.size.map(at),
                     dont_fragment: self.size.is_some() && !self.fragment,
-                    ttl: None,
+                    ttl: self.ttl,
                 };
                 spec.ping = Some(at(PingSpec(ping)));
             }
@@ -190,19 +210,8 @@ impl Question {
     }
 }
 
-/// Let a look-up ask as the asker's resolver does: whom it asks, and what it completes the name to.
-fn complete(lab: &Lab, probe: &mut Probe) {
-    use crate::lab::probe::Ask as Asked;
-    let resolver = lab.resolver_of(&probe.from);
-    if let (Asked::Dns { name, search, server, .. }, Some(first)) = (&mut probe.ask, resolver.servers.first()) {
-        *server = Target::Address(*first);
-        *search = resolver.candidates(name);
-    }
-}
-
 /// The address that a question names.
 fn address(probe: &Probe) -> Option<IpAddr> {
-    use crate::lab::probe::Ask as Asked;
     let to = match &probe.ask {
         Asked::Ping { to, .. } | Asked::Tcp { to, .. } | Asked::Udp { to, .. } => to,
         Asked::Http(http) => &http.to,
@@ -261,7 +270,6 @@ fn unplaced(mut problem: Problem) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::probe::Ask as Asked;
     use crate::spec::load::{Text, decode_text};
 
     fn lab() -> Lab {

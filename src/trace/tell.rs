@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use crate::kernel::record::{Event, Frame, Recording, Seen};
+use crate::kernel::record::{Event, Frame, Missing, Recording, Seen};
 use crate::lab::names::NsName;
 use crate::lab::probe::{Ask, Probe, Target};
 use crate::lab::{Backend, Lab};
@@ -46,8 +46,8 @@ pub struct Material<'a> {
     pub known: &'a Known,
     /// What labctl's own programs told, and where they are.
     pub told: &'a [(NsName, program::Event)],
-    /// What could not be watched, in words.
-    pub missing: &'a [String],
+    /// What could not be watched.
+    pub missing: &'a [Missing],
     /// Where the lab's text came from.
     pub origin: &'a Origin,
 }
@@ -97,7 +97,7 @@ pub fn trace(material: &Material, (to, asked, outcome): (&str, &Probe, &Outcome)
         },
         parting: parting::first(&flows, &teller.walked),
         began: evidence.begin,
-        notes: notes(material, &flows).into_iter().chain(differences).collect(),
+        notes: notes(material, &flows, outcome).into_iter().chain(differences).collect(),
         flows,
         verdict,
         means,
@@ -291,12 +291,15 @@ fn means(flows: &[Flow], material: &Material) -> Vec<Means> {
     all
 }
 
-fn notes(material: &Material, flows: &[Flow]) -> Vec<String> {
+/// What a reader should know. Why packets are dropped is missed only where one was.
+fn notes(material: &Material, flows: &[Flow], outcome: &Outcome) -> Vec<String> {
     let lost = material.recording.lost;
     let lost = (lost > 0).then(|| format!("{lost} events came too fast to be read; steps may be missing"));
     // Whoever lost nothing needs no reason.
     let drops = flows.iter().flat_map(|f| &f.packets).any(|p| p.fate == Fate::Dropped);
     let reasons = (drops && material.recording.lost_reasons > 0)
         .then(|| "other packets were dropped so fast that the kernel's own reasons may be missing".to_owned());
-    lost.into_iter().chain(reasons).chain(material.missing.iter().cloned()).collect()
+    let nothing_lost = outcome.passed() || outcome.tried.is_none();
+    let missed = material.missing.iter().filter(|m| !(nothing_lost && m.means == Means::DropReason));
+    lost.into_iter().chain(reasons).chain(missed.map(|m| m.why.clone())).collect()
 }

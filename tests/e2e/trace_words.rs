@@ -15,6 +15,9 @@ as_root_and_ordinary_user![
     a_certificate_is_for_names_and_believed_by_clients,
     a_fault_of_an_object_is_told_with_its_line,
     a_lab_that_came_from_no_file_names_none,
+    a_packet_goes_as_far_as_its_time_to_live,
+    the_ending_of_a_file_chooses_the_form_and_a_strange_one_is_refused,
+    why_the_kernel_drops_packets_is_missed_only_where_one_was_dropped,
 ];
 
 const LAB: &str = "hosts: { node1: {}, node2: {} }
@@ -139,7 +142,12 @@ fn a_port_that_a_service_lacks_is_named_with_those_that_it_has(bench: &Bench) {
         is(&trace, "no-service-port", "host/node1", "service default/web has no port 81/tcp, only 80/tcp");
         is_mended(&trace, &format!("{}: ask for a port that it has, such as 80", line(&file, "  web: { selector")));
         let ping = asked(bench, &[from, "web", "--icmp"]);
-        is(&ping, "no-service-port", "host/node1", "which a ping does not name; it has only 80/tcp");
+        is(
+            &ping,
+            "no-service-port",
+            "host/node1",
+            "service default/web answers no ping, as its address has rules for ports alone",
+        );
     }
     // The router leads a client's packets for it nowhere, whatever their port.
     is(&asked(bench, &["laptop", "web:81"]), "no-route", "router", "router has no route to ");
@@ -226,4 +234,55 @@ fn a_lab_that_came_from_no_file_names_none(bench: &Bench) {
     is_mended(&trace, "give the lab's text to `labctl up --no-probes -` again");
     let remedy = trace["verdict"]["fault"]["remedy"].to_string();
     assert!(!remedy.contains("<stdin>") && remedy.contains("sysctl -w net.ipv4.ip_forward=1"), "{remedy}");
+    // Where the lab had to be named, it is named in what is to be typed, too.
+    let lab = name(&file).trim_end_matches(".yaml");
+    is_mended(&asked(bench, &["a", "laptop", "--lab", lab]), &format!("labctl exec -l {lab} node1 -- sysctl -w "));
+}
+
+fn a_packet_goes_as_far_as_its_time_to_live(bench: &Bench) {
+    bench.up(&bench.write(LAB));
+    for kind in ["--icmp", "--udp", "--tcp"] {
+        let trace = |ttl: &str| asked(bench, &["a", "web-1", kind, "--port=8080", "--ttl", ttl]);
+        let short = trace("1");
+        is(&short, "ttl-exceeded", "host/node1", "its time to live has run out");
+        is_mended(&short, "leave `--ttl` out");
+        let header = &short["flows"][0]["packets"][0]["steps"][0]["header"];
+        assert_eq!(header["ttl"], 1, "{kind}: {header}");
+        // Two hosts and no more take one from it each, and a service of TCP alone answers that.
+        if kind != "--udp" {
+            assert_eq!(trace("3")["asked"]["answered"], true, "{kind}");
+        }
+    }
+    refused(bench.run(&["trace", "a", "http://web/", "--ttl", "3"]), "a time to live is for a ping");
+    bench.run(&["trace", "a", "web-1", "--ttl", "0"]).ends_with(2);
+}
+
+fn the_ending_of_a_file_chooses_the_form_and_a_strange_one_is_refused(bench: &Bench) {
+    bench.up(&bench.write(LAB));
+    let written = |name: &str| {
+        bench.ok(&["trace", "a", "web-1", "--icmp", "--out", name]);
+        std::fs::read(bench.path(name)).expect("the file")
+    };
+    assert!(serde_json::from_slice::<Value>(&written("t.json")).is_ok());
+    assert_eq!(written("t.pcapng")[..4], [0x0a, 0x0d, 0x0d, 0x0a]);
+    assert!(written("t.mmd").starts_with(b"sequenceDiagram"));
+    assert!(written("t.html").starts_with(b"<!doctype html>"));
+    for text in ["t.txt", "t"] {
+        assert!(written(text).starts_with(b"a pings web-1"), "{text}");
+    }
+    let strange = bench.run(&["trace", "a", "web-1", "--out", "t.png"]);
+    refused(strange, "no form of a trace is kept in a file that ends in `.png`");
+    assert!(!bench.path("t.png").exists());
+    bench.ok(&["trace", "a", "web-1", "-o", "text", "--out", "t.log"]);
+}
+
+fn why_the_kernel_drops_packets_is_missed_only_where_one_was_dropped(bench: &Bench) {
+    bench.up(&bench.write(LAB));
+    let told = |words: &[&str]| asked(bench, words)["notes"].to_string().contains("root alone");
+    assert!(!told(&["a", "web-1", "--icmp"]));
+    assert!(!told(&["laptop", "nobody.example.com"]));
+    assert_eq!(told(&["a", "web-1", "--icmp", "--ttl", "1"]), !bench.is_root());
+    // Of a question that nobody was asked there is nothing to know, either.
+    let text = bench.run(&["trace", "laptop", "nobody.example.com"]).ends_with(1).stdout;
+    assert!(text.contains("0 flows, 0 packets\n") && !text.contains("known by"), "{text}");
 }

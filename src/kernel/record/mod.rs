@@ -185,7 +185,10 @@ impl Recorder {
             Ok::<_, io::Error>((opened, tracepoints))
         })?;
         let tracepoints = tracepoints.and_then(|opened| {
-            let why = |e| format!("the kernel tells root alone why it drops packets, and not here: {e}");
+            let why = |e: io::Error| match e.kind() {
+                io::ErrorKind::PermissionDenied => "why the kernel drops packets it tells root alone".to_owned(),
+                _ => format!("why the kernel drops packets it tells root alone, and not here: {e}"),
+            };
             opened.map_err(|e| missing.push(Missing { means: Means::DropReason, why: why(e), places: Vec::new() })).ok()
         });
         if tracepoints.is_some() {

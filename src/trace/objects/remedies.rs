@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::lab::Backend;
 use crate::lab::names::NsName;
+use crate::lab::probe::Ask;
 use crate::objects::{ObjectKey, Service};
 
 use super::{EXTERNAL_POLICY, asked_service, beyond, hints, names, scaled_to_nothing};
@@ -36,6 +37,13 @@ pub fn remedies(case: &Case, blame: &Blame) -> Vec<Remedy> {
              `labctl get services -A` shows them"
                 .to_owned(),
         ),
+        Cause::TtlExceeded if has_ttl(case) => say(
+            "each router on the way takes one from the time to live: leave `--ttl` out, or take a larger one".to_owned(),
+        ),
+        Cause::TooBig if matches!(case.asked.ask, Ask::Ping { .. }) => {
+            let most = blame.object.rsplit(' ').next().unwrap_or_default();
+            say(format!("send at most {most} bytes, or let the packet be cut in pieces with `--fragment`"))
+        }
         Cause::NoNeighbour => say(format!("nobody has the address {}: is it the right one?", blame.object)),
         Cause::WrongCertificate => say(certificate(case, blame)),
         Cause::ProxyRefused => vec![refused(case, blame)],
@@ -51,6 +59,14 @@ pub fn remedies(case: &Case, blame: &Blame) -> Vec<Remedy> {
         Cause::DnsDead => say("`labctl get pods -n kube-system` shows the DNS servers".to_owned()),
         _ => Vec::new(),
     }
+}
+
+/// Whether the question says itself how far it goes.
+fn has_ttl(case: &Case) -> bool {
+    matches!(
+        &case.asked.ask,
+        Ask::Ping { ttl: ..64, .. } | Ask::Tcp { ttl: Some(_), .. } | Ask::Udp { ttl: Some(_), .. }
+    )
 }
 
 /// The service that a fault is about.
