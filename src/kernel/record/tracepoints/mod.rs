@@ -15,7 +15,7 @@ use std::net::Ipv4Addr;
 use nix::time::{ClockId, clock_gettime};
 
 use super::event::Seen;
-use super::place::Read;
+use super::place::{Read, now};
 use super::tap::nanoseconds;
 use lookups::Lookups;
 use tracefs::Tracefs;
@@ -24,11 +24,15 @@ use trails::Trails;
 pub(super) use perf::Ring;
 pub(super) use symbols::{load as load_symbols, name as symbol};
 
+/// A record may come into its buffer so long after its time, in nanoseconds.
+const LATE: u64 = 1_000_000;
 /// Clocks are compared so often, and the comparison that took the least time counts.
 const COMPARISONS: usize = 8;
 
 pub(super) struct Tracepoints {
     drops: (Vec<Ring>, Trails),
+    /// Records that are so new that others of before may not have been read yet.
+    young: Vec<(u64, Vec<u8>)>,
     /// With buffers of their own, which much traffic of others may fill.
     lookups: Option<(Vec<Ring>, Lookups)>,
 }
@@ -46,7 +50,7 @@ impl Tracepoints {
                 Some((Ring::of_each_cpu(&lookups.wanted())?, lookups))
             }
         };
-        Ok(Tracepoints { drops, lookups })
+        Ok(Tracepoints { drops, young: Vec::new(), lookups })
     }
 
     /// One for each CPU and kind.
@@ -54,13 +58,23 @@ impl Tracepoints {
         self.drops.0.iter().chain(self.lookups.iter().flat_map(|(rings, _)| rings))
     }
 
-    /// What has been told since.
-    pub fn read(&mut self) -> Read {
+    /// Whether there is something that is only to be told later.
+    pub fn is_holding(&self) -> bool {
+        !self.young.is_empty()
+    }
+
+    /// What has been told since. A packet may be received by one CPU and freed by another, and their buffers are read
+    /// one after the other: records of just now are told the next time, but for the `last` one.
+    pub fn read(&mut self, last: bool) -> Read {
         let mut read = Read::default();
         let shift = since_1970();
+        let horizon = if last { u64::MAX } else { now().saturating_sub(LATE) };
         let (rings, trails) = &mut self.drops;
-        let (told, lost) = records(rings, shift);
+        let (mut told, lost) = records(rings, shift);
         read.lost += lost;
+        told.append(&mut self.young);
+        told.sort_by_key(|(at, _)| *at);
+        self.young = told.split_off(told.partition_point(|(at, _)| *at <= horizon));
         for (at, bytes) in told {
             read.events.extend(trails.take_in(at, &bytes).map(|freed| (at, Seen::Freed(freed))));
         }
@@ -74,26 +88,24 @@ impl Tracepoints {
     }
 }
 
-/// The records of all CPUs, sorted by time, and how many were lost: a packet may be received by one CPU and freed
-/// by another.
+/// The records of all CPUs, and how many were lost.
 fn records(rings: &mut [Ring], shift: i64) -> (Vec<(u64, Vec<u8>)>, u64) {
     let mut told: Vec<(u64, Vec<u8>)> = Vec::new();
     let mut lost = 0;
     for ring in rings {
         lost += ring.read(|at, bytes| told.push((at.saturating_add_signed(shift), bytes.to_vec())));
     }
-    told.sort_by_key(|(at, _)| *at);
     (told, lost)
 }
 
 /// What is to be added to `CLOCK_MONOTONIC`, which tracepoints have, for the time that frames have. Whoever
 /// compares may be made to wait between the two, so it is done several times.
 fn since_1970() -> i64 {
-    let now = |clock| clock_gettime(clock).map_or(0, |time| nanoseconds(time.as_ref()).cast_signed());
+    let time = |clock| clock_gettime(clock).map_or(0, |time| nanoseconds(time.as_ref()).cast_signed());
     let compare = || {
-        let before = now(ClockId::CLOCK_MONOTONIC);
-        let real = now(ClockId::CLOCK_REALTIME);
-        let took = now(ClockId::CLOCK_MONOTONIC) - before;
+        let before = time(ClockId::CLOCK_MONOTONIC);
+        let real = time(ClockId::CLOCK_REALTIME);
+        let took = time(ClockId::CLOCK_MONOTONIC) - before;
         (took, real - before - took / 2)
     };
     (0..COMPARISONS).map(|_| compare()).min().map_or(0, |(_, shift)| shift)
