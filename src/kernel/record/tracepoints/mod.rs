@@ -31,8 +31,7 @@ const COMPARISONS: usize = 8;
 
 pub(super) struct Tracepoints {
     drops: (Vec<Ring>, Trails),
-    /// Records that are so new that others of before may not have been read yet.
-    young: Vec<(u64, Vec<u8>)>,
+    young: Young,
     /// With buffers of their own, which much traffic of others may fill.
     lookups: Option<(Vec<Ring>, Lookups)>,
 }
@@ -50,7 +49,7 @@ impl Tracepoints {
                 Some((Ring::of_each_cpu(&lookups.wanted())?, lookups))
             }
         };
-        Ok(Tracepoints { drops, young: Vec::new(), lookups })
+        Ok(Tracepoints { drops, young: Young::default(), lookups })
     }
 
     /// One for each CPU and kind.
@@ -60,7 +59,7 @@ impl Tracepoints {
 
     /// Whether there is something that is only to be told later.
     pub fn is_holding(&self) -> bool {
-        !self.young.is_empty()
+        !self.young.0.is_empty()
     }
 
     /// What has been told since. A packet may be received by one CPU and freed by another, and their buffers are read
@@ -70,12 +69,9 @@ impl Tracepoints {
         let shift = since_1970();
         let horizon = if last { u64::MAX } else { now().saturating_sub(LATE) };
         let (rings, trails) = &mut self.drops;
-        let (mut told, lost) = records(rings, shift);
+        let (told, lost) = records(rings, shift);
         read.lost += lost;
-        told.append(&mut self.young);
-        told.sort_by_key(|(at, _)| *at);
-        self.young = told.split_off(told.partition_point(|(at, _)| *at <= horizon));
-        for (at, bytes) in told {
+        for (at, bytes) in self.young.with(told, horizon) {
             read.events.extend(trails.take_in(at, &bytes).map(|freed| (at, Seen::Freed(freed))));
         }
         trails.forget();
@@ -88,9 +84,26 @@ impl Tracepoints {
     }
 }
 
+/// A record, with its time.
+type Record = (u64, Vec<u8>);
+
+/// Records that are so new that others of before may not have been read yet.
+#[derive(Default)]
+struct Young(Vec<Record>);
+
+impl Young {
+    /// All up to `horizon` in the order of time; those behind it are kept.
+    fn with(&mut self, mut told: Vec<Record>, horizon: u64) -> Vec<Record> {
+        told.append(&mut self.0);
+        told.sort_by_key(|(at, _)| *at);
+        self.0 = told.split_off(told.partition_point(|(at, _)| *at <= horizon));
+        told
+    }
+}
+
 /// The records of all CPUs, and how many were lost.
-fn records(rings: &mut [Ring], shift: i64) -> (Vec<(u64, Vec<u8>)>, u64) {
-    let mut told: Vec<(u64, Vec<u8>)> = Vec::new();
+fn records(rings: &mut [Ring], shift: i64) -> (Vec<Record>, u64) {
+    let mut told: Vec<Record> = Vec::new();
     let mut lost = 0;
     for ring in rings {
         lost += ring.read(|at, bytes| told.push((at.saturating_add_signed(shift), bytes.to_vec())));
@@ -109,4 +122,20 @@ fn since_1970() -> i64 {
         (took, real - before - took / 2)
     };
     (0..COMPARISONS).map(|_| compare()).min().map_or(0, |(_, shift)| shift)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_cpu_wrote_before_and_is_read_afterwards_keeps_its_place() {
+        let mut young = Young::default();
+        let times = |records: Vec<Record>| records.into_iter().map(|(at, _)| at).collect::<Vec<_>>();
+        let of = |times: &[u64]| times.iter().map(|at| (*at, Vec::new())).collect::<Vec<_>>();
+        // The buffer of one CPU was read before its record of 5 came, that of the other with 6.
+        assert_eq!(times(young.with(of(&[6, 1]), 4)), [1]);
+        assert_eq!(times(young.with(of(&[5, 9]), 8)), [5, 6]);
+        assert_eq!(times(young.with(Vec::new(), u64::MAX)), [9]);
+    }
 }
