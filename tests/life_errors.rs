@@ -76,7 +76,7 @@ fn is_golden(name: &str, text: &str) {
 }
 
 tests![&[Need::Root]; machine_iptables, machine_tun, kernel_refused];
-tests![&[]; machine_namespaces, runtime_dir, lab_running, lab_unknown, lab_gone, lab_not_ready, target_unknown, command_failed, workload_failed];
+tests![&[]; machine_namespaces, runtime_dir, lab_running, lab_unknown, lab_gone, lab_not_ready, target_unknown, trace_too_many, command_failed, workload_failed];
 
 fn main() {
     harness::tests::main();
@@ -174,6 +174,15 @@ fn target_unknown() {
     let bench = Bench::new();
     let line = "$LABCTL up small.yaml >/dev/null; $LABCTL exec node2 -- true; $LABCTL get pods b; $LABCTL logs a";
     is_golden("target-unknown", &bench.run(line));
+}
+
+fn trace_too_many() {
+    let bench = Bench::new();
+    // Each says first that it follows.
+    let line = "$LABCTL up small.yaml >/dev/null; for i in 1 2 3 4 5 6 7 8; do \
+                timeout 60 $LABCTL trace --follow a >$i.said 2>/dev/null & done; \
+                until [ $(cat *.said | grep -c following) = 8 ]; do sleep 0.05; done; $LABCTL trace --follow a";
+    is_golden("trace-too-many", &bench.run(line));
 }
 
 fn command_failed() {

@@ -35,7 +35,8 @@ fn drawn(client: &Client, broken: &Broken) -> String {
     if !broken.before.answered {
         out.push_str(&format!("  but that was not answered before, either: {}\n", broken.before.seen));
     }
-    out.push_str(&format!("\nTry next:\n  labctl diff\n  labctl heal {}\n", broken.name));
+    let trace = broken.here.question.typed().join(" ");
+    out.push_str(&format!("\nTry next:\n  labctl trace {trace} --why\n  labctl diff\n  labctl heal {}\n", broken.name));
     out
 }
 

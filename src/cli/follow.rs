@@ -4,6 +4,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 
+use crate::daemon::api::LabStatus;
 use crate::diag::{Problem, codes};
 use crate::trace::follow::told::Told;
 use crate::trace::show::{self, Style};
@@ -24,12 +25,14 @@ pub fn run(args: &TraceArgs, machine: &str) -> Done {
     let wide = args.format() == TraceFormat::Wide;
     let style = Style { width: output::width(), colour, why: false, wide, reply: false };
     let seconds = args.timeout.map(|s| format!("&seconds={s}")).unwrap_or_default();
-    let mut first = true;
+    let (mut first, mut ended) = (true, false);
     let followed = client.follow(&format!("/labctl/v1/follow?target={machine}{seconds}"), |line| {
         first = false;
+        let told = serde_json::from_slice::<Told>(line).ok();
+        ended = matches!(told, Some(Told::Ended { .. }));
         let text = match args.format() {
             TraceFormat::Json => String::from_utf8_lossy(line).into_owned(),
-            _ => serde_json::from_slice::<Told>(line).map(|told| show::followed(&told, &style)).unwrap_or_default(),
+            _ => told.map(|told| show::followed(&told, &style)).unwrap_or_default(),
         };
         // Each packet at once, also into a pipe.
         let mut out = anstream::stdout().lock();
@@ -38,7 +41,12 @@ pub fn run(args: &TraceArgs, machine: &str) -> Done {
     });
     match followed {
         Err(problem) if first => Err(problem.into()),
-        // Followed to its end: the lab is gone, or the time is up.
-        _ => Ok(ExitCode::SUCCESS),
+        // Followed to its end: the time is up, or the lab is gone.
+        _ => {
+            if !ended && client.get::<LabStatus>("/labctl/v1/status").is_err() {
+                anstream::eprintln!("the lab {} has ended", client.lab());
+            }
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }

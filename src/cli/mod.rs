@@ -92,7 +92,7 @@ impl Failure {
 }
 
 fn is_machine(code: Code) -> bool {
-    const MACHINE: [Code; 7] = [
+    const MACHINE: [Code; 8] = [
         codes::MACHINE_NAMESPACES,
         codes::MACHINE_IPTABLES,
         codes::MACHINE_TUN,
@@ -100,6 +100,7 @@ fn is_machine(code: Code) -> bool {
         codes::WORKLOAD_FAILED,
         codes::RUNTIME_DIR,
         codes::LAB_GONE,
+        codes::TRACE_TOO_MANY,
     ];
     MACHINE.contains(&code)
 }

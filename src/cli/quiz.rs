@@ -24,7 +24,7 @@ pub fn run(args: &QuizArgs) -> Done {
         format!(
             "lab {} is broken, and this is what one sees:\n{}\nWhat is it? Look at:\n{}\
              \n`labctl break --list` has the faults, `labctl quiz --answer NAME` judges,\n\
-             `labctl quiz --reveal` tells, and `labctl heal` ends it\n",
+             `labctl quiz --reveal` tells, as does `--why` behind `labctl trace`; `labctl heal` ends it\n",
             client.lab(),
             break_it::asked(&quiz.asks, &quiz.now),
             looks(&quiz),
@@ -43,6 +43,7 @@ fn looks(quiz: &Quiz) -> String {
         "labctl get services,endpoints".to_owned(),
         "labctl inspect flannel".to_owned(),
         format!("labctl shell {from}"),
+        format!("labctl trace {}", quiz.question.typed().join(" ")),
     ];
     lines.map(|line| format!("  {line}\n")).concat()
 }

@@ -17,6 +17,12 @@ use super::output;
 use super::{DIFFERED, Done, Failure, find_lab, follow, graph, up};
 
 pub fn run(args: &TraceArgs) -> Done {
+    if let Some(ending) = args.strange_ending() {
+        let message = format!("no form of a trace is kept in a file that ends in `.{ending}`");
+        let help =
+            "take .txt, .json, .pcapng, .mmd or .html, or choose a form with `-o`; `labctl graph` draws pictures";
+        return Err(Box::new(Problem::error(codes::FILE_UNREADABLE, message).help(help)).into());
+    }
     if let Some(machine) = &args.follow {
         return follow::run(args, machine);
     }
@@ -33,7 +39,22 @@ fn observed(args: &TraceArgs) -> Result<Traced, Failure> {
     let base = std::env::current_dir().ok();
     match client.post("/labctl/v1/trace", &TraceRequest { asked, frames, base })? {
         TraceAnswer::Failed(found) => Err(failed(found)),
-        TraceAnswer::Traced(traced) => Ok(*traced),
+        TraceAnswer::Traced(mut traced) => {
+            args.lab.iter().for_each(|lab| name_lab(&mut traced.trace, lab));
+            Ok(*traced)
+        }
+    }
+}
+
+/// Who had to say which lab is meant has to say it again: where several run, commands do not know it.
+fn name_lab(trace: &mut Trace, lab: &str) {
+    let remedies = trace.verdict.fault.iter_mut().flat_map(|fault| &mut fault.remedy);
+    for command in remedies.filter_map(|remedy| remedy.command.as_mut()) {
+        let mut words = command.splitn(3, ' ');
+        if let (Some(program), Some(verb @ ("exec" | "scale")), Some(rest)) = (words.next(), words.next(), words.next())
+        {
+            *command = format!("{program} {verb} -l {lab} {rest}");
+        }
     }
 }
 
@@ -73,6 +94,7 @@ fn question(args: &TraceArgs) -> Question {
         insecure: args.insecure,
         size: args.size,
         fragment: args.fragment,
+        ttl: args.ttl,
         timeout: args.timeout,
     }
 }

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -26,7 +26,9 @@ use crate::plan::DnsServer;
 use crate::spec::types::PodRecords;
 use crate::workload::dns::{self, Config, DnsConfig, Objects, PodFact, Pods, Update};
 
-use super::programs::{Log, State, keep};
+use super::programs::{Log, State, each_line, keep};
+use super::telling::{Telling, next_order};
+use crate::workload::events::Order;
 
 /// The first pause before a server is started again; it doubles up to [`LONGEST_PAUSE`], which is kubelet's.
 /// kubelet begins with 10 s, for which a lab would be without names.
@@ -84,12 +86,18 @@ impl Drop for Server {
 
 impl DnsServers {
     /// Start a server in `netns`, the namespace of the pod `ns`.
-    pub fn start(&self, ns: &NsName, config: &DnsServer, netns: NetNs, changed: Rc<Notify>) {
+    pub fn start(&self, ns: &NsName, config: &DnsServer, netns: NetNs, (telling, changed): (Rc<Telling>, Rc<Notify>)) {
         let waiting = State::Waiting { reason: "ContainerCreating".to_owned(), message: String::new() };
         let log = Rc::new(Log::default());
         let shared = Rc::new(Shared { state: RefCell::new(waiting), restarts: Cell::new(0), log, changed });
-        let keeper =
-            Keeper { config: config.clone(), netns, cluster: self.cluster.subscribe(), shared: Rc::clone(&shared) };
+        let keeper = Keeper {
+            ns: ns.clone(),
+            config: config.clone(),
+            netns,
+            cluster: self.cluster.subscribe(),
+            telling,
+            shared: Rc::clone(&shared),
+        };
         let server = Server { config: config.clone(), shared, task: tokio::task::spawn_local(keeper.run()) };
         self.running.borrow_mut().insert(ns.clone(), server);
     }
@@ -120,9 +128,11 @@ impl DnsServers {
 
 /// The life of one server.
 struct Keeper {
+    ns: NsName,
     config: DnsServer,
     netns: NetNs,
     cluster: watch::Receiver<Option<Cluster>>,
+    telling: Rc<Telling>,
     shared: Rc<Shared>,
 }
 
@@ -167,16 +177,19 @@ impl Keeper {
     async fn attend(&mut self, mut process: Process) -> State {
         self.shared.set(State::Running { pid: process.child.0.id() });
         self.cluster.mark_changed();
+        let present = self.telling.enter(&self.ns);
         let Process { control, output, .. } = &mut process;
         let telling = async {
-            let mut told = None;
-            while tell(&mut self.cluster, &mut told, control).await.is_ok() {}
+            let (mut told, mut orders) = (None, present.orders());
+            while tell((&mut self.cluster, &mut orders), &mut told, control).await.is_ok() {}
         };
-        let mut said = Vec::new();
+        let hearing = each_line(output, |line| {
+            let _ = present.hear(line);
+        });
         // Its standard output ends when the process does.
         tokio::select! {
             () = telling => {}
-            _ = output.read_to_end(&mut said) => {}
+            () = hearing => {}
         }
         process.child.end()
     }
@@ -214,13 +227,16 @@ impl Drop for Ended {
 }
 
 /// Wait for the next state of the cluster and send what is different in it: all, where nothing was told
-/// before. Who is slow is told of several changes at once.
+/// before. Who is slow is told of several changes at once. Or wait for the next order to tell of answers.
 async fn tell(
-    cluster: &mut watch::Receiver<Option<Cluster>>,
+    (cluster, orders): (&mut watch::Receiver<Option<Cluster>>, &mut watch::Receiver<Order>),
     told: &mut Option<Cluster>,
     control: &mut Sender,
 ) -> io::Result<()> {
-    cluster.changed().await.map_err(io::Error::other)?;
+    tokio::select! {
+        changed = cluster.changed() => changed.map_err(io::Error::other)?,
+        order = next_order(orders) => return control.write_all(order.as_bytes()).await,
+    }
     let Some(now) = cluster.borrow_and_update().clone() else { return Ok(()) };
     let before = told.replace(now.clone());
     let line = tokio::task::spawn_blocking(move || line(before.as_ref(), &now)).await.map_err(io::Error::other)??;

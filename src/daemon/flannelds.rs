@@ -24,7 +24,8 @@ use crate::lab::names::NsName;
 use crate::plan::{Flanneld, PeerLease};
 use crate::workload::flanneld;
 
-use super::programs::{Log, keep};
+use super::programs::{Log, each_line, keep};
+use super::telling::{Present, next_order};
 
 /// The hidden verb that is flanneld.
 pub const VERB: &str = "lab-flanneld";
@@ -57,16 +58,23 @@ impl Drop for Process {
 
 impl Flannelds {
     /// Start flanneld behind a TUN device and wait until it says that it is ready.
-    pub async fn start(&self, ns: &NsName, config: &Flanneld, netns: &NetNs, tun: OwnedFd) -> io::Result<()> {
+    pub async fn start(
+        &self,
+        (ns, config): (&NsName, &Flanneld),
+        netns: &NetNs,
+        tun: OwnedFd,
+        present: Present,
+    ) -> io::Result<()> {
         let mut process = Process(spawn(config, netns, tun)?);
         let pipes = (process.0.stdin.take(), process.0.stdout.take(), process.0.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else { return Err(io::Error::other("no pipes")) };
         let mut control = Sender::from_owned_fd(stdin.into())?;
         let (stdout, mut stderr) =
             (Receiver::from_owned_fd(stdout.into())?, Receiver::from_owned_fd(OwnedFd::from(stderr))?);
+        let mut stdout = BufReader::new(stdout);
         let begun = async {
             tell(&mut control, &config.peers).await?;
-            is_ready(stdout).await
+            is_ready(&mut stdout).await
         };
         match within(PATIENCE, "it was not ready", begun).await {
             Ok(true) => {}
@@ -83,6 +91,7 @@ impl Flannelds {
         let listening = Rc::clone(&log);
         tokio::task::spawn_local(async move { keep(&mut stderr, listening).await });
         let control = Rc::new(Mutex::new(control));
+        tokio::task::spawn_local(converse(stdout, Rc::clone(&control), present));
         self.0.borrow_mut().insert(ns.clone(), Daemonised { config: config.clone(), process, control, log });
         Ok(())
     }
@@ -146,10 +155,34 @@ async fn tell(control: &mut Sender, peers: &[PeerLease]) -> io::Result<()> {
     control.write_all(&line).await
 }
 
+/// Hear what it tells of packets, and tell it when to, until it ends.
+async fn converse(stdout: BufReader<Receiver>, control: Rc<Mutex<Sender>>, present: Present) {
+    let mut orders = present.orders();
+    let ordering = async {
+        loop {
+            let order = next_order(&mut orders).await;
+            // One that takes nothing is found out by the next list of subnets.
+            if within(PATIENCE, "it did not take an order", control.lock().await.write_all(order.as_bytes()))
+                .await
+                .is_err()
+            {
+                return;
+            }
+        }
+    };
+    // Its standard output ends when the process does.
+    tokio::select! {
+        () = ordering => {}
+        () = each_line(stdout, |line| {
+            let _ = present.hear(line);
+        }) => {}
+    }
+}
+
 /// Whether it says that it is ready, and not that it has ended.
-async fn is_ready(stdout: Receiver) -> io::Result<bool> {
+async fn is_ready(stdout: &mut BufReader<Receiver>) -> io::Result<bool> {
     let mut said = String::new();
-    BufReader::new(stdout).read_line(&mut said).await?;
+    stdout.read_line(&mut said).await?;
     Ok(said.trim() == "ready")
 }
 
@@ -188,7 +221,8 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn a_flanneld_that_says_nothing_is_waited_for_no_longer_than_allowed() {
         let (stdout, silent) = pipe();
-        let error = within(SHORT, "it was not ready", is_ready(stdout)).await.expect_err("nobody speaks");
+        let mut stdout = BufReader::new(stdout);
+        let error = within(SHORT, "it was not ready", is_ready(&mut stdout)).await.expect_err("nobody speaks");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         drop(silent);
     }
@@ -197,9 +231,9 @@ mod tests {
     async fn ready_is_told_from_an_end() {
         let (stdout, mut speaker) = pipe();
         speaker.write_all(b"ready\n").await.expect("a reader");
-        assert!(is_ready(stdout).await.expect("a line"));
+        assert!(is_ready(&mut BufReader::new(stdout)).await.expect("a line"));
         let (stdout, speaker) = pipe();
         drop(speaker);
-        assert!(!is_ready(stdout).await.expect("an end"));
+        assert!(!is_ready(&mut BufReader::new(stdout)).await.expect("an end"));
     }
 }

@@ -4,23 +4,20 @@
 //! Everything that watches belongs to sockets of this process and is closed with the stream, so that nothing
 //! stays, however the caller ends.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-use crate::kernel::record::{self, Filter, Options, Pace, Recorder, Spot};
+use crate::kernel::memory;
+use crate::kernel::record::{self, Options, Pace, Recorder, Spot};
 use crate::lab::Lab;
 use crate::lab::names::NsName;
-use crate::objects::ObjectKey;
-use crate::plan::Plan;
+use crate::trace::filter;
 use crate::trace::follow::told::{Following, Told};
 use crate::trace::follow::{Follower, Heard, Round, World};
 use crate::trace::model::VERSION;
-use crate::trace::tell::tunnels;
-use crate::trace::who;
 
 use super::lines::{Say, lines};
 use super::server::{Outcome, parameter, target};
@@ -49,6 +46,7 @@ pub async fn stream(daemon: &Rc<Daemon>, query: &str) -> Outcome {
     let machine = target(daemon, query)?;
     let seconds = parameter(query, "seconds").and_then(|s| s.parse::<f64>().ok());
     let limit = seconds.and_then(|s| Duration::try_from_secs_f64(s).ok());
+    let place = daemon.watching.place(Duration::ZERO).await?;
     let watching = Watching::open(daemon, &machine).await?;
     let notes = watching.recorder.missing().iter().map(|m| m.why.clone()).collect();
     let since = now();
@@ -61,6 +59,8 @@ pub async fn stream(daemon: &Rc<Daemon>, query: &str) -> Outcome {
         if say.line(&begun).await {
             follow(&daemon, (&say, machine), (watching, follower), limit).await;
         }
+        drop(place);
+        tokio::task::spawn_blocking(memory::give_back);
     });
     Ok(answer)
 }
@@ -115,7 +115,7 @@ impl Watching {
             return Err(refused(format!("{machine} is not there any more")));
         }
         let world = read(daemon).await?;
-        let filter = filter(&world, machine);
+        let filter = filter::of_machine(&world.lab, &world.there, machine);
         let options = Options { snap: SNAP, filter, pace: Some(PACE), ..Options::default() };
         let (lab, spots) = (daemon.lab(), spots(daemon));
         let opened = tokio::task::spawn_blocking(move || Recorder::open(&spots, &options)).await;
@@ -180,47 +180,6 @@ async fn read(daemon: &Rc<Daemon>) -> Result<World, Box<crate::diag::Problem>> {
     let spots = spots(daemon);
     let chains = tokio::task::spawn_blocking(move || record::book(&spots)).await.unwrap_or_default();
     Ok(World { lab, planned, there, known, chains, read_at: now() })
-}
-
-/// The packets that may be the machine's: those with an address of its own, of a host, which may have taken its
-/// place by masquerading, or of a service.
-fn filter(world: &World, machine: &NsName) -> Filter {
-    let World { lab, there, .. } = world;
-    // The router has a part in everything, and what it masquerades must be seen before, too.
-    if *machine == NsName::Router {
-        return Filter::default();
-    }
-    let hosts = lab.hosts.iter().map(|host| NsName::Host(host.name.clone()));
-    let machines = [machine.clone(), NsName::Router].into_iter().chain(hosts);
-    let mut addresses: Vec<Ipv4Addr> = machines.flat_map(|ns| own(there, &ns)).collect();
-    addresses.extend(leading_to(lab, machine));
-    // A host masquerades what its pods send.
-    let pods = lab.pods.iter().filter(|pod| *machine == NsName::Host(pod.host.clone()));
-    addresses.extend(pods.filter_map(|pod| v4(pod.ip())));
-    addresses.sort_unstable();
-    addresses.dedup();
-    let ports = tunnels(lab);
-    let tunnels = [ports.vxlan, ports.flannel_udp].into_iter().filter(|port| *port > 0).collect();
-    Filter { protocols: Vec::new(), addresses, tunnels }
-}
-
-fn own(there: &Plan, ns: &NsName) -> Vec<Ipv4Addr> {
-    let all = there.get(ns).map(|ns| ns.addresses.as_slice()).unwrap_or_default();
-    all.iter().filter_map(|a| v4(a.net.addr())).collect()
-}
-
-pub(super) fn v4(ip: IpAddr) -> Option<Ipv4Addr> {
-    match ip {
-        IpAddr::V4(ip) => Some(ip),
-        IpAddr::V6(_) => None,
-    }
-}
-
-/// The addresses of services that may lead to the machine: those of its namespace where it is a pod.
-fn leading_to(lab: &Lab, machine: &NsName) -> Vec<Ipv4Addr> {
-    let NsName::Pod(pod) = machine else { return Vec::new() };
-    let mine = lab.services.iter().filter(|s| ObjectKey::of(&s.metadata).namespace == pod.namespace.as_str());
-    mine.flat_map(|service| who::addresses(service).filter_map(v4).collect::<Vec<_>>()).collect()
 }
 
 fn now() -> u64 {

@@ -5,6 +5,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -94,7 +95,8 @@ impl Daemon {
         let config = Config { driver: driver.clone(), ..Config::default() };
         let config = serde_json::to_string(&config).map_err(io::Error::other)?;
         let command = ["/proc/self/exe", VERB, &config].map(str::to_owned).to_vec();
-        Ok(Some(Own { command, feed: layer.told.subscribe(), hear: layer.controllers.hearing(ns) }))
+        let telling = Rc::clone(&self.workloads.telling);
+        Ok(Some(Own { command, feed: layer.told.subscribe(), hear: layer.controllers.hearing(ns), telling }))
     }
 
     /// The lab's authority as its clients' probes trust it.

@@ -111,13 +111,17 @@ impl Daemon {
                     wanted.push(Wanted { ns: step.ns.clone(), netns, listener: listener.clone() });
                 }
                 Op::StartDns(config) => {
-                    self.services.dns.start(&step.ns, config, netns, Rc::clone(&self.workloads.changed));
+                    let (telling, changed) = (&self.workloads.telling, &self.workloads.changed);
+                    self.services.dns.start(&step.ns, config, netns, (Rc::clone(telling), Rc::clone(changed)));
                 }
                 Op::StartFlanneld(config) => {
                     let no_tun = || io::Error::other("its TUN device is missing");
                     let tun = self.world().take_tun(&step.ns).ok_or_else(no_tun);
                     let started = match tun {
-                        Ok(tun) => self.workloads.flannelds.start(&step.ns, config, &netns, tun).await,
+                        Ok(tun) => {
+                            let present = self.workloads.telling.enter(&step.ns);
+                            self.workloads.flannelds.start((&step.ns, config), &netns, tun, present).await
+                        }
                         Err(e) => Err(e),
                     };
                     started.map_err(|e| Undone::workload(step, e, flanneld_help(&step.ns)))?;

@@ -2,7 +2,7 @@
 //! state of everyone in it.
 //!
 //! [`launch`] is the caller's side of the beginning and [`main`] the other. [`state`] holds the
-//! lab and changes it to what `target` says that it is to become, `edits` its objects alone; [`workloads`], [`flannelds`], [`programs`], [`rooms`] and [`readiness`] (with `ask`) are about who lives there;
+//! lab and changes it to what `target` says that it is to become, `edits` its objects alone; [`workloads`], [`flannelds`], [`programs`], [`rooms`] and [`readiness`] (with `ask`) are about who lives there, and `telling` about what labctl's own programs say that they do;
 //! [`faults`] breaks it on purpose and heals it again; [`server`] answers on the socket and [`client`] asks, in the words of [`api`] and, for what
 //! Kubernetes has, of [`objects`]; what is read from the kernel for people is [`inspect`]'s.
 //! [`services`] follows the pods with rules that `watchers` puts right, [`health`] serves kube-proxy's health checks, and
@@ -39,6 +39,8 @@ pub mod server;
 pub mod services;
 pub mod state;
 mod target;
+mod telling;
 pub mod trace;
 mod watchers;
+mod watching;
 pub mod workloads;

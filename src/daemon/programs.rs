@@ -19,6 +19,8 @@ use crate::plan::Program;
 use crate::spec::types::RestartPolicy;
 
 use super::rooms::{Key, Rooms};
+use super::telling::{Present, Telling, next_order};
+use crate::workload::events::Order;
 
 /// How much of a program's output is kept, in bytes.
 const KEPT_OUTPUT: usize = 256 * 1024;
@@ -130,6 +132,7 @@ pub struct Own {
     pub command: Vec<String>,
     pub feed: Feed,
     pub hear: Hearing,
+    pub telling: Rc<Telling>,
 }
 
 /// Who hears what a program says of itself: nothing when it is started, and then each line of its standard
@@ -248,17 +251,18 @@ impl Keeper {
     async fn once(&mut self) -> io::Result<(i32, String)> {
         let mut launch = self.place.launch(self.command())?;
         launch.env(self.program.env.iter().map(|e| (&e.name, &e.value)));
-        let mut reports = None;
+        let (mut reports, mut feed) = (None, None);
         if let Some(own) = &self.own {
             launch.feed();
             let (reading, writing) = io::pipe()?;
             launch.stdout(writing.into());
-            reports = Some((Receiver::from_owned_fd(reading.into())?, Rc::clone(&own.hear)));
+            let present = own.telling.enter(&self.key.0);
+            feed = Some((own.feed.clone(), present.orders()));
+            reports = Some((Receiver::from_owned_fd(reading.into())?, Rc::clone(&own.hear), present));
         }
         let mut running = Running::start(launch)?;
         // It ends with the last of those who write.
-        reports.map(|(output, hear)| tokio::task::spawn_local(listen(output, hear)));
-        let feed = self.own.as_ref().map(|own| own.feed.clone());
+        reports.map(|(output, hear, present)| tokio::task::spawn_local(listen(output, hear, present)));
         let feeding = running.input.take().zip(feed).map(|(input, feed)| Feeding::start(input, feed));
         let output = running.output.take();
         let output = output.map(|o| tokio::task::spawn_local(keep(o, Rc::clone(&self.log))));
@@ -301,12 +305,18 @@ impl Keeper {
 struct Feeding(tokio::task::JoinHandle<()>);
 
 impl Feeding {
-    /// Tell what is known now, and every change from then on.
-    fn start(mut input: Sender, mut feed: Feed) -> Feeding {
+    /// Tell what is known now, and every change from then on, and whether to tell of what is done.
+    fn start(mut input: Sender, (mut feed, mut orders): (Feed, watch::Receiver<Order>)) -> Feeding {
         feed.mark_changed();
         Feeding(tokio::task::spawn_local(async move {
-            while feed.changed().await.is_ok() {
-                let lines = feed.borrow_and_update().clone();
+            loop {
+                let lines: Option<Arc<[u8]>> = tokio::select! {
+                    changed = feed.changed() => match changed {
+                        Ok(()) => feed.borrow_and_update().clone(),
+                        Err(_) => return,
+                    },
+                    order = next_order(&mut orders) => Some(order.into_bytes().into()),
+                };
                 let Some(lines) = lines else { continue };
                 // Who does not listen any more has ended or is about to.
                 if input.write_all(&lines).await.is_err() {
@@ -335,14 +345,24 @@ pub async fn keep(mut output: impl tokio::io::AsyncRead + Unpin, log: Rc<Log>) {
 }
 
 /// Hear what a program says of itself until it says no more.
-async fn listen(mut output: Receiver, hear: Hearing) {
+async fn listen(output: Receiver, hear: Hearing, present: Present) {
     hear(None);
+    each_line(output, |line| {
+        if !present.hear(line) {
+            hear(Some(line));
+        }
+    })
+    .await;
+}
+
+/// Give each line of `output` to `each` until it ends. One that is too long is left out.
+pub async fn each_line(mut output: impl tokio::io::AsyncRead + Unpin, mut each: impl FnMut(&str)) {
     let (mut line, mut buffer) = (Vec::new(), [0u8; 8192]);
     while let Ok(n @ 1..) = output.read(&mut buffer).await {
         for part in buffer[..n].split_inclusive(|byte| *byte == b'\n') {
             line.extend(part);
             if line.ends_with(b"\n") {
-                hear(Some(String::from_utf8_lossy(&line).trim_end()));
+                each(String::from_utf8_lossy(&line).trim_end());
                 line.clear();
             } else if line.len() > LONGEST_LINE {
                 line.clear();

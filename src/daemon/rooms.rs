@@ -62,6 +62,12 @@ impl Rooms {
         containers.iter().find_map(|name| self.container(&(ns.clone(), name.clone())))
     }
 
+    /// The machines in which nothing runs but what visitors have started.
+    pub fn visited(&self) -> Vec<NsName> {
+        let visited = self.visited.borrow();
+        visited.iter().filter(|(_, waiting)| waiting.strong_count() > 0).map(|(ns, _)| ns.clone()).collect()
+    }
+
     /// End all visitors of a machine that is to go, with what they started there.
     pub fn clear(&self, ns: &NsName) {
         let waiting = self.visited.borrow_mut().remove(ns).and_then(|w| w.upgrade());

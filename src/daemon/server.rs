@@ -27,8 +27,10 @@ use super::rooms::{self, Visit};
 use super::state::{Daemon, Preview};
 use super::{faults, inspect, kube, objects};
 
-/// The longest request body: a lab file of the largest size, escaped.
-const LONGEST_BODY: usize = 256 << 20;
+/// The longest request body with a lab's text: a file of the largest size, escaped.
+const LONGEST_TEXT: usize = 256 << 20;
+/// The longest one that asks.
+const LONGEST_QUESTION: usize = 1 << 20;
 
 /// Probes run side by side, but a thousand at once would measure themselves.
 const PROBES_AT_ONCE: usize = 32;
@@ -140,19 +142,19 @@ async fn post(daemon: &Rc<Daemon>, path: &str, request: Request<Incoming>) -> Ou
         "/labctl/v1/probe" => probe(daemon, body(request).await?).await,
         "/labctl/v1/trace" => super::trace::answer(daemon, body(request).await?).await,
         "/labctl/v1/plan" => {
-            let change: Change = body(request).await?;
+            let change: Change = text(request).await?;
             ok(&match daemon.steps_to(&change.text).await {
                 Ok(Preview { steps, services, objects }) => Steps::Steps { steps: texts(&steps), services, objects },
                 Err(problems) => Steps::Failed(problems),
             })
         }
         "/labctl/v1/change" => {
-            let change: Change = body(request).await?;
+            let change: Change = text(request).await?;
             let changing = Rc::clone(daemon);
             ok(&to_its_end(async move { changing.change(&change.text).await }).await)
         }
         "/labctl/v1/edit" => {
-            let edit: EditRequest = body(request).await?;
+            let edit: EditRequest = text(request).await?;
             let changing = Rc::clone(daemon);
             ok(&to_its_end(async move { changing.edit(&edit).await }).await)
         }
@@ -177,14 +179,24 @@ async fn to_its_end(change: impl Future<Output = Result<Summary, Vec<Problem>>> 
     }
 }
 
+/// A question.
 pub(super) async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Box<Problem>> {
+    read(request, LONGEST_QUESTION).await
+}
+
+/// A lab's text, or a part of one.
+async fn text<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Box<Problem>> {
+    read(request, LONGEST_TEXT).await
+}
+
+async fn read<T: DeserializeOwned>(request: Request<Incoming>, longest: usize) -> Result<T, Box<Problem>> {
     let refuse = |why: String| {
         Box::new(
             Problem::error(codes::LAB_GONE, format!("the lab's daemon did not understand: {why}"))
                 .help("is labctl of the same version as the lab's daemon? Take the lab down and up again"),
         )
     };
-    let bytes = Limited::new(request.into_body(), LONGEST_BODY).collect().await.map_err(|e| refuse(e.to_string()))?;
+    let bytes = Limited::new(request.into_body(), longest).collect().await.map_err(|e| refuse(e.to_string()))?;
     serde_json::from_slice(&bytes.to_bytes()).map_err(|e| refuse(e.to_string()))
 }
 

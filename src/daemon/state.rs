@@ -34,6 +34,7 @@ use super::kube::Births;
 use super::readiness::Readiness;
 use super::services::ServiceLayer;
 use super::target::Resolved;
+use super::watching::Watching;
 use super::workloads::Workloads;
 
 /// What a text would change.
@@ -59,6 +60,7 @@ pub struct Daemon {
     pub services: ServiceLayer,
     pub births: Births,
     pub faults: Faults,
+    pub(super) watching: Watching,
     started: Instant,
     built: Cell<bool>,
     built_bell: Notify,
@@ -83,6 +85,7 @@ impl Daemon {
             services: ServiceLayer::default(),
             births: Births::default(),
             faults: Faults::default(),
+            watching: Watching::default(),
             started: Instant::now(),
             built: Cell::new(false),
             built_bell: Notify::new(),

@@ -1,15 +1,14 @@
 //! Traces of a running lab: a question is sent as a probe would send it, while every device of every
-//! namespace is watched, and what was seen is told. What it means is [`crate::trace`]'s; here is only
-//! who does what when.
+//! namespace is watched for packets that may be the question's, and what was seen is told. What it means is
+//! [`crate::trace`]'s; here is only who does what when.
 //!
 //! The lab's state is read back before the question is sent, so that nothing is to be done afterwards but
 //! to think. Everything that watches belongs to sockets of this process: when it ends, however it ends,
 //! the kernel takes it back.
 
-use std::collections::HashMap;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -18,26 +17,32 @@ use base64::Engine;
 use serde::{Deserialize, Serialize};
 
 use crate::diag::{Problem, codes};
-use crate::kernel::learnt;
 use crate::kernel::ns::NetNs;
-use crate::kernel::record::{Closing, Event, Options, Recorder, Recording, Seen, Spot};
+use crate::kernel::record::{Closing, Event, Filter, Missing, Options, Recorder, Recording, Seen, Spot};
+use crate::kernel::{learnt, listening, memory};
 use crate::lab::Lab;
 use crate::lab::names::{IfName, NsName};
 use crate::lab::probe::{Ask, Expect, Probe};
 use crate::plan::Plan;
 use crate::probe::{self, Outcome};
+use crate::trace::filter::{self, v4};
 use crate::trace::model::{Means, Trace, What};
+use crate::trace::origin::Origin;
 use crate::trace::question::{MARK_HEADER, Question};
 use crate::trace::tell::{self, Material};
 use crate::trace::walk::Known;
+use crate::workload::events as program;
 
-use super::follow::v4;
 use super::server::{Outcome as Answered, field, ok};
 use super::state::Daemon;
 
-/// How long nothing must come for a trace to be over, and how long it is waited for that at most.
+/// How long nothing must come for a trace to be over, and how long it is waited for that at most: what is not
+/// over then is others' traffic, where that is recorded, or the question's own.
 const QUIET: Duration = Duration::from_millis(40);
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE_WITH_OTHERS: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long it is waited until others have ended theirs.
+const TURN: Duration = Duration::from_secs(10);
 /// Bytes kept of a frame: so many that a request's headers are among them.
 const SNAP: usize = 1600;
 
@@ -126,8 +131,10 @@ struct Watched {
     recording: Recording,
     /// The taps are closed while the trace is told.
     closing: Closing,
-    /// What could not be watched, in words.
-    missing: Vec<String>,
+    /// What labctl's own programs told.
+    told: Vec<(NsName, program::Event)>,
+    /// What could not be watched.
+    missing: Vec<Missing>,
 }
 
 /// Ask and tell.
@@ -137,6 +144,7 @@ pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
         Ok(found) => found,
         Err(problems) => return ok(&TraceAnswer::Failed(problems)),
     };
+    let place = daemon.watching.place(TURN).await?;
     let mark = mark();
     match &mut asked.ask {
         Ask::Http(http) => drop(http.headers.insert(MARK_HEADER.to_owned(), mark.clone())),
@@ -147,12 +155,11 @@ pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
     let (read, known) = tokio::join!(daemon.there_and_planned(), learnt(daemon, &lab));
     let (there, planned) = read?;
     let concerned = tell::concerned(&asked, (&there, &known, &planned));
+    let filter = filter::of_question(&lab, &there, &asked, &serving(daemon, &planned).await);
     let lookups = there.namespaces.iter().flat_map(|ns| &ns.addresses).filter_map(|a| v4(a.net.addr())).collect();
-    let Watched { outcome, recording, closing, missing } =
-        watched(daemon, (&lab, &asked), (concerned, lookups)).await?;
-    let text = daemon.text();
-    let edited = !text.edits.is_empty();
-    let file = seen_from(request.base.as_deref(), &text.name);
+    let Watched { outcome, recording, closing, told, missing } =
+        watched(daemon, (&lab, &asked), (filter, concerned, lookups)).await?;
+    let origin = Origin::new(daemon.text(), request.base);
     let told = tokio::task::spawn_blocking(move || {
         let material = Material {
             lab: &lab,
@@ -160,44 +167,71 @@ pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
             there: &there,
             known: &known,
             recording: &recording,
+            told: &told,
             missing: &missing,
-            file: &file,
-            edited,
+            origin: &origin,
         };
         let trace = tell::trace(&material, (&to, &asked, &outcome), mark.as_bytes());
         let frames = if request.frames { frames(&recording, &trace) } else { Vec::new() };
         closing.wait();
+        drop(place);
         Traced { trace, frames }
     });
     let traced = told.await.map_err(|e| refused(format!("the trace cannot be told: {e}")))?;
+    // What was recorded is gone now; the answer need not wait for that.
+    tokio::task::spawn_blocking(memory::give_back);
     ok(&TraceAnswer::Traced(Box::new(traced)))
 }
 
-/// Send the question while everything is watched. Counters of `concerned` namespaces are read afterwards, also
-/// where nothing was seen; look-ups of routes are told of those addresses.
+/// Send the question while everything is watched that passes the filter. Counters of `concerned` namespaces are
+/// read afterwards, also where nothing was seen; look-ups of routes are told of those addresses.
 async fn watched(
     daemon: &Rc<Daemon>,
     (lab, asked): (&Lab, &Probe),
-    (concerned, lookups): (HashSet<NsName>, HashSet<Ipv4Addr>),
+    (filter, concerned, lookups): (Filter, HashSet<NsName>, HashSet<Ipv4Addr>),
 ) -> Result<Watched, Box<Problem>> {
     let spots: Vec<Spot> =
         lab.namespaces().filter_map(|place| Some(Spot { netns: daemon.netns(&place)?, place })).collect();
-    let options = Options { snap: SNAP, lookups, ..Options::default() };
-    let opened = tokio::task::spawn_blocking(move || Recorder::open(&spots, &options)).await;
+    let patience = if filter == Filter::default() { PATIENCE_WITH_OTHERS } else { PATIENCE };
+    let options = Options { snap: SNAP, filter, lookups, ..Options::default() };
+    let opening = tokio::task::spawn_blocking(move || Recorder::open(&spots, &options));
+    let (opened, listening) = tokio::join!(opening, daemon.workloads.telling.listen());
     let recorder = match opened {
         Ok(Ok(recorder)) => Arc::new(recorder),
         Ok(Err(e)) => return Err(refused(format!("packets cannot be watched: {e}"))),
         Err(e) => return Err(refused(format!("packets cannot be watched: {e}"))),
     };
-    let missing = recorder.missing().iter().map(|m| m.why.clone()).collect();
+    let mut missing = recorder.missing().to_vec();
     let outcome = probe::run_all(std::slice::from_ref(asked), Arc::new(field(daemon)), 1).await.pop();
-    until_quiet(&recorder).await;
+    until_quiet(&recorder, patience).await;
     let hand_over = move |recorder: Recorder| recorder.hand_over(|place| concerned.contains(place));
-    let finished = tokio::task::spawn_blocking(move || Arc::into_inner(recorder).map(hand_over)).await;
+    let finishing = tokio::task::spawn_blocking(move || Arc::into_inner(recorder).map(hand_over));
+    let (finished, told) = tokio::join!(finishing, listening.end());
+    let unsaid = |why| Missing { means: Means::Program, why, places: Vec::new() };
+    missing.extend(told.gaps().into_iter().map(unsaid));
+    let told = told.events;
     match (outcome, finished) {
-        (Some(outcome), Ok(Some((recording, closing)))) => Ok(Watched { outcome, recording, closing, missing }),
+        (Some(outcome), Ok(Some((recording, closing)))) => Ok(Watched { outcome, recording, closing, told, missing }),
         _ => Err(refused("the question was not asked".to_owned())),
     }
+}
+
+/// The machines without programs of the lab's in which a visitor's program takes connections.
+async fn serving(daemon: &Rc<Daemon>, planned: &Plan) -> Vec<NsName> {
+    let visited = daemon.workloads.rooms.visited();
+    let own = |place: &NsName| {
+        let listeners = planned.get(place).map(|ns| ns.listeners.as_slice()).unwrap_or_default();
+        listeners.iter().map(|listener| listener.port).collect()
+    };
+    let all: Vec<(NsName, NetNs, BTreeSet<u16>)> =
+        visited.into_iter().filter_map(|place| Some((place.clone(), daemon.netns(&place)?, own(&place)))).collect();
+    let read = tokio::task::spawn_blocking(move || {
+        // Of one that cannot be read it is not known.
+        let serves =
+            |netns: &NetNs, own: &BTreeSet<u16>| listening::ports(netns).map_or(true, |all| !all.is_subset(own));
+        all.into_iter().filter(|(_, netns, own)| serves(netns, own)).map(|(place, ..)| place).collect()
+    });
+    read.await.unwrap_or_default()
 }
 
 /// What the namespaces have learnt. One that cannot be read says nothing; the others still do.
@@ -219,10 +253,10 @@ pub(super) async fn learnt(daemon: &Rc<Daemon>, lab: &Lab) -> Known {
     read.await.unwrap_or_default()
 }
 
-/// Wait until nothing has come for a while, but not for ever: others may talk, too.
-async fn until_quiet(recorder: &Recorder) {
+/// Wait until nothing has come for a while, but not for ever.
+async fn until_quiet(recorder: &Recorder, patience: Duration) {
     let begin = Instant::now();
-    while begin.elapsed() < PATIENCE {
+    while begin.elapsed() < patience {
         let since = recorder.last_event().map_or(QUIET, |last| last.elapsed());
         if since >= QUIET {
             return;
@@ -275,12 +309,6 @@ fn comments(trace: &Trace) -> HashMap<Moment, String> {
         }
     }
     all
-}
-
-/// A file as somebody in `base` would name it.
-fn seen_from(base: Option<&Path>, file: &str) -> String {
-    let below = base.and_then(|base| Path::new(file).strip_prefix(base).ok());
-    below.map_or_else(|| file.to_owned(), |path| path.display().to_string())
 }
 
 pub(super) fn refused(why: String) -> Box<Problem> {

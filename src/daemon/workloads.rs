@@ -23,6 +23,7 @@ use crate::workload::echo::{self, Identity};
 use super::flannelds::Flannelds;
 use super::programs::{Log, Own, Supervised, Surroundings};
 use super::rooms::{Key, Rooms};
+use super::telling::Telling;
 
 type ListenerKey = (NsName, Protocol, u16);
 
@@ -35,6 +36,8 @@ pub struct Workloads {
     logs: RefCell<BTreeMap<Key, Rc<Log>>>,
     pub flannelds: Flannelds,
     pub rooms: Rooms,
+    /// What labctl's own programs tell of what they do.
+    pub telling: Rc<Telling>,
     /// Rung whenever something starts, ends or changes.
     pub changed: Rc<Notify>,
 }

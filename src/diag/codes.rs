@@ -133,5 +133,6 @@ codes! {
     WORKLOAD_FAILED = "workload-failed";
     TARGET_UNKNOWN = "target-unknown";
     FAULT_UNFIT = "fault-unfit";
+    TRACE_TOO_MANY = "trace-too-many";
     COMMAND_FAILED = "command-failed";
 }

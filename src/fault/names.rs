@@ -63,9 +63,17 @@ pub const FAULTS: &[Fault] = &[
     },
 ];
 
+fn dns_servers<'a>(site: &Site<'a>) -> impl Iterator<Item = &'a NsName> {
+    site.plan.namespaces.iter().filter(|n| n.dns.is_some()).map(|n| &n.ns)
+}
+
+/// The first of them, which stands for all: any of them may be asked.
+fn dns_server<'a>(site: &Site<'a>) -> Result<&'a NsName, Lacks> {
+    Ok(dns_servers(site).next().ok_or("the lab has no DNS, as it has no services")?)
+}
+
 fn dns_dead(site: &Site) -> Result<Chosen, Lacks> {
-    let servers: Vec<&NsName> = site.plan.namespaces.iter().filter(|n| n.dns.is_some()).map(|n| &n.ns).collect();
-    let first = *servers.first().ok_or("the lab has no DNS, as it has no services")?;
+    let (servers, first) = (dns_servers(site), dns_server(site)?);
     let asker = site.pods().next().ok_or("the lab has no pod")?;
     let name = format!("kubernetes.default.svc.{}", site.lab.cluster.domain);
     Ok(Chosen {
@@ -73,14 +81,14 @@ fn dns_dead(site: &Site) -> Result<Chosen, Lacks> {
         place: first.clone(),
         object: "coredns".to_owned(),
         question: Question::dns(asker.ns(), name),
-        change: Change::Machines(servers.into_iter().map(|ns| Twist::new(ns.clone(), Bend::WithoutDns)).collect()),
+        change: Change::Machines(servers.map(|ns| Twist::new(ns.clone(), Bend::WithoutDns)).collect()),
     })
 }
 
 fn service_missing(site: &Site) -> Result<Chosen, Lacks> {
     let (door, asker) = door(site, "a service with a pod behind it and a pod that is not", |_| true)?;
     let change = Change::Objects(vec![deletion(&door.key)]);
-    Ok(Chosen { place: asker.ns(), ..asks(&door, asker, change) })
+    Ok(Chosen { place: dns_server(site)?.clone(), ..asks(&door, asker, change) })
 }
 
 /// An ingress with a certificate and a path for a host, asked for by a client.

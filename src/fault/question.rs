@@ -60,6 +60,23 @@ impl Question {
         }
     }
 
+    /// The words behind `labctl trace` that ask it.
+    pub fn typed(&self) -> Vec<String> {
+        let Question { from, to, kind, port, size } = self;
+        let flag = match kind {
+            Kind::Ping => Some("--icmp"),
+            Kind::Tcp => Some("--tcp"),
+            Kind::Udp => Some("--udp"),
+            Kind::Dns => Some("--dns"),
+            _ => None,
+        };
+        let mut all = vec![from.to_string(), to.clone()];
+        all.extend(flag.map(str::to_owned));
+        all.extend(port.map(|port| format!("--port={port}")));
+        all.extend(size.map(|size| format!("--size={size}")));
+        all
+    }
+
     /// The probe that asks it; nothing where the lab has lost what it names.
     pub fn probe(&self, lab: &Lab) -> Option<Probe> {
         crate::lab::question(&self.spec(), lab, &mut Problems::default())

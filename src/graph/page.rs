@@ -12,6 +12,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::trace::model::Trace;
+use crate::trace::show;
 use crate::xml::whole;
 
 use super::layout;
@@ -31,6 +32,8 @@ struct Data<'g> {
     /// What is drawn as a part of something else.
     folded: &'g std::collections::BTreeMap<String, String>,
     trace: Option<&'g Trace>,
+    /// The numbers of packets with a way of their own, which the others went along with.
+    own: Vec<u32>,
 }
 
 /// The page of a lab, with a player where there is a trace.
@@ -51,7 +54,7 @@ pub fn write(graph: &Graph, trace: Option<&Trace>) -> String {
         ("player", with_trace(PLAYER)),
         ("kind", trace.map_or("still", |_| "plays").to_owned()),
         ("list", list(graph)),
-        ("data", json(&Data { folded: &graph.folded, trace })),
+        ("data", json(&Data { folded: &graph.folded, trace, own: trace.map(show::told).unwrap_or_default() })),
         ("style", style),
         ("script", script),
     ];

@@ -6,7 +6,7 @@ use netlink_packet_core::{Emitable, NetlinkDeserializable, NetlinkHeader};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHop, RouteNextHopFlags, RouteProtocol, RouteType,
 };
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage, RulePortRange};
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 
@@ -167,8 +167,17 @@ fn rule_words(rule: &RuleMessage) -> String {
             RuleAttribute::FwMark(mark) => words.push(format!("fwmark {mark:#x}")),
             RuleAttribute::Table(t) => table = *t,
             RuleAttribute::Goto(target) => words.push(format!("goto {target}")),
-            _ => {}
+            RuleAttribute::IpProtocol(protocol) => words.push(format!("ipproto {protocol:?}").to_lowercase()),
+            RuleAttribute::SourcePortRange(ports) => words.push(format!("sport {}", port_words(*ports))),
+            RuleAttribute::DestinationPortRange(ports) => words.push(format!("dport {}", port_words(*ports))),
+            RuleAttribute::Priority(_) | RuleAttribute::Protocol(_) | RuleAttribute::FwMask(u32::MAX) => {}
+            RuleAttribute::SuppressPrefixLen(u32::MAX) => {}
+            // What a rule asks for besides must not be passed over: it would be taken for one that fits every packet.
+            other => words.push(format!("{other:?}").to_lowercase()),
         }
+    }
+    if header.tos != 0 {
+        words.push(format!("tos {:#x}", header.tos));
     }
     match header.action {
         RuleAction::ToTable => words.push(format!("lookup {}", table_name(table))),
@@ -176,6 +185,10 @@ fn rule_words(rule: &RuleMessage) -> String {
         other => words.push(format!("{other:?}").to_lowercase()),
     }
     format!("{}: {negated}from {from}{to} {}", priority(rule), words.join(" "))
+}
+
+fn port_words(RulePortRange { start, end }: RulePortRange) -> String {
+    if start == end { start.to_string() } else { format!("{start}-{end}") }
 }
 
 /// The queueing disciplines that somebody chose. What a device has by itself has no handle.

@@ -8,6 +8,8 @@ pub mod deviations;
 pub mod enter;
 pub mod iptables;
 pub mod learnt;
+pub mod listening;
+pub mod memory;
 pub mod message;
 mod nfnl;
 pub mod ns;

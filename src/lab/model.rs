@@ -17,7 +17,7 @@ use super::host_ports::HostPort;
 use super::ingress::IngressLayer;
 use super::names::{HostName, IfName, LabName, NetworkName, NsName, PodId, path_of};
 use super::probe::Probe;
-use super::resolver::Resolver;
+use super::resolver::{ClusterDns, Resolver, Settings};
 use crate::objects::{ConfigMap, EndpointSlice, ObjectKey, Secret, Service};
 use crate::spec::types::{EnvVar, RestartPolicy};
 use crate::spec::value::{Labels, Protocol};
@@ -320,6 +320,19 @@ impl Lab {
         self.services.iter().find(|s| ObjectKey::of(&s.metadata) == *key)
     }
 
+    /// The service that `name`, `name.namespace` and so on up to its full name mean to `from`.
+    pub fn service_called(&self, from: &NsName, name: &str) -> Option<&Service> {
+        let own = match from {
+            NsName::Pod(id) => id.namespace.as_str(),
+            _ => "default",
+        };
+        let word = name.trim_end_matches('.');
+        let full = format!(".svc.{}", self.cluster.domain);
+        let word = word.strip_suffix(&full).or(word.strip_suffix(".svc")).unwrap_or(word);
+        let (name, namespace) = word.split_once('.').unwrap_or((word, own));
+        self.service(&ObjectKey::new(namespace, name))
+    }
+
     pub fn pod(&self, id: &PodId) -> Option<&Pod> {
         self.pods.iter().find(|p| p.id == *id)
     }
@@ -360,6 +373,21 @@ impl Lab {
     /// The cluster's DNS service: the tenth address of the service range, as kubeadm gives it.
     pub fn dns_address(&self) -> IpAddr {
         dns_address(self.cluster.service_cidr)
+    }
+
+    /// What the cluster gives to a pod's resolver.
+    pub fn cluster_dns<'a>(&'a self, pod: &'a Pod) -> ClusterDns<'a> {
+        let namespace = pod.id.namespace.as_str();
+        ClusterDns { address: self.dns_address(), domain: &self.cluster.domain, namespace }
+    }
+
+    /// What a machine's resolver goes by: a pod's, as kubelet sets it up. Hosts, clients and the router know no
+    /// DNS server.
+    pub fn resolver_of(&self, ns: &NsName) -> Settings {
+        match ns {
+            NsName::Pod(id) => self.pod(id).map(|pod| pod.resolver.settings(self.cluster_dns(pod))).unwrap_or_default(),
+            _ => Settings::default(),
+        }
     }
 
     /// Who has an address, where anyone in the lab does.

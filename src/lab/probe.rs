@@ -52,15 +52,25 @@ pub enum Ask {
         to: Target,
         port: u16,
         send: Option<String>,
+        /// The time to live of what is sent; the kernel's own where nothing is said.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ttl: Option<u8>,
     },
     Udp {
         to: Target,
         port: u16,
         send: Option<String>,
+        /// The time to live of what is sent; the kernel's own where nothing is said.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ttl: Option<u8>,
     },
     Http(Box<HttpAsk>),
     Dns {
         name: String,
+        /// What is asked for in its place, one after the other until one has the record, as a resolver completes
+        /// a name; nothing where the name is asked for as it is.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        search: Vec<String>,
         record: String,
         server: Target,
         port: u16,

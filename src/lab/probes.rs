@@ -30,7 +30,8 @@ pub(super) fn resolve(file: &LabFile, lab: &Lab, before: Option<&Lab>, problems:
     let mut taken: HashMap<String, u32> = written.map(|name| (name.value.clone(), 1)).collect();
     for (n, spec) in file.probes.iter().enumerate() {
         let read = |problems: &mut Problems| {
-            Resolver { file, lab, names: &names, problems, place: head(spec.place), asker: None }.probe(spec)
+            let place = head(spec.place);
+            Resolver { file, lab, names: &names, problems, place, asker: None, is_typed: false }.probe(spec)
         };
         let Some(before) = before else {
             all.extend(read(problems).map(|probe| named(probe, spec, &mut taken)));
@@ -46,10 +47,12 @@ pub(super) fn resolve(file: &LabFile, lab: &Lab, before: Option<&Lab>, problems:
     all
 }
 
-/// A question that stands in no file, such as one that is asked once.
+/// A question that stands in no file, such as one that is asked once. What a file's probe names must be there; such
+/// a question may ask for a name that nothing has, where whoever asks has a DNS server that says so.
 pub fn question(spec: &ProbeSpec, lab: &Lab, problems: &mut Problems) -> Option<Probe> {
-    let file = LabFile::default();
-    Resolver { file: &file, lab, names: &Names::new(lab), problems, place: Place::default(), asker: None }.probe(spec)
+    let (file, names) = (LabFile::default(), Names::new(lab));
+    let place = Place::default();
+    Resolver { file: &file, lab, names: &names, problems, place, asker: None, is_typed: true }.probe(spec)
 }
 
 /// The probe with a name that it has alone, where it was given none.
@@ -122,6 +125,8 @@ pub(super) struct Resolver<'a> {
     pub(super) place: Place,
     /// Who asks, as far as that is known.
     pub(super) asker: Option<NsName>,
+    /// Whether it stands in no file.
+    pub(super) is_typed: bool,
 }
 
 impl<'a> Resolver<'a> {
@@ -236,11 +241,11 @@ impl<'a> Resolver<'a> {
         }
         if let Some(tcp) = &spec.tcp {
             let (to, port) = self.host_and_port(tcp)?;
-            return Some(Ask::Tcp { to, port, send: tcp.0.send.clone() });
+            return Some(Ask::Tcp { to, port, send: tcp.0.send.clone(), ttl: None });
         }
         if let Some(udp) = &spec.udp {
             let (to, port) = self.host_and_port(udp)?;
-            return Some(Ask::Udp { to, port, send: udp.0.send.clone() });
+            return Some(Ask::Udp { to, port, send: udp.0.send.clone(), ttl: None });
         }
         if let Some(http) = &spec.http {
             return self.http(http);
@@ -332,7 +337,8 @@ impl<'a> Resolver<'a> {
                 (target, port)
             }
         };
-        Some(Ask::Dns { name: dns.name.value.clone(), record, server, port, tcp: dns.tcp })
+        let name = dns.name.value.clone();
+        Some(Ask::Dns { name, search: Vec::new(), record, server, port, tcp: dns.tcp })
     }
 
     fn exec(&mut self, spec: &At<ExecSpec>) -> Option<Ask> {

@@ -26,6 +26,15 @@ pub struct Resolver {
     pub options: Vec<DnsOption>,
 }
 
+/// What a resolver goes by: the lines of a resolv.conf.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Settings {
+    pub servers: Vec<IpAddr>,
+    /// Domains that names are completed with, in this order.
+    pub searches: Vec<String>,
+    pub options: Vec<DnsOption>,
+}
+
 /// What the cluster gives to a resolver.
 #[derive(Debug, Clone, Copy)]
 pub struct ClusterDns<'a> {
@@ -41,8 +50,14 @@ impl Resolver {
         *self == Resolver::default()
     }
 
-    /// The text of the pod's resolv.conf. What is too much for a resolver is cut off, as by kubelet.
+    /// The text of the pod's resolv.conf.
     pub fn text(&self, cluster: ClusterDns) -> String {
+        let Settings { servers, searches, options } = self.settings(cluster);
+        written(&servers, &searches, &options)
+    }
+
+    /// What the pod's resolver goes by. What is too much for a resolver is cut off, as by kubelet.
+    pub fn settings(&self, cluster: ClusterDns) -> Settings {
         let ClusterDns { address, domain, namespace } = cluster;
         let of_cluster = matches!(self.policy, DnsPolicy::ClusterFirst | DnsPolicy::ClusterFirstWithHostNet);
         let (mut servers, mut searches, mut options) = match of_cluster {
@@ -61,7 +76,31 @@ impl Resolver {
         }
         servers.truncate(MOST_NAMESERVERS);
         searches.truncate(MOST_SEARCHES);
-        written(&servers, &searches, &options)
+        Settings { servers, searches, options }
+    }
+}
+
+impl Settings {
+    /// The names that are tried for `name`, in their order (resolv.conf(5), `search`, `ndots`).
+    pub fn candidates(&self, name: &str) -> Vec<String> {
+        if name.ends_with('.') {
+            return vec![name.to_owned()];
+        }
+        let complete = |end: &String| match end.trim_end_matches('.') {
+            "" => name.to_owned(),
+            end => format!("{name}.{end}"),
+        };
+        let mut all: Vec<String> = self.searches.iter().map(complete).collect();
+        let is_enough = name.matches('.').count() >= self.ndots();
+        all.insert(if is_enough { 0 } else { all.len() }, name.to_owned());
+        all.dedup();
+        all
+    }
+
+    /// A name with fewer dots is tried with the search list first.
+    fn ndots(&self) -> usize {
+        let written = self.options.iter().rfind(|o| o.name == "ndots").and_then(|o| o.value.as_ref()?.parse().ok());
+        written.unwrap_or(1)
     }
 }
 
@@ -193,6 +232,21 @@ mod tests {
         let wanted = "search shop.svc.cluster.local svc.cluster.local cluster.local _tcp.example.com .\n\
                       nameserver 10.96.0.10\nnameserver 192.0.2.1\noptions ndots:2 edns0\n";
         assert_eq!(resolver.text(CLUSTER), wanted);
+    }
+
+    #[test]
+    fn a_name_is_completed_first_where_it_has_few_dots() {
+        let usual = Resolver::default().settings(CLUSTER);
+        let completed = ["a.b.shop.svc.cluster.local", "a.b.svc.cluster.local", "a.b.cluster.local", "a.b"];
+        assert_eq!(usual.candidates("a.b"), completed);
+        assert_eq!(usual.candidates("a.b."), ["a.b."]);
+        assert_eq!(usual.candidates("a.b.c.d.e.f")[0], "a.b.c.d.e.f");
+        let ndots = DnsOption { name: "ndots".to_owned(), value: Some("1".to_owned()) };
+        let config = DnsConfig { searches: vec![at(".")], options: vec![ndots], ..DnsConfig::default() };
+        let (resolver, _) = resolved(DnsPolicy::ClusterFirst, config);
+        let own = resolver.settings(CLUSTER).candidates("a.b");
+        assert_eq!((own[0].as_str(), own.len()), ("a.b", 5));
+        assert_eq!(Settings::default().candidates("a"), ["a"]);
     }
 
     #[test]

@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use sha2::{Digest, Sha256};
 
 use crate::lab::names::NsName;
-use crate::lab::resolver::ClusterDns;
 use crate::lab::{Host, Lab, Pod, Port};
 
 use super::types::{File, Listener, Mac, Sysctl};
@@ -88,15 +87,13 @@ pub fn machine_files(lab: &Lab, ns: &NsName) -> Vec<File> {
 /// A pod's files as kubelet writes them: its own name, with the one behind its subdomain in front,
 /// how it resolves names (`GeneratePodHostNameAndDomain`, `ensureHostsFile`).
 pub fn pod_files(lab: &Lab, pod: &Pod) -> Vec<File> {
-    let domain = &lab.cluster.domain;
-    let namespace = &pod.id.namespace;
+    let cluster = lab.cluster_dns(pod);
     let name = pod.hostname();
     let names = match &pod.subdomain {
-        Some(subdomain) => format!("{name}.{subdomain}.{namespace}.svc.{domain}\t{name}"),
+        Some(subdomain) => format!("{name}.{subdomain}.{}.svc.{}\t{name}", cluster.namespace, cluster.domain),
         None => name.to_owned(),
     };
     let hosts = format!("# Kubernetes-managed hosts file.\n{LOCALHOST}{}\t{names}\n", pod.ip());
-    let cluster = ClusterDns { address: lab.dns_address(), domain, namespace: namespace.as_str() };
     let resolv = pod.resolver.text(cluster);
     files(name, hosts, resolv)
 }

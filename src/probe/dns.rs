@@ -10,11 +10,13 @@ use hickory_proto::rr::{Name, RData, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Asking;
+use super::name::words;
 use super::outcome::{Answer, Details, Failure};
 use super::socket;
 use crate::spec::probe::FailureName;
 
 /// What is asked of a server.
+#[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
     pub name: &'a str,
     /// The record type's mnemonic.
@@ -39,19 +41,37 @@ impl Reply {
     }
 }
 
-pub async fn ask(asking: &Asking<'_>, server: SocketAddr, question: &Question<'_>) -> Result<Answer, Failure> {
-    let reply = lookup(asking, server, question).await?;
-    let Question { name, record, .. } = question;
-    let no = |text: String| Some(Failure::answer(FailureName::Name, text));
-    let refusal = if reply.rcode != "NOERROR" {
-        no(format!("{server} answers {} for {name} {record}", reply.rcode))
-    } else if reply.records.is_empty() {
-        no(format!("{server} knows no {record} record of {name} (NOERROR)"))
-    } else {
-        None
-    };
+/// Ask for `names` one after the other until one has the record, and otherwise as `question` says.
+pub async fn ask(
+    asking: &Asking<'_>,
+    server: SocketAddr,
+    names: &[String],
+    question: &Question<'_>,
+) -> Result<Answer, Failure> {
+    let mut last = None;
+    let mut refused = Vec::new();
+    for name in names {
+        let reply = lookup(asking, server, &Question { name, ..*question }).await?;
+        let has_it = reply.rcode == "NOERROR" && !reply.records.is_empty();
+        if !has_it {
+            refused.push((reply.rcode.clone(), name.clone()));
+        }
+        last = Some((reply, has_it));
+        if has_it {
+            break;
+        }
+    }
+    let (reply, has_it) = last.ok_or_else(|| Failure::unasked("there is no name to ask for"))?;
+    let refusal = (!has_it).then(|| Failure::answer(FailureName::Name, no(server, &refused, question.record)));
     let details = Details { rcode: Some(reply.rcode), answers: Some(reply.records), ..Details::default() };
     Ok(Answer { details, text: None, refusal })
+}
+
+fn no(server: SocketAddr, refused: &[(String, String)], record: &str) -> String {
+    match refused {
+        [(rcode, name)] if rcode == "NOERROR" => format!("{server} knows no {record} record of {name} (NOERROR)"),
+        _ => format!("{server} answers {} {record}", words(refused)),
+    }
 }
 
 /// Ask `server`; every response code is a reply.
@@ -91,7 +111,7 @@ async fn over_udp(
     message: &Message,
     bytes: &[u8],
 ) -> Result<Message, Failure> {
-    let socket = socket::datagrams(asking, server)?;
+    let socket = socket::datagrams(asking, server, None)?;
     let fault = |e: std::io::Error| socket::failure(asking, &socket, &e, server);
     socket.send(bytes).await.map_err(fault)?;
     let mut buffer = vec![0_u8; 65_535];
@@ -108,7 +128,7 @@ async fn over_udp(
 }
 
 async fn over_tcp(asking: &Asking<'_>, server: SocketAddr, bytes: &[u8]) -> Result<Message, Failure> {
-    let mut stream = socket::connect(asking, server).await?;
+    let mut stream = socket::connect(asking, server, None).await?;
     let exchange = async {
         let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
         let framed = [&length.to_be_bytes()[..], bytes].concat();

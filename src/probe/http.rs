@@ -21,7 +21,7 @@ const LARGEST_BODY: usize = 1 << 20;
 
 pub async fn ask(asking: &Asking<'_>, to: SocketAddr, http: &HttpAsk) -> Result<Answer, Failure> {
     let request = request(http)?;
-    let stream = socket::connect(asking, to).await?;
+    let stream = socket::connect(asking, to, None).await?;
     let exchange = async {
         if http.tls {
             let stream = tls::agree(asking, stream, to, (&http.host, http.insecure)).await?;

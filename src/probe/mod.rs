@@ -41,7 +41,7 @@ use crate::lab::probe::Expect;
 use crate::spec::probe::FailureName;
 
 pub use dns::rcode;
-pub use name::{by_books, by_hosts_file as known_without_dns, candidates};
+pub use name::{by_books, by_hosts_file as known_without_dns};
 pub use outcome::{Details, Kind, Outcome, Verdict, asked};
 pub use run::run_all;
 

@@ -12,10 +12,6 @@ use crate::lab::probe::Target;
 use crate::objects::Service;
 use crate::spec::probe::FailureName;
 
-/// A name with fewer dots than this is tried with the search list first; kubelet writes
-/// `options ndots:5` into every pod's resolv.conf.
-const NDOTS: usize = 5;
-
 /// The address of `target` for the asker, or a failure of the kind `name`.
 pub async fn resolve(asking: &Asking<'_>, target: &Target) -> Result<IpAddr, Failure> {
     match target {
@@ -57,36 +53,39 @@ pub fn by_books(service: &Service, from_outside: bool) -> Option<IpAddr> {
 }
 
 async fn by_dns(asking: &Asking<'_>, name: &str) -> Result<IpAddr, Failure> {
-    let server = SocketAddr::new(asking.field.lab.dns_address(), 53);
+    let from = asking.from;
     let does_not = |why: &str| Failure::new(FailureName::Name, format!("`{name}` does not resolve: {why}"));
-    let mut last = None;
-    for candidate in candidates(&asking.field.lab, asking.from, name) {
+    let resolver = asking.field.lab.resolver_of(from);
+    let Some(server) = resolver.servers.first().map(|ip| SocketAddr::new(*ip, 53)) else {
+        return Err(does_not(&format!("it is not in the /etc/hosts of {from}, which knows no DNS server")));
+    };
+    let mut refused: Vec<(String, String)> = Vec::new();
+    for candidate in resolver.candidates(name) {
         let question = Question { name: &candidate, record: "A", tcp: false };
         match dns::lookup(asking, server, &question).await {
             Ok(reply) => match reply.address() {
                 Some(ip) => return Ok(ip),
-                None => last = Some(format!("{server} answers {} for {}", reply.rcode, candidate)),
+                None => refused.push((reply.rcode, candidate)),
             },
             Err(failure) if failure.kind.is_none() => return Err(failure),
             Err(failure) => return Err(does_not(&failure.text)),
         }
     }
-    Err(does_not(&last.unwrap_or_else(|| "there is nothing to ask for".to_owned())))
+    Err(does_not(&format!("{server} answers {}", words(&refused))))
 }
 
-/// The names that a resolver tries for `name`, in its order (resolv.conf(5), `search`, `ndots`).
-/// Only pods have a search list.
-pub fn candidates(lab: &Lab, from: &NsName, name: &str) -> Vec<String> {
-    let NsName::Pod(pod) = from else { return vec![name.to_owned()] };
-    if name.ends_with('.') {
-        return vec![name.to_owned()];
-    }
-    let domain = &lab.cluster.domain;
-    let search = [format!("{}.svc.{domain}", pod.namespace), format!("svc.{domain}"), domain.clone()];
-    let mut all: Vec<String> = search.iter().map(|end| format!("{name}.{end}")).collect();
-    let place = if name.matches('.').count() < NDOTS { all.len() } else { 0 };
-    all.insert(place, name.to_owned());
-    all
+/// `NXDOMAIN for a.b, a.c and a`.
+pub fn words(refused: &[(String, String)]) -> String {
+    let of = |answers: &[(String, String)]| match answers {
+        [rest @ .., (rcode, last)] => {
+            let names: Vec<&str> = rest.iter().map(|(_, name)| name.as_str()).collect();
+            let names = if names.is_empty() { last.clone() } else { format!("{} and {last}", names.join(", ")) };
+            format!("{rcode} for {names}")
+        }
+        [] => String::new(),
+    };
+    let same: Vec<String> = refused.chunk_by(|a, b| a.0 == b.0).map(of).collect();
+    same.join(", and ")
 }
 
 #[cfg(test)]
@@ -102,18 +101,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_tries_the_search_list_first_and_a_host_has_none() {
-        let lab = lab();
-        let pod = lab.find("a").expect("the pod");
-        let tried = candidates(&lab, &pod, "tea-svc.default");
-        let ends = ["default.svc.cluster.local", "svc.cluster.local", "cluster.local"];
-        let mut want: Vec<String> = ends.iter().map(|end| format!("tea-svc.default.{end}")).collect();
-        want.push("tea-svc.default".to_owned());
-        assert_eq!(tried, want);
-        assert_eq!(candidates(&lab, &pod, "a.b.")[..], ["a.b."]);
-        assert_eq!(candidates(&lab, &pod, "a.b.c.d.e.f")[0], "a.b.c.d.e.f");
-        let host = lab.find("node1").expect("the host");
-        assert_eq!(candidates(&lab, &host, "a.b")[..], ["a.b"]);
+    fn all_names_that_were_asked_for_are_told_once() {
+        let answer = |rcode: &str, name: &str| (rcode.to_owned(), name.to_owned());
+        let no = |name| answer("NXDOMAIN", name);
+        assert_eq!(words(&[no("a")]), "NXDOMAIN for a");
+        assert_eq!(words(&[no("a.b"), no("a.c"), no("a")]), "NXDOMAIN for a.b, a.c and a");
+        assert_eq!(words(&[answer("NOERROR", "a.b"), no("a")]), "NOERROR for a.b, and NXDOMAIN for a");
     }
 
     #[test]

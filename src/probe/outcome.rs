@@ -283,8 +283,9 @@ mod tests {
     #[test]
     fn a_target_is_shown_as_it_is_typed() {
         let to = Target::Address("fd00::1".parse().expect("an address"));
-        assert_eq!(asked(&Ask::Tcp { to: to.clone(), port: 80, send: None }), "[fd00::1]:80");
-        let dns = Ask::Dns { name: "a.b".into(), record: "A".into(), server: to, port: 53, tcp: false };
+        assert_eq!(asked(&Ask::Tcp { to: to.clone(), port: 80, send: None, ttl: None }), "[fd00::1]:80");
+        let (name, record) = ("a.b".into(), "A".into());
+        let dns = Ask::Dns { name, search: Vec::new(), record, server: to, port: 53, tcp: false };
         assert_eq!(asked(&dns), "a.b A @[fd00::1]:53");
     }
 }

@@ -186,12 +186,13 @@ async fn ask(asking: &Asking<'_>, ask: &Ask, ip: Option<IpAddr>, port: u16) -> R
             let packet = ping::Packet { size: *size, dont_fragment: *dont_fragment, ttl: *ttl };
             ping::ask(asking, ip, packet).await
         }
-        Ask::Tcp { send, .. } => stream::ask(asking, to, send.as_deref()).await,
-        Ask::Udp { send, .. } => udp::ask(asking, to, send.as_deref()).await,
+        Ask::Tcp { send, ttl, .. } => stream::ask(asking, (to, *ttl), send.as_deref()).await,
+        Ask::Udp { send, ttl, .. } => udp::ask(asking, (to, *ttl), send.as_deref()).await,
         Ask::Http(http) => http::ask(asking, to, http).await,
-        Ask::Dns { name, record, tcp, .. } => {
-            let question = dns::Question { name, record, tcp: *tcp };
-            dns::ask(asking, to, &question).await
+        Ask::Dns { name, search, record, tcp, .. } => {
+            let names = if search.is_empty() { std::slice::from_ref(name) } else { search };
+            let first = dns::Question { name, record, tcp: *tcp };
+            dns::ask(asking, to, names, &first).await
         }
         Ask::Exec { command } => exec::ask(asking, command).await,
     }

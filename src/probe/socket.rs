@@ -27,9 +27,15 @@ pub fn open(asking: &Asking, domain: Domain, kind: Type, protocol: Option<Protoc
     made.and_then(|socket| socket).map_err(|e| Failure::unasked(format!("no socket in {}: {e}", asking.from)))
 }
 
+/// The time to live of what a socket sends (ip(7)); the kernel's own where nothing is said.
+fn set_ttl(socket: &Socket, ttl: Option<u8>) -> Result<(), Failure> {
+    ttl.map_or(Ok(()), |ttl| setsockopt(socket, sockopt::Ipv4Ttl, &i32::from(ttl))).map_err(Failure::unasked)
+}
+
 /// A TCP connection to `to`, or why there is none.
-pub async fn connect(asking: &Asking<'_>, to: SocketAddr) -> Result<TcpStream, Failure> {
+pub async fn connect(asking: &Asking<'_>, to: SocketAddr, ttl: Option<u8>) -> Result<TcpStream, Failure> {
     let socket = open(asking, Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+    set_ttl(&socket, ttl)?;
     tell_errors(&socket, to, true);
     let connected = socket.connect(&to.into());
     asking.note_port(&socket, Used::Tcp);
@@ -51,8 +57,9 @@ pub async fn connect(asking: &Asking<'_>, to: SocketAddr) -> Result<TcpStream, F
 }
 
 /// A UDP socket connected to `to`, so that ICMP errors come back to it.
-pub fn datagrams(asking: &Asking, to: SocketAddr) -> Result<UdpSocket, Failure> {
+pub fn datagrams(asking: &Asking, to: SocketAddr, ttl: Option<u8>) -> Result<UdpSocket, Failure> {
     let socket = open(asking, Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP))?;
+    set_ttl(&socket, ttl)?;
     tell_errors(&socket, to, true);
     socket.connect(&to.into()).map_err(|e| failure(asking, &socket, &e, to))?;
     asking.note_port(&socket, Used::Udp);

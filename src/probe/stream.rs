@@ -17,8 +17,12 @@ pub const GREETING: &str = "hello from labctl\n";
 /// The most bytes of an answer that are read.
 const MOST: usize = 1 << 20;
 
-pub async fn ask(asking: &Asking<'_>, to: SocketAddr, send: Option<&str>) -> Result<Answer, Failure> {
-    let mut stream = socket::connect(asking, to).await?;
+pub async fn ask(
+    asking: &Asking<'_>,
+    (to, ttl): (SocketAddr, Option<u8>),
+    send: Option<&str>,
+) -> Result<Answer, Failure> {
+    let mut stream = socket::connect(asking, to, ttl).await?;
     if send.is_none() && !asking.wants_words() {
         return Ok(Answer::default());
     }

@@ -8,8 +8,12 @@ use super::stream::GREETING;
 use super::{Asking, identity, socket};
 use crate::spec::probe::FailureName;
 
-pub async fn ask(asking: &Asking<'_>, to: SocketAddr, send: Option<&str>) -> Result<Answer, Failure> {
-    let socket = socket::datagrams(asking, to)?;
+pub async fn ask(
+    asking: &Asking<'_>,
+    (to, ttl): (SocketAddr, Option<u8>),
+    send: Option<&str>,
+) -> Result<Answer, Failure> {
+    let socket = socket::datagrams(asking, to, ttl)?;
     let fault = |e: std::io::Error| socket::failure(asking, &socket, &e, to);
     let mut buffer = vec![0_u8; 65_535];
     let exchange = async {

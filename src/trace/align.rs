@@ -57,7 +57,13 @@ pub fn align(way: &Way) -> Aligned {
     let held = match seen_last {
         None if way.sights.is_empty() => first_unseen(0).unwrap_or(way.walked.len()),
         None => 0,
-        Some(last) => first_unseen(last + 1).unwrap_or(way.walked.len()),
+        Some(last) => {
+            let end = first_unseen(last + 1).unwrap_or(way.walked.len());
+            let goes_elsewhere = matches[last].is_some_and(|n| n + 1 < way.sights.len());
+            // What was seen behind it speaks against the decision where it goes, whatever that says.
+            let decided = (last + 1..end).find(|n| goes_elsewhere && is_decision(&way.walked[*n]));
+            decided.unwrap_or(end)
+        }
     };
     let mut told = Told { way, steps: Vec::new(), next: 0, unforeseen: 0 };
     for (step, found) in way.walked[..held].iter().zip(&matches) {
@@ -92,8 +98,13 @@ fn matches(way: &Way) -> Vec<Option<usize>> {
         .collect()
 }
 
+/// Whether a step decides where a packet goes.
+fn is_decision(step: &Step) -> bool {
+    matches!(step.what, What::Routed(_) | What::Neighbour { .. } | What::Bridged { .. })
+}
+
 /// Whether a tap sees a step.
-fn is_device(step: &Step) -> bool {
+pub fn is_device(step: &Step) -> bool {
     is_out(step).is_some()
 }
 
@@ -177,13 +188,17 @@ fn meet(steps: &mut Vec<Step>, way: &Way) {
     let mut after: HashMap<&NsName, usize> = HashMap::new();
     for hit in way.hits.iter().filter(|hit| hit.met.number > 0 || hit.met.verdict == "DROP") {
         let from = after.get(&hit.place).copied().unwrap_or(0);
-        let known = (from..steps.len()).find(|n| is_met(&steps[*n], hit));
-        let at = match known {
-            Some(at) => {
+        let find = |fits: fn(&Step, &Hit) -> bool| (from..steps.len()).find(|n| fits(&steps[*n], hit));
+        let at = match (find(is_met), find(leads_the_same_way)) {
+            (Some(at), _) => {
                 confirm(&mut steps[at], hit);
                 at
             }
-            None => {
+            (None, Some(at)) => {
+                steps[at] = met(hit, way);
+                at
+            }
+            (None, None) => {
                 let at = place_for(steps, hit, from);
                 steps.insert(at, met(hit, way));
                 if matches!(steps[at].what, What::Dropped(_)) {
@@ -217,6 +232,19 @@ fn is_met(step: &Step, hit: &Hit) -> bool {
         }
 }
 
+/// Whether the walk has chosen another rule of the chain that leads to the same chain: which of them is met may hang on
+/// what the kernel remembers of a client, as with session affinity.
+fn leads_the_same_way(step: &Step, hit: &Hit) -> bool {
+    let same = |met: &RuleMet| {
+        (&met.table, &met.chain, &met.verdict) == (&hit.met.table, &hit.met.chain, &hit.met.verdict)
+            && met.verdict.starts_with("jump ")
+    };
+    step.place == hit.place
+        && step.layer == hit.layer
+        && !step.known_by.contains(&Means::Rules)
+        && matches!(&step.what, What::Rule(met) if same(met))
+}
+
 fn confirm(step: &mut Step, hit: &Hit) {
     step.known_by.insert(0, Means::Rules);
     if let What::Rule(met) = &mut step.what {
@@ -225,14 +253,23 @@ fn confirm(step: &mut Step, hit: &Hit) {
     }
 }
 
-/// Where a rule goes that the walk did not have: behind the rules of its place before it, and else behind
-/// the first step of its place; behind the route where that was decided.
+/// Where a rule goes that the walk did not have: behind the rules of its place before it, and else behind the first
+/// step of its place, unless that is the device by which the packet left. Behind the routing of what came in there
+/// is more of that: a bridge takes a frame in after its port has.
 fn place_for(steps: &[Step], hit: &Hit, from: usize) -> usize {
-    let here = |s: &&Step| s.place == hit.place && s.layer == hit.layer;
-    let first = || steps.iter().position(|s| here(&s)).map_or(steps.len(), |n| n + 1);
-    let at = if from > 0 { from.min(steps.len()) } else { first() };
-    let routed = steps.iter().position(|s| here(&s) && matches!(s.what, What::Routed(_)));
-    routed.filter(|_| hit.leaves).map_or(at, |routed| at.max(routed + 1))
+    let here = |s: &Step| s.place == hit.place && s.layer == hit.layer;
+    let begin = match from {
+        0 => steps.iter().position(here).map(|n| if is_out(&steps[n]) == Some(true) { n } else { n + 1 }),
+        from => Some(from),
+    };
+    let begin = begin.unwrap_or(steps.len()).min(steps.len());
+    if !hit.leaves && !matches!(hit.met.chain.as_str(), "FORWARD" | "INPUT" | "POSTROUTING") {
+        return begin;
+    }
+    let inside = steps[begin..].iter().take_while(|s| here(s) && is_out(s) != Some(true)).count();
+    let is_before = |s: &Step| is_out(s) == Some(false) || hit.leaves && matches!(s.what, What::Routed(_));
+    let before = steps[begin..begin + inside].iter().rposition(is_before);
+    before.map_or(begin, |n| begin + n + 1)
 }
 
 fn met(hit: &Hit, way: &Way) -> Step {

@@ -17,7 +17,11 @@ impl Case<'_> {
     pub fn grounds(&self, blame: &Blame, drift: &[Difference]) -> Vec<String> {
         // No packet was lost.
         if matches!(blame.cause, Cause::NoSuchName | Cause::WrongCertificate | Cause::ProxyRefused) {
-            return vec![format!("what {} saw: {}", self.asked.from, self.outcome.observed)];
+            let told = self.packets().flat_map(|p| &p.steps).filter(|s| s.known_by.contains(&Means::Program));
+            let told = told.filter(|s| matches!(s.what, What::Proxied { .. } | What::Asked { .. }));
+            let told = told.take(MOST).map(|s| format!("{} told: {}", s.place, s.says));
+            let saw = format!("what {} saw: {}", self.asked.from, self.outcome.observed);
+            return std::iter::once(saw).chain(told).collect();
         }
         let mut all: Vec<String> = self.last_sight().into_iter().collect();
         let told = self.packets().flat_map(|p| &p.steps);

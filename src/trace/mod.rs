@@ -7,6 +7,7 @@
 
 pub mod align;
 mod copies;
+pub mod filter;
 pub mod flow;
 pub mod follow;
 mod freed;
@@ -16,9 +17,12 @@ mod lookups;
 mod met;
 pub mod model;
 mod objects;
+pub mod origin;
 pub mod packet;
 mod packets;
+mod parting;
 pub mod predict;
+mod programs;
 mod proxied;
 pub mod question;
 mod remedy;

@@ -7,6 +7,7 @@
 //! same packet: steps of the outer one have a deeper [`Step::layer`].
 
 mod ends;
+mod step;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,9 +15,10 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::lab::names::{HostName, IfName, NsName};
+use crate::lab::names::NsName;
 
 pub use ends::{Cause, Drop, Fault, Remedy, Verdict};
+pub use step::{Header, Rewrite, Routed, RuleMet, Ruleset, Step, What};
 
 /// The version of the JSON form.
 pub const VERSION: u32 = 1;
@@ -85,7 +87,7 @@ pub enum Means {
     Counter,
     /// A program of the lab told of it.
     Program,
-    /// What the kernel holds says so: routes, neighbours, FDB and rules, read back after the fact.
+    /// What the kernel holds says so: routes, neighbours, FDB and rules, read back before the question was sent.
     State,
     /// The plan says so.
     Plan,
@@ -211,240 +213,6 @@ pub enum Fate {
     Refused,
     /// It was seen last at the last step, and nobody knows more.
     Lost,
-}
-
-/// Something that happened to a packet.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Step {
-    /// Nanoseconds since the first packet of the trace; nothing where the step has no time of its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at: Option<u64>,
-    /// The namespace.
-    #[schemars(with = "String")]
-    pub place: NsName,
-    /// The host on which that namespace is: itself for a host, nothing for clients and the router.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
-    pub host: Option<HostName>,
-    /// The device, where one is concerned.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
-    pub dev: Option<IfName>,
-    /// 0 for the packet itself, 1 inside an outer packet (VXLAN, flannel's UDP).
-    #[serde(default)]
-    pub layer: u8,
-    pub what: What,
-    /// The header at this step, after what happened; that of the outer packet where the layer is 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub header: Option<Header>,
-    /// How this step is known; several means may agree. Where neither a tap nor rules, connection
-    /// tracking, a look-up or a drop reason is among them, it is inferred.
-    pub known_by: Vec<Means>,
-    /// What happened, in a sentence.
-    pub says: String,
-}
-
-impl Step {
-    /// Whether nothing was seen of it: it follows from what was.
-    pub fn is_inferred(&self) -> bool {
-        self.known_by.iter().all(|m| matches!(m, Means::State | Means::Plan | Means::Counter))
-    }
-}
-
-/// The headers of a packet, as far as a trace looks at them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Header {
-    pub source: IpAddr,
-    pub destination: IpAddr,
-    pub protocol: Protocol,
-    /// 0 where there is none; for ICMP echo the identifier, in both.
-    pub source_port: u16,
-    pub destination_port: u16,
-    pub ttl: u8,
-    /// Bytes of the IP packet.
-    pub length: u32,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub dont_fragment: bool,
-    /// Source and destination MAC address, where the device has any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub macs: Option<(String, String)>,
-}
-
-impl fmt::Display for Header {
-    /// `10.244.1.2:41234 > 10.96.0.10:53 udp, TTL 64`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let end = |ip: IpAddr, port: u16| match (self.protocol, ip) {
-            (Protocol::Icmp | Protocol::Other, ip) => ip.to_string(),
-            (_, ip) => std::net::SocketAddr::new(ip, port).to_string(),
-        };
-        let (source, destination) = (end(self.source, self.source_port), end(self.destination, self.destination_port));
-        write!(f, "{source} > {destination} {}, TTL {}", self.protocol, self.ttl)
-    }
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", tag = "kind")]
-pub enum What {
-    /// A program, or the kernel itself, sent it.
-    Sent {
-        /// Who, such as `a program`, `flanneld`, `the kernel`.
-        by: String,
-    },
-    /// It came in by the device.
-    In,
-    /// It left by the device.
-    Out,
-    /// A bridge decided on the ports.
-    Bridged {
-        bridge: String,
-        /// The port that it left by; nothing where it was flooded or taken by the bridge's own address.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        port: Option<String>,
-        flooded: bool,
-    },
-    /// A rule was met.
-    Rule(RuleMet),
-    /// Addresses or ports were rewritten.
-    Rewritten { how: Rewrite, before: Box<Header>, after: Box<Header> },
-    /// A routing table decided.
-    Routed(Routed),
-    /// A neighbour's MAC address was looked up.
-    Neighbour {
-        ip: IpAddr,
-        /// Nothing where none was found.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        mac: Option<String>,
-        /// `permanent`, `learned`, `failed` or `missing`.
-        state: String,
-    },
-    /// It was wrapped into an outer packet.
-    Encapsulated {
-        /// `vxlan 1` or `udp`.
-        how: String,
-        outer: Box<Header>,
-        /// The FDB entry or lease that gave the outer destination, as `bridge fdb` prints it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        entry: Option<String>,
-    },
-    /// The outer packet was taken off.
-    Decapsulated { how: String },
-    /// A program was given it to pass on (flanneld's TUN).
-    UserSpace { program: String },
-    /// A proxy took the request in, and decided where it goes on.
-    Proxied {
-        program: String,
-        request: String,
-        /// The object that decided, such as `ingress default/cafe, path /tea`.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        because: Option<String>,
-        backend: String,
-    },
-    /// A name was asked for.
-    Asked { name: String, answer: String },
-    /// It arrived.
-    Delivered {
-        /// The program that has the socket, or `the kernel`.
-        to: String,
-    },
-    /// Something sent an error in its place.
-    Refused { with: String },
-    /// It was dropped.
-    Dropped(Drop),
-}
-
-/// A rule that was met.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RuleMet {
-    /// Whose it is.
-    #[serde(default, skip_serializing_if = "Ruleset::is_iptables")]
-    pub of: Ruleset,
-    /// With its family where it is nf_tables' own, as in `inet firewall`.
-    pub table: String,
-    pub chain: String,
-    /// Its place in the chain, from 1; 0 for the chain's policy or end.
-    pub number: u32,
-    /// As `iptables -S` prints it, or `nft list` where it is nf_tables' own.
-    pub rule: String,
-    /// `ACCEPT`, `DROP`, `jump KUBE-SVC-…`, `RETURN`, `continue`.
-    pub verdict: String,
-    /// What the rule is there for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub meaning: Option<String>,
-}
-
-/// Which rules a rule is one of: the kernel asks all of them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Ruleset {
-    /// Those that `iptables` shows.
-    #[default]
-    Iptables,
-    /// Those of the older xtables, which `iptables-legacy` shows where `iptables` speaks to nf_tables.
-    IptablesLegacy,
-    /// A table of nf_tables that somebody made without iptables.
-    Nftables,
-}
-
-impl Ruleset {
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives it so")]
-    fn is_iptables(&self) -> bool {
-        *self == Ruleset::Iptables
-    }
-}
-
-impl RuleMet {
-    /// The rule with its table, as its own tool takes or prints it.
-    pub fn named(&self) -> String {
-        let RuleMet { of, table, chain, rule, .. } = self;
-        match of {
-            Ruleset::Iptables => format!("-t {table} {rule}"),
-            Ruleset::IptablesLegacy => format!("iptables-legacy -t {table} {rule}"),
-            Ruleset::Nftables => format!("table {table}, chain {chain}: {rule}"),
-        }
-    }
-
-    /// Its table in a few words.
-    pub fn in_table(&self) -> String {
-        match self.of {
-            Ruleset::Iptables | Ruleset::Nftables => self.table.clone(),
-            Ruleset::IptablesLegacy => format!("{} (legacy)", self.table),
-        }
-    }
-
-    /// Whether it answers with an error, of which the kernel tells as of a drop.
-    pub fn refuses(&self) -> bool {
-        match self.of {
-            Ruleset::Iptables | Ruleset::IptablesLegacy => self.rule.contains("-j REJECT"),
-            Ruleset::Nftables => self.rule.split(' ').any(|word| word == "reject"),
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Rewrite {
-    /// By a DNAT rule.
-    Destination,
-    /// By MASQUERADE or SNAT.
-    Source,
-    /// By connection tracking, which remembers a rule's decision.
-    Remembered,
-}
-
-/// A decision of a routing table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Routed {
-    /// The route as `ip route` prints it; `local` where it is an address of the namespace itself.
-    pub route: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub via: Option<IpAddr>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dev: Option<String>,
 }
 
 /// Where what was observed and what was predicted part.

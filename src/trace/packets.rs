@@ -10,19 +10,23 @@ use crate::lab::names::NsName;
 use super::align::{self, Aligned, Way};
 use super::copies;
 use super::flow::{Found, FoundPacket};
-use super::model::{Direction, Fate, Flow, Header, Means, Packet, Parting, Protocol, Step, What};
+use super::model::{Direction, Fate, Flow, Header, Means, Packet, Protocol, Step, What};
 use super::packet::Essence;
+use super::programs;
 use super::sight::Sight;
 use super::tell::{Evidence, Material};
 use super::translation;
 use super::walk::{self, Choices, Exchange, Path, Probe, State};
 use super::who::Who;
 
+/// What the state says of a flow, and what the plan does.
+pub type Walked = (Option<Exchange>, Option<Exchange>);
+
 /// What is remembered of a flow whose packets are told one after the other.
 #[derive(Debug, Default)]
 pub struct Memory {
     /// What the state says of its ways, and what the plan does; nothing before the first packet.
-    walked: Option<(Option<Exchange>, Option<Exchange>)>,
+    walked: Option<Walked>,
     /// Packets that were told, by what they are known again.
     told: Vec<(Essence, Direction, Packet)>,
     /// So many of those were told before what is now looked at was recorded.
@@ -97,9 +101,8 @@ pub struct Teller<'a> {
     planned: State<'a>,
     /// The last number that a packet was given.
     pub number: u32,
-    parting: Option<Parting>,
     /// What the state says of each flow, and what the plan does.
-    pub walked: Vec<(Option<Exchange>, Option<Exchange>)>,
+    pub walked: Vec<Walked>,
 }
 
 impl<'a> Teller<'a> {
@@ -110,14 +113,8 @@ impl<'a> Teller<'a> {
             state: State::observed(material.there, material.known, material.planned),
             planned: State::planned(material.planned),
             number: 0,
-            parting: None,
             walked: Vec::new(),
         }
-    }
-
-    /// Where the first packet that did so left the planned way.
-    pub fn parting(&self) -> Option<Parting> {
-        self.parting.clone()
     }
 
     pub fn flow(&mut self, found: &Found) -> Flow {
@@ -136,7 +133,7 @@ impl<'a> Teller<'a> {
     }
 
     /// What the state, and the plan, say of a flow whose first packet was seen.
-    fn walk(&mut self, found: &Found, number: u32) -> (Option<Exchange>, Option<Exchange>) {
+    fn walk(&self, found: &Found) -> Walked {
         let Some(first) = found.packets.first() else { return (None, None) };
         let sight = first.sights.first().map(|n| &self.evidence.sights[*n]);
         let (place, header) = match sight {
@@ -149,9 +146,6 @@ impl<'a> Teller<'a> {
         let choices = self.choices(found);
         let exchange = walk::exchange(&self.state, place, &probe, &choices);
         let planned = walk::exchange(&self.planned, place, &probe, &choices);
-        if let (None, Some(there), Some(planned)) = (&self.parting, &exchange, &planned) {
-            self.parting = walk::compare(&planned.there, &there.there).map(|p| Parting { packet: number, ..p });
-        }
         (exchange, planned)
     }
 
@@ -173,7 +167,7 @@ impl<'a> Teller<'a> {
     /// Tell a packet of a flow of which `memory` has what was told before.
     pub fn next(&mut self, told: (&Found, &FoundPacket), memory: &mut Memory) -> Packet {
         if memory.walked.is_none() {
-            memory.walked = Some(self.walk(told.0, self.number + 1));
+            memory.walked = Some(self.walk(told.0));
         }
         self.number += 1;
         let exchange = memory.walked.as_ref().and_then(|(observed, _)| observed.as_ref());
@@ -221,6 +215,7 @@ impl<'a> Teller<'a> {
             true => copies::end(&mut aligned.steps),
             false => self.fate(path, &aligned, &sights, memory),
         };
+        programs::join(&mut aligned.steps, packet, self.evidence);
         // While a machine is followed, one ping after the other begins to count at 1.
         let is_echo = memory.each_is_walked && matches!(packet.essence, Essence::Echo { .. });
         let first = memory.first_of(packet).map(|p| p.number);

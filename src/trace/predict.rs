@@ -158,7 +158,7 @@ impl Teller<'_> {
             Target::Service(key) => probe::by_books(self.lab.service(key)?, matches!(from, NsName::Client(_))),
             Target::Name(name) => {
                 let known = probe::known_without_dns(self.lab, from, name);
-                known.or_else(|| self.of_service(super::question::service(self.lab, from, name)?))
+                known.or_else(|| self.of_service(self.lab.service_called(from, name)?))
             }
         }
     }

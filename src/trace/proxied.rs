@@ -6,44 +6,108 @@ use std::sync::Arc;
 
 use crate::lab::Lab;
 use crate::lab::names::NsName;
-use crate::lab::probe::{Ask, Probe};
-use crate::plan::ingress::{self, BackendName, Router};
+use crate::lab::probe::{Ask, HttpAsk, Probe};
+use crate::plan::ingress::{self, Choice, Router};
 
 use super::flow::{Found, FoundPacket};
-use super::model::{Direction, End, Flow, Means, Packet, Role, Step, What};
+use super::model::{Direction, End, Fate, Flow, Means, Packet, Role, Step, What};
 use super::packet::Essence;
+use super::programs::{self, Taken};
 use super::sight::{Sight, Tuple};
 use super::tell::Evidence;
 
-/// Begin each flow that a proxy sent with the step in the proxy that led to it.
-/// `is_read` says whether the request was seen to be sent on, and is not only supposed to be.
-pub fn tell(flows: &mut [Flow], lab: &Lab, (asked, is_read): (&Probe, bool)) {
+/// Begin each flow that a proxy sent with the step in the proxy that led to it, and end a request that a
+/// controller answered itself with that. `marked` are the flows that carry the question's mark.
+pub fn tell(flows: &mut [Flow], evidence: &Evidence, (asked, found, marked): (&Probe, &[Found], &[Tuple])) {
     let Ask::Http(http) = &asked.ask else { return };
+    let lab = evidence.who.lab();
     let scheme = if http.tls { "https" } else { "http" };
     let request = format!("{} {scheme}://{}{}", http.method, http.host, http.path);
-    let because = because(lab, &http.host, &http.path);
-    for flow in flows.iter_mut().filter(|f| f.role == Role::Proxied) {
-        let backend = backend(&flow.destination);
-        let Some(Packet { steps, kind, .. }) = flow.packets.first_mut() else { continue };
-        let Some(first) = steps.first() else { continue };
-        let stood = if kind == "SYN" { "" } else { ", over a connection that stood already" };
-        let guess =
-            if is_read { "" } else { " (inferred: nobody else was asked then, and what it sends cannot be read)" };
-        let program = program(lab, &first.place);
-        let by = because.as_ref().map(|b| format!(" by {b}")).unwrap_or_default();
-        let step = Step {
-            at: None,
-            place: first.place.clone(),
-            host: first.host.clone(),
-            dev: None,
-            layer: 0,
-            says: format!("{program} has taken {request}, and sends it on{by} to {backend}{stood}{guess}"),
-            what: What::Proxied { program, request: request.clone(), because: because.clone(), backend },
-            header: None,
-            known_by: if is_read { vec![Means::Tap, Means::State] } else { vec![Means::State] },
-        };
-        steps.insert(0, step);
+    let supposed =
+        Turn { at: None, request, because: because(lab, &http.host, &http.path), known_by: vec![Means::State] };
+    let requests = found.iter().filter(|f| f.role == Role::Request);
+    let taken: Vec<Taken> = requests.flat_map(|request| programs::taken(evidence, request)).collect();
+    for (flow, found) in flows.iter_mut().zip(found).filter(|(flow, _)| flow.role == Role::Proxied) {
+        let told = taken.iter().find(|taken| has_sent(taken, found.tuple));
+        let mut turn = told.map_or_else(|| supposed.clone(), |taken| Turn::told(taken, evidence.begin));
+        if marked.contains(&found.tuple) {
+            turn.known_by.insert(0, Means::Tap);
+        }
+        begin(flow, turn, lab);
     }
+    for taken in taken.iter().filter(|taken| taken.passed.is_empty()) {
+        answered(flows, taken, evidence);
+    }
+}
+
+/// What a proxy did with a request.
+#[derive(Clone)]
+struct Turn {
+    at: Option<u64>,
+    request: String,
+    because: Option<String>,
+    known_by: Vec<Means>,
+}
+
+impl Turn {
+    fn told(taken: &Taken, begin: u64) -> Turn {
+        let at = Some(taken.at.saturating_sub(begin));
+        Turn { at, request: taken.words(), because: taken.request.rule.clone(), known_by: vec![Means::Program] }
+    }
+}
+
+/// Whether a controller sent a request on by the connection with these ends.
+fn has_sent(taken: &Taken, tuple: Tuple) -> bool {
+    let ends = |from: SocketAddr| (from.ip(), from.port());
+    let is_it = |from: Option<SocketAddr>, to| {
+        from.is_none_or(|from| ends(from) == tuple.source) && ends(to) == tuple.destination
+    };
+    taken.passed.iter().any(|(_, from, to)| is_it(*from, *to))
+}
+
+fn begin(flow: &mut Flow, turn: Turn, lab: &Lab) {
+    let backend = backend(&flow.destination);
+    let Some(Packet { steps, kind, .. }) = flow.packets.first_mut() else { return };
+    let Some(first) = steps.first() else { return };
+    let Turn { at, request, because, known_by } = turn;
+    let stood = if kind == "SYN" { "" } else { ", over a connection that stood already" };
+    let guess = match known_by[..] {
+        [Means::State] => " (inferred: nobody else was asked then, and what it sends cannot be read)",
+        _ => "",
+    };
+    let program = program(lab, &first.place);
+    let by = because.as_ref().map(|b| format!(" by {b}")).unwrap_or_default();
+    let step = Step {
+        at,
+        place: first.place.clone(),
+        host: first.host.clone(),
+        dev: None,
+        layer: 0,
+        says: format!("{program} has taken {request}, and sends it on{by} to {backend}{stood}{guess}"),
+        what: What::Proxied { program, request, because, backend },
+        header: None,
+        known_by,
+    };
+    steps.insert(0, step);
+}
+
+/// A request that a controller answered without asking anybody: the last packet that it had taken by then ends so.
+fn answered(flows: &mut [Flow], taken: &Taken, evidence: &Evidence) {
+    let Some((status, why)) = taken.answered else { return };
+    let at = taken.at.saturating_sub(evidence.begin);
+    let is_it = |p: &&mut Packet| {
+        let here = matches!(&p.fate, Fate::Delivered { to } if to == taken.place);
+        let seen = p.steps.iter().filter_map(|s| s.at).max();
+        here && p.direction == Direction::There && p.kind.starts_with("data") && seen.is_some_and(|seen| seen <= at)
+    };
+    let packets = flows.iter_mut().filter(|f| f.role == Role::Request).flat_map(|f| &mut f.packets);
+    let Some(packet) = packets.filter(is_it).last() else { return };
+    let (program, request) = (program(evidence.who.lab(), taken.place), taken.words());
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    let says = format!("{program} has taken {request}, and answers {status} itself{why}");
+    let backend = format!("itself, with {status}");
+    let what = What::Proxied { program, request, because: taken.request.rule.clone(), backend };
+    packet.steps.push(programs::step(evidence, taken.place, (taken.at, what, says)));
 }
 
 /// The connection by which a controller sent on a request that cannot be read there, as it is encrypted: the
@@ -97,18 +161,20 @@ pub fn is_controller(lab: &Lab, place: &NsName) -> bool {
 
 /// The object whose rule takes a request.
 pub fn because(lab: &Lab, host: &str, path: &str) -> Option<String> {
+    chosen(&router(lab)?, host, path).words()
+}
+
+/// What the lab's ingress controller does, ready to be asked; nothing where there is none.
+pub fn router(lab: &Lab) -> Option<Router> {
     lab.ingress.as_ref()?;
-    let routing = Arc::new(ingress::of_lab(lab, &ingress::brought(lab), None));
-    let (router, _) = Router::new(Arc::clone(&routing));
-    // As the ingress names it; the routing's own name for it means nothing to anybody else.
-    let service = |name: &BackendName| match routing.backends.get(name) {
-        Some(backend) => format!("service {} port {}", backend.service, backend.port),
-        None => format!("service {name}"),
-    };
-    let path = path.split('?').next().unwrap_or(path);
-    let choice = router.choose(&host.to_lowercase(), path);
-    match choice.location {
-        Some(location) => Some(format!("{}, {}", location.source, service(&location.backend))),
-        None => choice.backend().map(|backend| format!("the default backend, {}", service(backend))),
-    }
+    Some(Router::new(Arc::new(ingress::of_lab(lab, &ingress::brought(lab), None))).0)
+}
+
+/// Who takes a request.
+pub fn choice<'r>(router: &'r Router, http: &HttpAsk) -> Choice<'r> {
+    chosen(router, &http.host, &http.path)
+}
+
+fn chosen<'r>(router: &'r Router, host: &str, path: &str) -> Choice<'r> {
+    router.choose(&host.to_lowercase(), path.split('?').next().unwrap_or(path))
 }

@@ -9,10 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::diag::{Place, Problem, Problems, codes};
 use crate::lab::names::NsName;
-use crate::lab::probe::{Probe, Target};
+use crate::lab::probe::{Ask as Asked, Probe, Target};
 use crate::lab::{Lab, question};
-use crate::objects::{ObjectKey, Service};
-use crate::probe::candidates;
+use crate::objects::Service;
 use crate::spec::at::At;
 use crate::spec::probe::{
     ConnectLong, ConnectSpec, DnsLong, DnsSpec, HttpLong, HttpSpec, PingLong, PingSpec, ProbeSpec,
@@ -40,6 +39,8 @@ pub struct Question {
     pub size: Option<u32>,
     /// Whether a ping's packet of a size of its own may be fragmented.
     pub fragment: bool,
+    /// The time to live of a ping, datagram or connection.
+    pub ttl: Option<u8>,
     /// Seconds to wait for the answer.
     pub timeout: Option<f64>,
 }
@@ -61,20 +62,10 @@ impl Question {
     /// # Errors
     /// What cannot be found, with what is near.
     pub fn probe(&self, lab: &Lab) -> Result<Probe, Vec<Problem>> {
-        let probe = self.found(lab)?;
+        let probe = self.asked(lab)?;
         match address(&probe).filter(|ip| !can_be_told(*ip)) {
             Some(ip) => Err(vec![untold(ip)]),
             None => Ok(probe),
-        }
-    }
-
-    fn found(&self, lab: &Lab) -> Result<Probe, Vec<Problem>> {
-        match self.asked(lab) {
-            Err(problems) => match self.by_its_full_name(lab) {
-                Some(full) => full.asked(lab).map_err(|_| problems),
-                None => Err(problems),
-            },
-            asked => asked,
         }
     }
 
@@ -83,36 +74,44 @@ impl Question {
         let mut problems = Problems::default();
         let found = question(&spec, lab, &mut problems);
         match found {
-            Some(probe) if !problems.has_errors() => Ok(Probe { name: self.to.clone(), retries: 0, ..probe }),
+            Some(mut probe) if !problems.has_errors() => {
+                self.complete(lab, &mut probe);
+                Ok(Probe { name: self.to.clone(), retries: 0, ..probe })
+            }
             _ => Err(problems.into_iter().map(unplaced).collect()),
         }
     }
 
-    /// The question with its target as a pod's resolver looks it up first, where nothing in the lab is called
-    /// so: a service that is not there is worth a trace, too. Nothing where the cluster has no DNS, or who
-    /// asks does not use it.
-    fn by_its_full_name(&self, lab: &Lab) -> Option<Question> {
-        let NsName::Pod(pod) = lab.find(&self.from)? else { return None };
-        let (host, port) = split(&self.to);
-        let has_port = port.or(self.port.as_deref()).is_some();
-        let is_name = !host.contains(['.', '/']) && lab.find(host).is_none();
-        let full = format!("{host}.{}.svc.{}", pod.namespace, lab.cluster.domain);
-        let to = port.map_or_else(|| full.clone(), |port| format!("{full}:{port}"));
-        (lab.dns.is_some() && is_name && has_port).then(|| Question { to, ..self.clone() })
+    /// What files' probes have no words for: a look-up asks whom the asker's resolver asks, for all that it completes
+    /// the name to, and packets may have another time to live.
+    fn complete(&self, lab: &Lab, probe: &mut Probe) {
+        let resolver = lab.resolver_of(&probe.from);
+        match (&mut probe.ask, resolver.servers.first()) {
+            (Asked::Dns { name, search, server, .. }, Some(first)) => {
+                *server = Target::Address(*first);
+                *search = resolver.candidates(name);
+            }
+            (Asked::Tcp { ttl, .. } | Asked::Udp { ttl, .. }, _) => *ttl = self.ttl,
+            _ => {}
+        }
     }
 
     fn spec(&self, lab: &Lab) -> Result<ProbeSpec, Box<Problem>> {
         let kind = self.kind.unwrap_or_else(|| self.usual(lab));
+        if self.ttl.is_some() && matches!(kind, Ask::Http | Ask::Dns) {
+            let problem = Problem::error(codes::PROBE_KIND, "a time to live is for a ping, a datagram or a connection");
+            return Err(Box::new(problem.help("take `--icmp`, `--udp` or `--tcp`")));
+        }
         let mut spec = ProbeSpec { from: Some(at(self.from.clone())), ..ProbeSpec::default() };
         spec.timeout = self.timeout.map(at);
         match kind {
             Ask::Icmp => {
-                let to = at(split(&self.to).0.to_owned());
+                let to = at(split(bare(&self.to)).0.to_owned());
                 let ping = PingLong {
                     to,
                     size: self.size.map(at),
                     dont_fragment: self.size.is_some() && !self.fragment,
-                    ttl: None,
+                    ttl: self.ttl,
                 };
                 spec.ping = Some(at(PingSpec(ping)));
             }
@@ -120,30 +119,16 @@ impl Question {
             Ask::Udp => spec.udp = Some(self.connect(lab, Protocol::Udp)?),
             Ask::Http => {
                 let connect_to = self.connect_to.clone().map(at);
-                let url = at(self.url(lab));
+                let url = at(self.url(lab)?);
                 let http = HttpLong { url, connect_to, insecure: self.insecure, ..HttpLong::default() };
                 spec.http = Some(at(HttpSpec(http)));
             }
             Ask::Dns => {
-                let dns = DnsLong { name: at(self.looked_up(lab)), ..DnsLong::default() };
+                let dns = DnsLong { name: at(self.to.clone()), ..DnsLong::default() };
                 spec.dns = Some(at(DnsSpec(dns)));
             }
         }
         Ok(spec)
-    }
-
-    /// The name that the asker's resolver asks for: of those that its search list makes of the word the first
-    /// that is a service's, or else the first.
-    fn looked_up(&self, lab: &Lab) -> String {
-        let Some(from) = lab.find(&self.from) else { return self.to.clone() };
-        let all = candidates(lab, &from, &self.to);
-        let end = format!(".svc.{}", lab.cluster.domain);
-        let is_service = |name: &&String| {
-            let word = name.strip_suffix(&end).and_then(|word| word.split_once('.'));
-            word.is_some_and(|(name, namespace)| lab.service(&ObjectKey::new(namespace, name)).is_some())
-        };
-        let known = all.iter().find(is_service);
-        known.or(all.first()).unwrap_or(&self.to).clone()
     }
 
     /// The kind that is meant where none is named: a URL is asked by HTTP, a port by TCP, a service by the
@@ -173,9 +158,13 @@ impl Question {
         Ok(at(ConnectSpec(ConnectLong { to, send: None })))
     }
 
-    fn url(&self, lab: &Lab) -> String {
+    fn url(&self, lab: &Lab) -> Result<String, Box<Problem>> {
         if is_url(&self.to) {
-            return self.to.clone();
+            let twice = || {
+                let message = format!("`{}` says itself which port it means", self.to);
+                Box::new(Problem::error(codes::PORT_UNKNOWN, message).help("write the port behind the URL's host"))
+            };
+            return if self.port.is_some() { Err(twice()) } else { Ok(self.to.clone()) };
         }
         let (host, port) = split(&self.to);
         let port = self.port.clone().or(port.map(str::to_owned));
@@ -187,10 +176,10 @@ impl Question {
             );
         let first = |host| self.first_port(lab, host, Protocol::Tcp);
         let (port, host) = (port.or_else(|| first(host)), address.as_deref().unwrap_or(host));
-        match port {
+        Ok(match port {
             Some(port) => format!("http://{host}:{port}/"),
             None => format!("http://{host}/"),
-        }
+        })
     }
 
     /// The first port of a service or machine.
@@ -217,26 +206,12 @@ impl Question {
         }
         let by_address = |s: &&Service| s.spec.as_ref().and_then(|s| s.cluster_ip.as_deref()) == Some(host);
         let from = lab.find(&self.from).unwrap_or(NsName::Router);
-        service(lab, &from, host).or_else(|| lab.services.iter().find(by_address))
+        lab.service_called(&from, host).or_else(|| lab.services.iter().find(by_address))
     }
-}
-
-/// The service that `name`, `name.namespace` and so on up to its full name mean to `from`.
-pub fn service<'l>(lab: &'l Lab, from: &NsName, name: &str) -> Option<&'l Service> {
-    let own = match from {
-        NsName::Pod(id) => id.namespace.as_str(),
-        _ => "default",
-    };
-    let domain = format!(".svc.{}", lab.cluster.domain);
-    let word = name.trim_end_matches('.');
-    let word = word.strip_suffix(&domain).or(word.strip_suffix(".svc")).unwrap_or(word);
-    let (name, namespace) = word.split_once('.').unwrap_or((word, own));
-    lab.service(&ObjectKey::new(namespace, name))
 }
 
 /// The address that a question names.
 fn address(probe: &Probe) -> Option<IpAddr> {
-    use crate::lab::probe::Ask as Asked;
     let to = match &probe.ask {
         Asked::Ping { to, .. } | Asked::Tcp { to, .. } | Asked::Udp { to, .. } => to,
         Asked::Http(http) => &http.to,
@@ -295,7 +270,6 @@ fn unplaced(mut problem: Problem) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::probe::Ask as Asked;
     use crate::spec::load::{Text, decode_text};
 
     fn lab() -> Lab {
@@ -346,8 +320,30 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_said_with_what_is_near() {
-        assert!(asked(of("a", "laptob")).is_err_and(|e| e.contains("did you mean `laptop`")));
+    fn what_is_not_there_is_asked_for_by_who_has_a_dns_server_and_refused_otherwise() {
+        let Ok(Asked::Ping { to, .. }) = asked(of("a", "laptob")) else { panic!("no ping") };
+        assert_eq!(to, Target::Name("laptob".into()));
+        for to in ["no such", "a/b", "no/such", &"x".repeat(64)] {
+            assert!(asked(of("a", to)).is_err_and(|e| e.contains("nothing in the lab is called")), "{to}");
+        }
+        for from in ["laptop", "node1"] {
+            assert!(asked(of(from, "laptob")).is_err_and(|e| e.contains("did you mean `laptop`")), "{from}");
+        }
         assert!(asked(of("b", "laptop")).is_err());
+    }
+
+    #[test]
+    fn a_look_up_is_completed_as_the_askers_resolver_does() {
+        let dns = |from: &str, to: &str| asked(Question { kind: Some(Ask::Dns), ..of(from, to) });
+        let Ok(Asked::Dns { name, search, .. }) = dns("a", "web") else { panic!("no look-up") };
+        assert_eq!((name.as_str(), search.len(), search[0].as_str()), ("web", 4, "web.default.svc.cluster.local"));
+        let Ok(Asked::Dns { search, .. }) = dns("laptop", "web.default.svc.cluster.local") else { panic!("none") };
+        assert!(search.is_empty(), "{search:?}");
+    }
+
+    #[test]
+    fn a_url_names_its_port_itself() {
+        let twice = Question { port: Some("81".into()), ..of("a", "http://web/") };
+        assert!(asked(twice).is_err_and(|e| e.contains("says itself which port it means")));
     }
 }

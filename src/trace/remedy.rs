@@ -4,16 +4,17 @@
 use crate::lab::names::{IfName, NsName};
 use crate::plan::deviation::Deviation;
 use crate::plan::diff::{Op, Step};
+use crate::plan::rules::{Chain, Rules};
 use crate::plan::{Address, FdbEntry, Link, LinkKind, Neighbour, Sysctl};
 
 use super::model::Remedy;
 
 /// More differences than these are not told one by one.
-const MOST: usize = 8;
+const MOST: usize = 12;
 
-/// What would mend a machine that is not as planned: each difference by a command, and all of them by
-/// `up`. Nothing where it is as planned.
-pub fn of_machine(place: &NsName, drift: &[Step], file: &str) -> Vec<Remedy> {
+/// What would mend a machine that is not as planned, each difference by a command. Nothing where it is as planned, or
+/// where labctl alone can mend it.
+pub fn of_machine(place: &NsName, drift: &[Step]) -> Vec<Remedy> {
     let here = essential(place, drift);
     if here.is_empty() {
         return Vec::new();
@@ -28,7 +29,6 @@ pub fn of_machine(place: &NsName, drift: &[Step], file: &str) -> Vec<Remedy> {
             all.extend(commands.into_iter().map(remedy));
         }
     }
-    all.push(up(file));
     all
 }
 
@@ -85,16 +85,8 @@ pub fn in_words(step: &Step) -> Vec<String> {
 
 fn what_for(op: &Op) -> String {
     match op {
-        Op::SetRules { .. } => "without what is too many among the rules".to_owned(),
+        Op::SetRules { .. } => "the rules as planned".to_owned(),
         op => format!("as planned: {}", first_line(&op.to_string())),
-    }
-}
-
-/// The command that makes a lab again what its file says.
-pub fn up(file: &str) -> Remedy {
-    Remedy {
-        says: "let labctl make the whole lab what its file says".to_owned(),
-        command: Some(format!("labctl up --no-probes {file}")),
     }
 }
 
@@ -124,7 +116,11 @@ fn commands(op: &Op) -> Option<Vec<String>> {
         Op::Mend(Deviation::PolicyRule(told)) => one(policy(&told.what)),
         Op::Mend(Deviation::NftTable(table)) => one(format!("nft delete table {} {}", table.family_name(), table.name)),
         Op::Mend(Deviation::Qdisc(qdisc)) => one(format!("tc qdisc del dev {} root", qdisc.dev)),
-        Op::SetRules { .. } => rules(op),
+        Op::SetRules { from, to } => rules(from, to),
+        Op::AddLink { link, peer: None } => made(link),
+        Op::RemoveLink(link) if matches!(link.kind, LinkKind::Vxlan { .. }) => {
+            one(format!("ip link del {}", link.name))
+        }
         _ => None,
     }
 }
@@ -145,6 +141,17 @@ fn neighbour(verb: &str, n: &Neighbour) -> String {
 
 fn fdb(verb: &str, entry: &FdbEntry) -> String {
     format!("bridge fdb {verb} {} dev {} dst {} self permanent", entry.mac, entry.dev, entry.dst)
+}
+
+/// A tunnel's end anew: its VNI and port are given to it at its birth.
+fn made(link: &Link) -> Option<Vec<String>> {
+    let LinkKind::Vxlan { vni, port, local, dev } = &link.kind else { return None };
+    let Link { name, index, mtu, up, .. } = link;
+    let mac = link.mac.map(|mac| format!(" address {mac}")).unwrap_or_default();
+    let kind = format!("type vxlan id {vni} local {local} dev {dev} dstport {port} nolearning");
+    let mut all = vec![format!("ip link add {name} index {index} mtu {mtu}{mac} {kind}")];
+    all.extend(up.then(|| format!("ip link set {name} up")));
+    Some(all)
 }
 
 fn link(from: &Link, to: &Link) -> Option<Vec<String>> {
@@ -172,28 +179,53 @@ fn link(from: &Link, to: &Link) -> Option<Vec<String>> {
     Some(all)
 }
 
-/// Rules that go, and policies; a rule that is missing has its place among others, which only a restore
-/// finds again.
-fn rules(op: &Op) -> Option<Vec<String>> {
-    let told = op.to_string();
-    told.lines().skip(1).map(|line| rule(line.trim())).collect()
+/// Policies, rules that go, and rules that come, each at its place. Nothing where chains come or go, or rules are in
+/// another order, which takes a restore.
+fn rules(from: &Rules, to: &Rules) -> Option<Vec<String>> {
+    let mut all = Vec::new();
+    let mut names: Vec<&str> = from.tables.iter().chain(&to.tables).map(|t| t.name.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
+        // A table without rules is as good as one that is not there.
+        let of = |rules: &Rules| rules.clone().table(name).chains.clone();
+        let (old, new) = (of(from), of(to));
+        let same = old.iter().all(|c| new.iter().any(|d| d.name == c.name)) && old.len() == new.len();
+        for wanted in new.iter().filter(|_| same) {
+            let chain = old.iter().find(|c| c.name == wanted.name)?;
+            all.extend(chain_commands(name, chain, wanted)?);
+        }
+        if !same {
+            return None;
+        }
+    }
+    Some(all)
 }
 
-fn rule(line: &str) -> Option<String> {
-    let (sign, rest) = line.split_once(' ')?;
-    let mut words = rest.split(' ');
-    let (Some("-t"), Some(table), Some(verb), Some(chain)) = (words.next(), words.next(), words.next(), words.next())
-    else {
-        return None;
-    };
-    let rule = words.collect::<Vec<_>>().join(" ");
-    match (sign, verb) {
-        ("-", "-A") => Some(format!("iptables -t {table} -D {chain} {rule}")),
-        // A policy that is not ACCEPT is all that is told of one.
-        ("-", "-P") => Some(format!("iptables -t {table} -P {chain} ACCEPT")),
-        ("+", "-P") => Some(format!("iptables -t {table} -P {chain} {rule}")),
-        _ => None,
+fn chain_commands(table: &str, from: &Chain, to: &Chain) -> Option<Vec<String>> {
+    let Chain { name, policy, rules } = to;
+    let mut all = Vec::new();
+    if let Some(policy) = policy.as_ref().filter(|_| from.policy != *policy) {
+        all.push(format!("iptables -t {table} -P {name} {policy}"));
     }
+    let mut here = Vec::new();
+    let mut wanted = rules.clone();
+    for rule in &from.rules {
+        match wanted.iter().position(|w| w == rule) {
+            Some(at) => {
+                wanted.remove(at);
+                here.push(rule);
+            }
+            None => all.push(format!("iptables -t {table} -D {name} {rule}")),
+        }
+    }
+    for (at, rule) in rules.iter().enumerate() {
+        if here.get(at) != Some(&rule) {
+            all.push(format!("iptables -t {table} -I {name} {} {rule}", at + 1));
+            here.insert(at, rule);
+        }
+    }
+    (here.len() == rules.len()).then_some(all)
 }
 
 #[cfg(test)]
@@ -201,7 +233,6 @@ mod tests {
     use super::*;
     use crate::lab::names::HostName;
     use crate::plan::Route;
-    use crate::plan::rules::Rules;
 
     fn node() -> NsName {
         NsName::Host(HostName::try_from("node1".to_owned()).expect("a name"))
@@ -209,7 +240,7 @@ mod tests {
 
     fn told(ops: Vec<Op>) -> Vec<String> {
         let drift: Vec<Step> = ops.into_iter().map(|op| Step { ns: node(), op }).collect();
-        of_machine(&node(), &drift, "lab.yaml").into_iter().filter_map(|r| r.command).collect()
+        of_machine(&node(), &drift).into_iter().filter_map(|r| r.command).collect()
     }
 
     #[test]
@@ -227,7 +258,6 @@ mod tests {
             [
                 "labctl exec node1 -- sysctl -w net.ipv4.ip_forward=1",
                 "labctl exec node1 -- ip route add 10.244.3.0/24 via 10.244.3.0 dev flannel.1 onlink",
-                "labctl up --no-probes lab.yaml",
             ]
         );
         assert_eq!(told(Vec::new()), [""; 0]);
@@ -264,7 +294,7 @@ mod tests {
             also: Vec::new(),
         };
         let drift = [lost.clone(), rises, whole.clone(), Op::AddRoute(default)].map(|op| Step { ns: node(), op });
-        let commands: Vec<_> = of_machine(&node(), &drift, "f").into_iter().filter_map(|r| r.command).collect();
+        let commands: Vec<_> = of_machine(&node(), &drift).into_iter().filter_map(|r| r.command).collect();
         assert_eq!(commands[0], "labctl exec node1 -- ip link set eth0 up");
         assert_eq!(commands[1], "labctl exec node1 -- ip route add default via 10.244.1.1 dev eth0");
         // The difference that counts is one.
@@ -275,12 +305,37 @@ mod tests {
         assert_eq!(commands[1], "labctl exec node1 -- ip address add 10.244.1.20/24 broadcast + dev eth0");
     }
 
+    fn rules_of(text: &str) -> Rules {
+        Rules::parse(&format!("*filter\n:INPUT ACCEPT [0:0]\n{text}COMMIT\n"))
+    }
+
+    fn mended(from: &str, to: &str) -> Vec<String> {
+        let all = told(vec![Op::SetRules { from: rules_of(from), to: rules_of(to) }]);
+        all.into_iter().map(|c| c.replace("labctl exec node1 -- iptables -t filter ", "")).collect()
+    }
+
     #[test]
-    fn rules_that_are_too_many_go_and_missing_ones_are_left_to_a_restore() {
-        let rules = |text: &str| Rules::parse(&format!("*filter\n:FORWARD ACCEPT [0:0]\n{text}COMMIT\n"));
-        let (bad, good) = (rules("-A FORWARD -j DROP\n-A FORWARD -j A\n"), rules("-A FORWARD -j A\n"));
-        let commands = told(vec![Op::SetRules { from: bad.clone(), to: good.clone() }]);
-        assert_eq!(commands[0], "labctl exec node1 -- iptables -t filter -D FORWARD -j DROP");
-        assert_eq!(told(vec![Op::SetRules { from: good, to: bad }]), ["labctl up --no-probes lab.yaml"]);
+    fn rules_that_are_too_many_go_and_missing_ones_come_to_their_place() {
+        let (bad, good) = (
+            ":FORWARD ACCEPT [0:0]\n-A FORWARD -j DROP\n-A FORWARD -j A\n",
+            ":FORWARD ACCEPT [0:0]\n-A FORWARD -j A\n",
+        );
+        assert_eq!(mended(bad, good), ["-D FORWARD -j DROP"]);
+        assert_eq!(mended(good, bad), ["-I FORWARD 1 -j DROP"]);
+        let both = ":FORWARD ACCEPT [0:0]\n-A FORWARD -j A\n-A FORWARD -j B\n-A FORWARD -j C\n";
+        assert_eq!(
+            mended(":FORWARD DROP [0:0]\n-A FORWARD -j A\n-A FORWARD -j X\n", both),
+            ["-P FORWARD ACCEPT", "-D FORWARD -j X", "-I FORWARD 2 -j B", "-I FORWARD 3 -j C",]
+        );
+    }
+
+    #[test]
+    fn another_order_and_chains_that_come_are_left_to_a_restore() {
+        let (one, other) = (
+            ":FORWARD ACCEPT [0:0]\n-A FORWARD -j A\n-A FORWARD -j B\n",
+            ":FORWARD ACCEPT [0:0]\n-A FORWARD -j B\n-A FORWARD -j A\n",
+        );
+        assert_eq!(mended(one, other), [""; 0]);
+        assert_eq!(mended(one, &format!(":MORE - [0:0]\n{one}")), [""; 0]);
     }
 }

@@ -5,20 +5,24 @@
 
 use std::collections::HashSet;
 
-use crate::kernel::record::{Event, Frame, Recording, Seen};
+use crate::kernel::record::{Event, Frame, Missing, Recording, Seen};
 use crate::lab::names::NsName;
 use crate::lab::probe::{Ask, Probe, Target};
 use crate::lab::{Backend, Lab};
 use crate::plan::Plan;
 use crate::probe::{Outcome, Used};
+use crate::workload::events as program;
 
 use super::copies;
 use super::flow::{self, Found};
 use super::freed;
 use super::hits::Hits;
 use super::lookups;
-use super::model::{Asked, Flow, Means, Protocol, Role, Trace, VERSION};
+use super::model::{Asked, Fate, Flow, Means, Protocol, Role, Trace, VERSION};
+use super::origin::Origin;
 use super::packets::Teller;
+use super::parting;
+use super::programs;
 use super::proxied;
 use super::sight::{self, ArpSight, Sight, Tapped, Tunnels, Tuple};
 use super::translation;
@@ -40,11 +44,12 @@ pub struct Material<'a> {
     pub recording: &'a Recording,
     /// What no plan has words for.
     pub known: &'a Known,
-    /// What could not be watched, in words.
-    pub missing: &'a [String],
-    /// The lab's file, as the caller would name it, and whether the lab was changed beside it since.
-    pub file: &'a str,
-    pub edited: bool,
+    /// What labctl's own programs told, and where they are.
+    pub told: &'a [(NsName, program::Event)],
+    /// What could not be watched.
+    pub missing: &'a [Missing],
+    /// Where the lab's text came from.
+    pub origin: &'a Origin,
 }
 
 /// What was read in a recording.
@@ -54,6 +59,8 @@ pub struct Evidence<'a> {
     pub hits: Hits,
     pub entries: Vec<translation::Entry>,
     pub who: Who<'a>,
+    /// What labctl's own programs told, and where they are.
+    pub told: &'a [(NsName, program::Event)],
     /// What the lab's kernel held.
     pub there: &'a Plan,
     /// When the first packet of the trace was seen, in nanoseconds since the epoch.
@@ -64,7 +71,7 @@ pub struct Evidence<'a> {
 pub fn trace(material: &Material, (to, asked, outcome): (&str, &Probe, &Outcome), mark: &[u8]) -> Trace {
     let mut evidence = Evidence::read(material, mark);
     let found = flows(&evidence, asked, outcome);
-    let is_read = found.iter().all(|f| f.role != Role::Proxied || is_marked(f, &evidence));
+    let marked: Vec<Tuple> = found.iter().filter(|f| is_marked(f, &evidence)).map(|f| f.tuple).collect();
     evidence.begin = found.iter().filter_map(|f| first_time(f, &evidence.sights)).min().unwrap_or(0);
     let mut teller = Teller::new(material, &evidence, &asked.from);
     let mut flows: Vec<Flow> = found.iter().map(|found| teller.flow(found)).collect();
@@ -73,7 +80,7 @@ pub fn trace(material: &Material, (to, asked, outcome): (&str, &Probe, &Outcome)
         freed::mark(&mut flow.packets, material.recording, evidence.begin);
         differences.extend(lookups::mark(&mut flow.packets, material.recording, (material.there, evidence.begin)));
     }
-    proxied::tell(&mut flows, material.lab, (asked, is_read));
+    proxied::tell(&mut flows, &evidence, (asked, &found, &marked));
     let case = Case { material, evidence: &evidence, teller: &teller, asked, outcome, flows: &flows };
     let verdict = verdict::judge(&case);
     let means = means(&flows, material);
@@ -88,12 +95,12 @@ pub fn trace(material: &Material, (to, asked, outcome): (&str, &Probe, &Outcome)
             seen: outcome.observed.clone(),
             answered: outcome.passed(),
         },
-        parting: teller.parting(),
+        parting: parting::first(&flows, &teller.walked),
         began: evidence.begin,
+        notes: notes(material, &flows, outcome).into_iter().chain(differences).collect(),
         flows,
         verdict,
         means,
-        notes: notes(material).chain(differences).collect(),
     }
 }
 
@@ -132,6 +139,7 @@ impl<'a> Evidence<'a> {
             hits: Hits::read(recording, material.there),
             entries: translation::entries(&recording.events),
             who: Who::new(material.lab, material.there),
+            told: material.told,
             there: material.there,
             begin: 0,
         }
@@ -189,8 +197,13 @@ fn flows(evidence: &Evidence, asked: &Probe, outcome: &Outcome) -> Vec<Found> {
     let is_lookup = |t: &Tuple| t.destination.1 == DNS && t.protocol != Protocol::Icmp && !is_request(t);
     let mut all = grown(Role::NameLookup, sent(&|t| is_lookup(t) && wanted_by_it(t)));
     all.extend(grown(Role::Request, sent(&|t| is_request(t) && wanted_by_it(t))));
-    let mut proxied = marked(evidence, &all, &asked.from);
-    if proxied.is_empty() && matches!(asked.ask, Ask::Http(_)) {
+    let requests = || all.iter().filter(|f| f.role == Role::Request);
+    let mut proxied: Vec<Tuple> = requests().flat_map(|request| programs::passed(evidence, request)).collect();
+    proxied.extend(marked(evidence, &all, &asked.from));
+    if proxied.is_empty()
+        && requests().all(|request| programs::taken(evidence, request).is_empty())
+        && matches!(asked.ask, Ask::Http(_))
+    {
         let request = all.iter().find(|f| f.role == Role::Request);
         proxied.extend(request.and_then(|request| proxied::unread(request, evidence)));
     }
@@ -278,8 +291,15 @@ fn means(flows: &[Flow], material: &Material) -> Vec<Means> {
     all
 }
 
-fn notes(material: &Material) -> impl Iterator<Item = String> {
+/// What a reader should know. Why packets are dropped is missed only where one was.
+fn notes(material: &Material, flows: &[Flow], outcome: &Outcome) -> Vec<String> {
     let lost = material.recording.lost;
     let lost = (lost > 0).then(|| format!("{lost} events came too fast to be read; steps may be missing"));
-    lost.into_iter().chain(material.missing.iter().cloned())
+    // Whoever lost nothing needs no reason.
+    let drops = flows.iter().flat_map(|f| &f.packets).any(|p| p.fate == Fate::Dropped);
+    let reasons = (drops && material.recording.lost_reasons > 0)
+        .then(|| "other packets were dropped so fast that the kernel's own reasons may be missing".to_owned());
+    let nothing_lost = outcome.passed() || outcome.tried.is_none();
+    let missed = material.missing.iter().filter(|m| !(nothing_lost && m.means == Means::DropReason));
+    lost.into_iter().chain(reasons).chain(missed.map(|m| m.why.clone())).collect()
 }

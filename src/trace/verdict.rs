@@ -4,12 +4,12 @@
 //! is chosen and made more exact by what the lab's objects say ([`super::objects`]); what speaks for it is
 //! gathered by [`super::grounds`].
 
-use crate::lab::probe::Probe;
+use crate::lab::probe::{Ask, HttpAsk, Probe};
 use crate::plan::diff::{self, Step as Difference};
 use crate::probe::Outcome;
 use crate::spec::probe::FailureName;
 
-use super::model::{Cause, Direction, Drop, Fate, Fault, Flow, Means, Packet, Rewrite, Role, Step, Verdict, What};
+use super::model::{Cause, Direction, Drop, Fate, Fault, Flow, Means, Packet, Role, Step, Verdict, What};
 use super::packets::Teller;
 use super::tell::{Evidence, Material, target};
 use super::walk::{Blame, Exchange};
@@ -71,7 +71,15 @@ fn taken_by(flow: &Flow) -> Option<String> {
     }
 }
 
-impl Case<'_> {
+impl<'a> Case<'a> {
+    /// The request that was sent over HTTP.
+    pub fn asked_http(&self) -> Option<&'a HttpAsk> {
+        match &self.asked.ask {
+            Ask::Http(http) => Some(http),
+            _ => None,
+        }
+    }
+
     /// What the state says of a request of which nothing was seen.
     fn unseen(&self) -> Option<Exchange> {
         if self.flows.iter().any(|f| f.role == Role::Request) {
@@ -86,16 +94,12 @@ impl Case<'_> {
     fn blame(&self, unseen: Option<&Exchange>) -> Option<Blame> {
         let walked = |role: Role| {
             let both = self.flows.iter().zip(&self.teller.walked);
-            both.filter(move |(flow, _)| flow.role == role).filter_map(|(flow, (e, planned))| {
-                let exchange = e.as_ref()?;
-                Some((flow, exchange, planned.as_ref()))
-            })
+            both.filter(move |(flow, _)| flow.role == role).filter_map(|(flow, (e, _))| Some((flow, e.as_ref()?)))
         };
-        let fault = |(flow, exchange, planned): (&Flow, &Exchange, Option<&Exchange>)| {
+        let fault = |(flow, exchange): (&Flow, &Exchange)| {
             // A question that failed was not answered, whatever came back; the others may have been.
             let counts = flow.role == Role::Request || !is_answered(flow);
-            let fault = exchange.fault.clone().filter(|_| counts)?;
-            Some(planned.and_then(|planned| not_masqueraded(exchange, planned)).unwrap_or(fault))
+            exchange.fault.clone().filter(|_| counts)
         };
         if let Some(blame) = self.dropped() {
             return Some(blame);
@@ -153,22 +157,6 @@ impl Case<'_> {
     }
 }
 
-/// A packet that left a host with the source it came with, where the plan has another one: what became of the
-/// answer is only what follows.
-fn not_masqueraded(exchange: &Exchange, planned: &Exchange) -> Option<Blame> {
-    exchange.back.as_ref()?;
-    let masquerades = |exchange: &Exchange| -> Vec<Step> {
-        let is = |s: &&Step| matches!(s.what, What::Rewritten { how: Rewrite::Source, .. });
-        exchange.there.steps.iter().filter(is).cloned().collect()
-    };
-    let there = masquerades(exchange);
-    let missing = masquerades(planned).into_iter().find(|p| !there.iter().any(|s| s.place == p.place))?;
-    let What::Rewritten { before, .. } = &missing.what else { return None };
-    let says =
-        format!("it leaves {} with the source {}, to which the answer finds no way back", missing.place, before.source);
-    Some(Blame { cause: Cause::NotMasqueraded, place: missing.place, object: "MASQUERADE".to_owned(), says })
-}
-
 /// Whether an answer came back to where the flow began.
 fn is_answered(flow: &Flow) -> bool {
     let took = |p: &&Packet| p.direction == Direction::There && p.again.is_none();
@@ -183,11 +171,11 @@ fn is_answered(flow: &Flow) -> bool {
 }
 
 fn remedies(case: &Case, blame: &Blame, drift: &[Difference]) -> Vec<super::model::Remedy> {
-    let file = case.material.file;
+    let origin = case.material.origin;
     let mut all = objects::remedies(case, blame);
-    all.extend(remedy::of_machine(&blame.place, drift, file));
-    if all.iter().all(|r| r.command.is_none()) && (case.material.edited || !drift.is_empty()) {
-        all.push(remedy::up(file));
+    all.extend(remedy::of_machine(&blame.place, drift));
+    if origin.is_edited() || !drift.is_empty() {
+        all.push(origin.up());
     }
     all
 }

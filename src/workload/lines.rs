@@ -5,22 +5,25 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use tokio::sync::oneshot;
 
+use super::events::Teller;
+
 /// Bytes of the longest line: some 100,000 services with their endpoints. A longer one ends the
 /// process, as nothing sensible can follow it.
 const MAX_LINE: u64 = 256 << 20;
 
-/// Give each line of `control` to `each`, on a new thread, until either ends. What is returned tells of
-/// the end, and of an error that was the reason.
+/// Give each line of `control` to `each`, on a new thread, until either ends; orders to tell of what is done are the
+/// `teller`'s. What is returned tells of the end, and of an error that was the reason.
 ///
 /// # Errors
 /// A thread that cannot be started.
 pub fn follow(
     control: impl Read + Send + 'static,
+    teller: Teller,
     mut each: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
 ) -> io::Result<oneshot::Receiver<io::Result<()>>> {
     let (tell, ended) = oneshot::channel();
     std::thread::Builder::new().name("control".to_owned()).spawn(move || {
-        let outcome = read(control, &mut each);
+        let outcome = read(control, &mut |line| if teller.obey(line) { Ok(()) } else { each(line) });
         // Where nobody waits any more, the process has ended before.
         let _ = tell.send(outcome);
     })?;

@@ -4,6 +4,7 @@
 
 pub mod dns;
 pub mod echo;
+pub mod events;
 pub mod flanneld;
 pub mod ingress;
 pub mod lines;

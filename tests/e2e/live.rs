@@ -176,7 +176,7 @@ fn a_file_with_faults_leaves_the_lab_as_it_was(bench: &Bench) {
     let file =
         bench.write(&FOUR_PODS.replace("a2: { host: node1 }", "a2: { host: nodeX }").replace("ping: a2", "pong: a2"));
     bench.run(&["up", &file]).ends_with(2).says("host-unknown").says("spec-unknown-field");
-    assert_eq!(bench.ok(&["get", "pods", "-o", "wide"]), before);
+    assert_eq!(bench.json(&["get", "pods"]), before);
     bench.is_as_planned();
     bench.probes_pass();
 }
@@ -195,14 +195,15 @@ fn occupy(bench: &Bench, pod: &str) -> Background {
 
 fn a_change_that_the_kernel_refuses_leaves_the_lab_as_it_was(bench: &Bench) {
     change_first(bench, FOUR_PODS);
-    let before = bench.ok(&["get", "pods", "-o", "wide"]);
+    // The table has their ages.
+    let before = bench.json(&["get", "pods"]);
     let occupant = occupy(bench, "a1");
     let more = FOUR_PODS
         .replace("a1: { host: node1 }", "a1: { host: node1, ports: [90] }")
         .replace("pods:\n", "pods:\n  new: { host: node2 }\n");
     let file = bench.write(&more);
     bench.run(&["up", &file]).ends_with(3).says("workload-failed").says("90").says("as it was before");
-    assert_eq!(bench.ok(&["get", "pods", "-o", "wide"]), before);
+    assert_eq!(bench.json(&["get", "pods"]), before);
     bench.is_as_planned();
     bench.probes_pass();
     drop(occupant);

@@ -41,7 +41,11 @@ mod services_verbs;
 mod services_words;
 mod testing;
 mod together;
+mod trace_limits;
+mod trace_parting;
+mod trace_programs;
 mod trace_proxied;
+mod trace_words;
 mod untouched;
 
 fn main() {

@@ -14,6 +14,8 @@ crate::tests![NEEDS;
     play_goes_on_by_itself_until_it_is_paused,
     a_packet_in_another_one_and_a_dropped_one_look_different,
     flows_and_packets_can_be_chosen,
+    packets_that_went_the_way_of_another_come_when_they_are_asked_for,
+    steps_are_folded_but_for_the_packet_that_is_shown,
     a_comment_that_means_harm_does_none,
     it_works_on_a_phone,
     everything_has_a_role_and_a_name,
@@ -161,7 +163,7 @@ fn is_drawn(browser: &Browser, part: &str) -> bool {
 fn a_packet_in_another_one_and_a_dropped_one_look_different() {
     let browser = opened(1400, 1000);
     let show = |number: usize| {
-        browser.run(&format!("[...document.querySelectorAll('#steps button')][{number}].click()"));
+        browser.run(&format!("[...document.querySelectorAll('#steps li:not(.head) button')][{number}].click()"));
         (is_drawn(&browser, ".outer"), is_drawn(&browser, ".cross"))
     };
     assert_eq!(show(0), (false, false));
@@ -192,6 +194,37 @@ fn flows_and_packets_can_be_chosen() {
     let offered = browser.text("document.getElementById('packet').textContent");
     assert_eq!(offered, "All packetsPacket 3, there: data, 5 bytes");
     assert_eq!(choose("flow", ""), "1 of 55");
+}
+
+fn packets_that_went_the_way_of_another_come_when_they_are_asked_for() {
+    let browser = Browser::new(1400, 1000);
+    let (lab, mut trace) = tea();
+    let mut same = trace.flows[0].packets[0].clone();
+    same.number = 99;
+    trace.flows[0].packets.push(same);
+    browser.open(&html(&lab.lab, &lab.plan, Some(&trace)));
+    assert_eq!(count(&browser), "1 of 55");
+    let offered = browser.text("document.getElementById('packet').textContent");
+    assert!(offered.starts_with("3 of 4 packets: the others went the same waysAll packetsPacket 1"), "{offered}");
+    browser.run("const s = document.getElementById('packet'); s.value = ''; s.dispatchEvent(new Event('change'))");
+    let all = 55 + trace.flows[0].packets[0].steps.len();
+    assert_eq!(count(&browser), format!("1 of {all}"));
+}
+
+fn steps_are_folded_but_for_the_packet_that_is_shown() {
+    let browser = opened(1400, 1000);
+    let shown = || {
+        browser.run("return [...document.querySelectorAll('#steps li')].map((li) => li.className === 'head' ? 'head' : li.offsetParent ? 'step' : '').join('')")
+    };
+    let heads = |steps: [usize; 3]| format!("head{}", steps.map(|n| "step".repeat(n)).join("head"));
+    let (_, trace) = tea();
+    let all: Vec<usize> = trace.flows.iter().flat_map(|f| &f.packets).map(|p| p.steps.len()).collect();
+    assert_eq!(shown(), heads([all[0], 0, 0]));
+    // What is shown is unfolded, and a heading folds and unfolds by hand.
+    browser.click("#steps li.head:nth-of-type(1) button");
+    assert_eq!(shown(), heads([0, 0, 0]));
+    browser.keys("body", "\u{e010}");
+    assert_eq!(shown(), heads([0, 0, all[2]]));
 }
 
 fn a_comment_that_means_harm_does_none() {

@@ -3,7 +3,9 @@
 use std::net::{Ipv4Addr, UdpSocket};
 
 use labctl::kernel::ns::NetNs;
-use labctl::kernel::record::{EntryChange, Event, Filter, Freed, Options, Recorder, RuleKind, Seen, Spot, Verdict};
+use labctl::kernel::record::{
+    EntryChange, Event, Filter, Freed, Options, Recorder, RuleKind, Seen, Spot, Tunnel, Verdict,
+};
 use labctl::kernel::tun;
 use labctl::lab::names::IfName;
 use labctl::plan::{Link, LinkKind};
@@ -20,7 +22,9 @@ as_root_and_in_a_user_namespace!(
     a_policy_that_drops_is_told,
     a_translation_is_told_by_both_of_its_tuples,
     counters_tell_of_a_packet_without_a_route,
-    only_what_the_filter_names_is_recorded,
+    only_addresses_that_the_filter_names_are_recorded,
+    only_ports_that_the_filter_names_are_recorded_at_either_end_and_fragments,
+    of_what_tunnels_carry_only_that_is_recorded_which_the_filter_names,
     what_came_is_given_out_once,
 );
 
@@ -118,30 +122,90 @@ fn counters_tell_of_a_packet_without_a_route() {
     assert!(seen.counters.iter().all(|c| c.by > 0));
 }
 
-fn only_what_the_filter_names_is_recorded() {
-    let line = Line::new();
+/// What left `left`, and what `middle` passed on, of a recording with a filter.
+fn filtered(line: &Line, filter: Filter, work: impl FnOnce()) -> (Vec<Packet>, Vec<Packet>) {
     sh(&line.middle, "iptables-nft -A FORWARD -j ACCEPT");
-    let filter = Filter { protocols: vec![17], addresses: vec![RIGHT], tunnels: vec![8472] };
-    let client = udp(&line.left, (LEFT, 4000));
-    let elsewhere = Ipv4Addr::new(10, 0, 1, 9);
     sh(&line.middle, "ip neighbour add 10.0.1.9 lladdr 02:00:00:00:01:02 dev east");
-    let seen = line.record(&Options { filter, drops: false, conntrack: false, ..Options::default() }, || {
-        client.send_to(b"named", (RIGHT, 7)).expect("a packet");
-        client.send_to(b"another address", (elsewhere, 7)).expect("a packet");
-        client.send_to(b"a tunnel's", (elsewhere, 8472)).expect("a packet");
-        sh(&line.left, "nc -w 1 -z 10.0.1.2 81 || true");
+    let seen = line.record(&Options { filter, drops: false, conntrack: false, ..Options::default() }, work);
+    let packet = |at: usize, bytes: &[u8]| {
+        let port = u16::from_be_bytes([bytes[at + 22], bytes[at + 23]]);
+        (bytes[at + 9], destination(bytes, at), port)
+    };
+    let sent = frames(&seen.events).into_iter().filter(|(place, frame)| **place == host("left") && frame.outgoing);
+    let sent = sent.map(|(_, frame)| packet(14, &frame.bytes)).collect();
+    let forwarded = rules(&seen.events).into_iter().filter(|r| r.chain == "FORWARD");
+    (sent, forwarded.map(|r| packet(0, &[&r.network[..], &r.transport].concat())).collect())
+}
+
+/// Protocol, destination and its port.
+type Packet = (u8, Ipv4Addr, u16);
+
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 9);
+
+/// A packet that a tunnel carries, behind so many bytes: UDP from the left to a port elsewhere.
+fn carried(head: usize, to: Ipv4Addr, port: u16) -> Vec<u8> {
+    let mut bytes = vec![0; head];
+    bytes.extend([0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0]);
+    bytes.extend(LEFT.octets());
+    bytes.extend(to.octets());
+    bytes.extend([4000u16.to_be_bytes(), port.to_be_bytes(), [0, 8], [0, 0]].concat());
+    bytes
+}
+
+fn only_addresses_that_the_filter_names_are_recorded() {
+    let line = Line::new();
+    let client = udp(&line.left, (LEFT, 4000));
+    let filter = Filter { addresses: vec![RIGHT], ..Filter::default() };
+    let (sent, forwarded) = filtered(&line, filter, || {
+        // Nobody has that port; the error comes before the next one goes.
+        client.connect((RIGHT, 7)).expect("an address");
+        client.send(b"named").expect("a packet");
+        client.recv(&mut [0; 8]).expect_err("an error");
+        client.send_to(b"another address", (ELSEWHERE, 7)).expect("a packet");
     });
-    let found = |at: usize, bytes: &[u8]| (bytes[at + 9], destination(bytes, at));
-    let mut sent: Vec<_> = frames(&seen.events)
-        .into_iter()
-        .filter(|(place, frame)| **place == host("left") && frame.outgoing)
-        .map(|(_, frame)| found(14, &frame.bytes))
-        .collect();
-    assert_eq!(sent, [(17, RIGHT), (17, elsewhere)]);
-    // Nobody has the first port, which an ICMP error tells.
-    let forwarded: Vec<_> = rules(&seen.events).into_iter().filter(|r| r.chain == "FORWARD").collect();
-    sent.insert(1, (1, LEFT));
-    assert_eq!(forwarded.iter().map(|r| found(0, &r.network)).collect::<Vec<_>>(), sent);
+    assert_eq!(sent, [(17, RIGHT, 7)]);
+    let forwarded: Vec<_> = forwarded.into_iter().map(|(protocol, to, _)| (protocol, to)).collect();
+    assert_eq!(forwarded, [(17, RIGHT), (1, LEFT)], "ICMP has no port");
+}
+
+fn only_ports_that_the_filter_names_are_recorded_at_either_end_and_fragments() {
+    let line = Line::new();
+    let (client, server) = (udp(&line.left, (LEFT, 4000)), udp(&line.right, (RIGHT, 53)));
+    let filter = Filter { ports: vec![4000], ..Filter::default() };
+    let other = udp(&line.left, (LEFT, 4001));
+    let (sent, forwarded) = filtered(&line, filter, || {
+        other.send_to(b"another", (RIGHT, 53)).expect("a packet");
+        server.recv(&mut [0; 8]).expect("a packet");
+        client.send_to(b"named", (RIGHT, 53)).expect("a packet");
+        let (_, from) = server.recv_from(&mut [0; 8]).expect("a packet");
+        server.send_to(b"back", from).expect("a packet");
+        client.recv(&mut [0; 8]).expect("an answer");
+        other.send_to(&[0; 2000], (ELSEWHERE, 53)).expect("a packet");
+    });
+    let (first, others) = sent.split_first().expect("a packet");
+    assert_eq!((*first, others.len()), ((17, RIGHT, 53), 1), "the second fragment has no port: {others:?}");
+    assert_eq!(forwarded[..2], [(17, RIGHT, 53), (17, LEFT, 4000)]);
+}
+
+fn of_what_tunnels_carry_only_that_is_recorded_which_the_filter_names() {
+    for tunnel in [Tunnel::vxlan(8472), Tunnel::flannel_udp(8285)] {
+        let line = Line::new();
+        let client = udp(&line.left, (LEFT, 4000));
+        let inner = Ipv4Addr::new(10, 244, 1, 2);
+        let other = Ipv4Addr::new(10, 244, 1, 3);
+        let filter = Filter { addresses: vec![inner, ELSEWHERE], ports: vec![80], tunnel: Some(tunnel) };
+        let (sent, forwarded) = filtered(&line, filter, || {
+            for bytes in [(inner, 80), (other, 80), (inner, 81)].map(|(to, port)| carried(tunnel.head.into(), to, port))
+            {
+                client.send_to(&bytes, (ELSEWHERE, tunnel.port)).expect("a packet");
+            }
+            client.send_to(&carried(tunnel.head.into(), inner, 80), (ELSEWHERE, 7)).expect("a packet");
+            // A frame of ARP, or what it is.
+            client.send_to(&[1; 60], (ELSEWHERE, tunnel.port)).expect("a packet");
+        });
+        let wanted = [(17, ELSEWHERE, tunnel.port); 2];
+        assert_eq!((&sent[..], &forwarded[..]), (&wanted[..], &wanted[..]), "{tunnel:?}");
+    }
 }
 
 fn what_came_is_given_out_once() {

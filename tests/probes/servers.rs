@@ -272,17 +272,22 @@ fn a_truncated_dns_answer_is_fetched_over_tcp() {
 #[test]
 fn a_name_is_resolved_by_the_cluster_dns_or_fails_as_one() {
     let world = crate::world!();
-    let unanswered = world.one("tcp: 'tea.example.com:80'");
+    let unanswered = world.one_from("guest", "tcp: 'tea.example.com:80'");
     differed(&unanswered, &["name: `tea.example.com` does not resolve: 10.96.0.10:53 refused"]);
     name_server(&world);
     world.tcp(80, echo("server"));
-    let seen = world.one("tcp: 'tea.example.com:80', expect: { pod: server }");
+    let seen = world.one_from("guest", "tcp: 'tea.example.com:80', expect: { pod: server }");
     passed(&seen);
     assert_eq!(seen.tried.as_deref(), Some("10.9.1.2:80"));
-    let unknown = world.one("ping: milk.example.com, expect: { fail: name }");
+    let unknown = world.one_from("guest", "ping: milk.example.com, expect: { fail: name }");
     passed(&unknown);
-    assert!(unknown.observed.contains("10.96.0.10:53 answers NXDOMAIN for milk.example.com"), "{}", unknown.observed);
+    let all = "NXDOMAIN for milk.example.com.default.svc.cluster.local, milk.example.com.svc.cluster.local, \
+               milk.example.com.cluster.local and milk.example.com";
+    assert!(unknown.observed.contains(all), "{}", unknown.observed);
     assert_eq!(unknown.tried, None);
+    // Clients and hosts know no DNS server.
+    let nobody = "does not resolve: it is not in the /etc/hosts of asker, which knows no DNS server";
+    differed(&world.one("tcp: 'tea.example.com:80'"), &[nobody]);
 }
 
 #[test]

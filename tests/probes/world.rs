@@ -21,6 +21,9 @@ networks:
   right: { cidr: 10.9.1.0/24, mtu: 1400 }
 hosts:
   node1: { network: left }
+pods:
+  # It asks from where the asker is, and as a pod.
+  guest: { host: node1 }
 deployments:
   tea: { replicas: 2 }
 clients:
@@ -91,8 +94,13 @@ impl World {
 
     /// Ask one probe, which is asked by `asker` and has a second unless it says otherwise.
     pub fn one(&self, probe: &str) -> Outcome {
+        self.one_from("asker", probe)
+    }
+
+    /// The same of another asker.
+    pub fn one_from(&self, from: &str, probe: &str) -> Outcome {
         let limit = if probe.contains("timeout: ") { "" } else { "timeout: 1, " };
-        let mut all = self.ask(&format!("  - {{ from: asker, retries: 0, {limit}{probe} }}\n"));
+        let mut all = self.ask(&format!("  - {{ from: {from}, retries: 0, {limit}{probe} }}\n"));
         assert_eq!(all.len(), 1);
         all.remove(0)
     }
@@ -101,6 +109,7 @@ impl World {
         let name = |path: &str| NsName::try_from(path.to_owned()).expect("a path");
         let namespaces = HashMap::from([
             (name("client/asker"), self.asker.clone()),
+            (name("pod/default/guest"), self.asker.clone()),
             (name("client/server"), self.server.clone()),
             (name("router"), self.router.clone()),
         ]);

@@ -1,14 +1,14 @@
 //! Whether traces are true: random labs, random questions, and of each question every packet at every
 //! device, recorded by sockets of this program and laid beside what the trace tells.
 //!
-//! The labs' seeds are fixed, so that a failure comes again. `LABCTL_TRACES=1000` asks for so many
-//! traces in place of some 40, and `LABCTL_SEED` begins with another lab than the first; as nextest ends
-//! a test that takes minutes, run those by
-//! `LABCTL_TRACES=1000 cargo test --test trace_truth random -- --nocapture`.
+//! Root asks most of them, and an ordinary user some. The labs' seeds are fixed, so that a failure comes
+//! again. `LABCTL_TRACES=1000` lets root ask so many in place of some 40, and `LABCTL_SEED` begins with another
+//! lab than the first; as nextest ends a test that takes minutes, run those by
+//! `LABCTL_TRACES=1000 cargo test --test trace_truth random_traces -- --nocapture`.
 //!
 //! One file a matter: `labs` and `questions` are what is thrown; `capture` records, `frames` reads what was
 //! recorded; `seen` compares a trace with the recording, `walked` with the plan's prediction, `sound` with
-//! itself; `cases` are single questions whose trace is known beforehand.
+//! itself; `cases` are single questions whose trace is known beforehand, `load` such beside other traffic.
 
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -17,6 +17,7 @@ mod capture;
 mod cases;
 mod frames;
 mod labs;
+mod load;
 mod questions;
 mod random;
 mod seen;

@@ -4,20 +4,25 @@ use std::time::Instant;
 
 use labctl::trace::model::Trace;
 
-use crate::as_root;
 use crate::capture::Capture;
 use crate::frames::{self, Sighting};
 use crate::harness::dice::Dice;
+use crate::harness::tests::Need;
 use crate::harness::{Bench, Ran};
 use crate::labs::{self, Written};
 use crate::questions::{Question, question};
-use crate::{seen, sound, walked};
+use crate::{as_root, on_a_bench, seen, sound, walked};
 
 as_root![random_traces_tell_what_was_there_and_what_the_plan_predicts];
+// It is root that records beside the trace.
+on_a_bench!(WithTun, "as_an_ordinary_user", &[Need::Root], so_do_those_of_an_ordinary_user);
 
 /// Traces where nobody asks for more, and so many of each lab.
 const TRACES: u64 = 40;
 const EACH: u64 = 10;
+/// Of an ordinary user's labs, which begin elsewhere.
+const OTHERS: u64 = 20;
+const OTHERS_SEED: u64 = 501;
 /// So many failures are told in full.
 const TOLD: usize = 12;
 
@@ -32,7 +37,14 @@ struct Found {
 
 fn random_traces_tell_what_was_there_and_what_the_plan_predicts(bench: &Bench) {
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
-    let (wanted, mut seed) = (number("LABCTL_TRACES").unwrap_or(TRACES), number("LABCTL_SEED").unwrap_or(1));
+    are_true(bench, number("LABCTL_TRACES").unwrap_or(TRACES), number("LABCTL_SEED").unwrap_or(1));
+}
+
+fn so_do_those_of_an_ordinary_user(bench: &Bench) {
+    are_true(bench, OTHERS, OTHERS_SEED);
+}
+
+fn are_true(bench: &Bench, wanted: u64, mut seed: u64) {
     let (mut found, begin) = (Found::default(), Instant::now());
     while found.traces < wanted {
         of_lab(bench, seed, EACH.min(wanted - found.traces), &mut found);

@@ -25,7 +25,7 @@ pub struct TraceArgs {
     /// Send an HTTP request; a URL as target does so, too
     #[arg(long)]
     pub http: bool,
-    /// Look the name up, as the asker's resolver would
+    /// Look the name up in the cluster's DNS, as the asker's resolver would
     #[arg(long)]
     pub dns: bool,
     /// The port, by number or name; the target's first where it is left out
@@ -44,6 +44,9 @@ pub struct TraceArgs {
     /// Let a ping's packet be fragmented
     #[arg(long, requires = "size")]
     pub fragment: bool,
+    /// The time to live of a ping, a datagram or a connection's packets: each router on the way takes one from it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    pub ttl: Option<u8>,
     /// Seconds to wait for an answer, or to follow [default: 2; while following: until Ctrl-C]
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<f64>,
@@ -60,7 +63,7 @@ pub struct TraceArgs {
     #[arg(short, long, value_name = "FILE", requires = "predict")]
     pub file: Option<String>,
     /// Send nothing: watch what a pod, host or client sends and gets
-    #[arg(long, value_name = "POD", conflicts_with_all = ["from", "to", "predict", "kind", "port", "size", "connect_to"])]
+    #[arg(long, value_name = "POD", conflicts_with_all = ["from", "to", "predict", "kind", "port", "size", "connect_to", "ttl"])]
     pub follow: Option<String>,
     /// The lab; may be left out where only one runs
     #[arg(short, long)]
@@ -81,10 +84,17 @@ impl TraceArgs {
             "json" => Some(TraceFormat::Json),
             "pcapng" | "pcap" => Some(TraceFormat::Pcapng),
             "mmd" | "mermaid" => Some(TraceFormat::Mermaid),
-            "html" => Some(TraceFormat::Html),
+            "html" | "htm" => Some(TraceFormat::Html),
             _ => None,
         };
         self.output.or_else(by_ending).unwrap_or_default()
+    }
+
+    /// The ending of `--out` where it is none that any form has, and no form is chosen.
+    pub fn strange_ending(&self) -> Option<&str> {
+        let ending = self.out.as_ref().filter(|_| self.output.is_none())?.extension()?.to_str()?;
+        let known = ["txt", "text", "json", "pcapng", "pcap", "mmd", "mermaid", "html", "htm"];
+        (!known.contains(&ending)).then_some(ending)
     }
 }
 

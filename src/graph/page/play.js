@@ -118,17 +118,25 @@ function playTrace(trace) {
     return chosen === "" ? trace.flows : [trace.flows[Number(chosen)]];
   }
 
+  /** Of many packets most go the way of one before; those that do not are shown first. */
   function offerPackets() {
     const packets = chosenFlows().flatMap((flow) => flow.packets);
-    byId("packet").replaceChildren(option("", "All packets"), ...packets.map((p) => option(p.number, title(p))));
+    const own = packets.filter(hasOwnWay).length;
+    const few = own < packets.length ? [option("own", `${own} of ${packets.length} packets: the others went the same ways`)] : [];
+    byId("packet").replaceChildren(...few, option("", "All packets"), ...packets.map((p) => option(p.number, title(p))));
     choose();
+  }
+
+  function hasOwnWay(packet) {
+    return DATA.own.includes(packet.number);
   }
 
   function choose() {
     pause();
     const chosen = byId("packet").value;
     const packets = chosenFlows().flatMap((flow) => flow.packets);
-    const played = chosen === "" ? packets : packets.filter((p) => String(p.number) === chosen);
+    const isPlayed = (p) => chosen === "" || (chosen === "own" ? hasOwnWay(p) : String(p.number) === chosen);
+    const played = packets.filter(isPlayed);
     const entries = (packet) => packet.steps.map((step, n) => ({ step, packet, isLast: n === packet.steps.length - 1, isFirst: n === 0 }));
     state.all = played.flatMap(entries);
     byId("slider").max = Math.max(0, state.all.length - 1);
@@ -136,19 +144,34 @@ function playTrace(trace) {
     show(0, false);
   }
 
+  /** The steps below the heading of their packet, by which they are folded away. */
   function listSteps() {
     const items = [];
+    let group = null;
     state.all.forEach((entry, n) => {
       const { step, packet, isFirst } = entry;
-      if (isFirst) items.push(make("li", { class: "head" }, title(packet)));
+      if (isFirst) {
+        group = { head: make("button", { type: "button" }, title(packet)), items: [] };
+        const mine = group;
+        mine.head.addEventListener("click", () => unfold(mine, mine.head.getAttribute("aria-expanded") !== "true"));
+        items.push(make("li", { class: "head" }, mine.head));
+      }
       const what = make("span", { class: isInferred(step) ? "what inferred" : "what" }, `${where(step)}: ${step.says}`);
       const kind = `${step.layer > 0 ? "wrapped " : ""}${isDrop(entry) ? "dropped" : ""}`;
       const button = make("button", { type: "button", class: kind }, make("span", { class: "n" }, `${n + 1}`), what);
       button.addEventListener("click", () => { pause(); show(n, true); });
       entry.button = button;
-      items.push(make("li", {}, button));
+      entry.group = group;
+      group.items.push(make("li", {}, button));
+      items.push(group.items.at(-1));
     });
+    for (const entry of state.all) if (entry.isFirst) unfold(entry.group, false);
     byId("steps").replaceChildren(...items);
+  }
+
+  function unfold(group, isOpen) {
+    group.head.setAttribute("aria-expanded", isOpen);
+    for (const item of group.items) item.hidden = !isOpen;
   }
 
   /** Show a step: its text, its line in the list, and the packet at its place. */
@@ -159,6 +182,7 @@ function playTrace(trace) {
     const entry = state.all[state.at];
     before?.button.removeAttribute("aria-current");
     entry.button.setAttribute("aria-current", "step");
+    unfold(entry.group, true);
     reveal(entry.button);
     byId("slider").value = state.at;
     byId("slider").setAttribute("aria-valuetext", `step ${state.at + 1}: ${entry.step.says}`);

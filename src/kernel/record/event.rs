@@ -124,7 +124,7 @@ pub enum EntryChange {
 }
 
 /// A packet that the kernel dropped, of any namespace of the machine (the tracepoint `skb:kfree_skb`).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Freed {
     /// The kernel's word, such as `NETFILTER_DROP`.
     pub reason: String,

@@ -13,7 +13,8 @@ use crate::kernel::nfnl::{self, LENGTH, NFTABLES, Part, attribute, attributes, b
 use crate::plan::deviation::NftTable;
 
 use super::PORTS;
-use super::filter::{Filter, UDP};
+use super::filter::Filter;
+use super::words::{ELEMENT, Words};
 
 /// linux/netfilter/nf_tables.h.
 const NEW_TABLE: u16 = NFTABLES;
@@ -44,11 +45,6 @@ const FIRST: i32 = i32::MIN;
 const HOOKS: [(&str, u32); 2] = [("prerouting", 0), ("output", 3)];
 /// `NF_NETDEV_INGRESS` and `NF_NETDEV_EGRESS`.
 const AT_DEVICES: [(&str, u32); 2] = [("ingress", 0), ("egress", 1)];
-
-/// `NFTA_LIST_ELEM`, an element of any list.
-const ELEMENT: u16 = 1;
-/// `NFT_REG_1`, the register that values go through.
-const REGISTER: u32 = 1;
 
 /// What recordings' tables are called, with a number behind it.
 const NAME: &str = "labctl-trace-";
@@ -85,7 +81,7 @@ pub(super) fn socket() -> io::Result<(Socket, u32)> {
 }
 
 /// Mark what `filter` lets through, in the calling thread's namespace, from now on; of a second no more than
-/// `most` packets for each of its rules.
+/// `most` packets.
 pub(super) fn mark(filter: &Filter, most: Option<u32>) -> io::Result<Marking> {
     let everywhere =
         Table { family: IPV4, chains: HOOKS.map(|(name, number)| Hook::of(name, number, PRIORITY)).into() };
@@ -194,8 +190,8 @@ fn parts((filter, most): (&Filter, Option<u32>), table: &Table, (port, flags): (
     };
     let name = &name(port);
     let mut all = vec![part(NEW_TABLE, EXCLUSIVE, vec![text(1, name), attribute(2, &flags.to_be_bytes())])];
-    let lists = Lists::of(filter);
-    for set in lists.all() {
+    let words = Words::of(filter);
+    for set in words.sets() {
         let number = set.number.to_be_bytes();
         let shape = [attribute(3, &[0; 4]), attribute(4, &set.kind.to_be_bytes()), attribute(5, &set.length())];
         let names = [text(1, name), text(2, set.name)];
@@ -205,117 +201,20 @@ fn parts((filter, most): (&Filter, Option<u32>), table: &Table, (port, flags): (
         let elements = nest(3, &set.values.iter().map(element).collect::<Vec<_>>());
         all.push(part(NEW_ELEMENTS, CREATE, vec![names.concat(), elements]));
     }
-    for chain in &table.chains {
-        let called = [text(1, name), text(3, &chain.name), chain.attribute(), text(7, "filter")];
+    let (base, gone_to) = (words.base(), words.chains(most));
+    // All chains first, as rules name them.
+    for chain in &gone_to {
+        all.push(part(NEW_CHAIN, CREATE, vec![text(1, name), text(3, chain.name)]));
+    }
+    for hook in &table.chains {
+        let called = [text(1, name), text(3, &hook.name), hook.attribute(), text(7, "filter")];
         all.push(part(NEW_CHAIN, CREATE, called.into()));
-        for matches in lists.matches() {
-            let most = most.map(limit).into_iter().collect();
-            let body = [matches, most, vec![one(), set_trace(), accept()]].concat();
-            all.push(part(NEW_RULE, APPEND, vec![text(1, name), text(2, &chain.name), nest(4, &body)]));
+    }
+    let others = gone_to.iter().map(|chain| (chain.name, &chain.rules));
+    for (chain, rules) in others.chain(table.chains.iter().map(|hook| (hook.name.as_str(), &base))) {
+        for body in rules {
+            all.push(part(NEW_RULE, APPEND, vec![text(1, name), text(2, chain), nest(4, body)]));
         }
     }
     all
-}
-
-/// A list that rules look values up in.
-struct Set {
-    name: &'static str,
-    number: u32,
-    /// As `nft` numbers its types, for those who list the table.
-    kind: u32,
-    values: Vec<Vec<u8>>,
-}
-
-impl Set {
-    /// Bytes of a value.
-    fn length(&self) -> [u8; 4] {
-        self.values.first().map_or(0, |v| u32::try_from(v.len()).unwrap_or(0)).to_be_bytes()
-    }
-}
-
-struct Lists {
-    protocols: Set,
-    addresses: Set,
-    tunnels: Set,
-}
-
-impl Lists {
-    fn of(filter: &Filter) -> Lists {
-        let protocols = filter.all_protocols().iter().map(|p| vec![*p]).collect();
-        let addresses = filter.all_addresses().iter().map(|ip| ip.octets().to_vec()).collect();
-        let tunnels = filter.all_tunnels().iter().map(|port| port.to_be_bytes().to_vec()).collect();
-        Lists {
-            protocols: Set { name: "protocols", number: 1, kind: 12, values: protocols },
-            addresses: Set { name: "addresses", number: 2, kind: 7, values: addresses },
-            tunnels: Set { name: "tunnels", number: 3, kind: 13, values: tunnels },
-        }
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Set> {
-        [&self.protocols, &self.addresses, &self.tunnels].into_iter().filter(|set| !set.values.is_empty())
-    }
-
-    /// What each of the rules looks for.
-    fn matches(&self) -> Vec<Vec<Vec<u8>>> {
-        let mut all = Vec::new();
-        if !self.tunnels.values.is_empty() {
-            all.push(vec![protocol(), is(UDP), payload(2, 2, 2), within(&self.tunnels)]);
-        }
-        let protocols =
-            if self.protocols.values.is_empty() { vec![] } else { vec![protocol(), within(&self.protocols)] };
-        if self.addresses.values.is_empty() {
-            all.push(protocols);
-            return all;
-        }
-        for end in [12, 16] {
-            all.push([protocols.clone(), vec![payload(1, end, 4), within(&self.addresses)]].concat());
-        }
-        all
-    }
-}
-
-fn expression(name: &str, values: &[Vec<u8>]) -> Vec<u8> {
-    nest(ELEMENT, &[text(1, name), nest(2, values)])
-}
-
-fn value(kind: u16, number: u32) -> Vec<u8> {
-    attribute(kind, &number.to_be_bytes())
-}
-
-/// Load the transport's protocol (`NFT_META_L4PROTO`).
-fn protocol() -> Vec<u8> {
-    expression("meta", &[value(1, REGISTER), value(2, 16)])
-}
-
-/// Load from the network header (base 1) or the transport's (2).
-fn payload(base: u32, offset: u32, length: u32) -> Vec<u8> {
-    expression("payload", &[value(1, REGISTER), value(2, base), value(3, offset), value(4, length)])
-}
-
-fn is(byte: u8) -> Vec<u8> {
-    expression("cmp", &[value(1, REGISTER), value(2, 0), nest(3, &[attribute(1, &[byte])])])
-}
-
-fn within(set: &Set) -> Vec<u8> {
-    expression("lookup", &[text(1, set.name), value(2, REGISTER), value(4, set.number)])
-}
-
-/// Go on with so many packets of a second (`NFT_LIMIT_PKTS`).
-fn limit(most: u32) -> Vec<u8> {
-    let (rate, unit) = (attribute(1, &u64::from(most).to_be_bytes()), attribute(2, &1u64.to_be_bytes()));
-    expression("limit", &[rate, unit, value(3, most), value(4, 0)])
-}
-
-fn one() -> Vec<u8> {
-    expression("immediate", &[value(1, REGISTER), nest(2, &[attribute(1, &[1])])])
-}
-
-/// `meta nftrace set` (`NFT_META_NFTRACE`).
-fn set_trace() -> Vec<u8> {
-    expression("meta", &[value(2, 12), value(3, REGISTER)])
-}
-
-/// Ends this chain and no other: a base chain that accepts leaves the rest to those behind it.
-fn accept() -> Vec<u8> {
-    expression("immediate", &[value(1, 0), nest(2, &[nest(2, &[value(1, 1)])])])
 }

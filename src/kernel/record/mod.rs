@@ -18,6 +18,7 @@ mod rules;
 mod stamps;
 mod tap;
 mod tracepoints;
+mod words;
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -41,7 +42,7 @@ pub use event::{
     ChainName, CounterDelta, Entry, EntryChange, Event, Frame, Freed, Listing, Lookup, Point, RuleBook, RuleKind,
     RuleSeen, Seen, Verdict,
 };
-pub use filter::Filter;
+pub use filter::{Filter, Tunnel};
 pub use marking::is_own_table;
 
 /// Netlink ports of recordings' sockets, by which their changes of rules are told from others'. They are
@@ -161,6 +162,8 @@ pub struct Recording {
     pub events: Vec<Event>,
     /// So many events were lost, at least.
     pub lost: u64,
+    /// So many of the machine's dropped packets were not told, with their reasons.
+    pub lost_reasons: u64,
     pub counters: Vec<CounterDelta>,
     /// Of the namespaces in which a rule was met, as they are at the end.
     pub chains: RuleBook,
@@ -182,7 +185,10 @@ impl Recorder {
             Ok::<_, io::Error>((opened, tracepoints))
         })?;
         let tracepoints = tracepoints.and_then(|opened| {
-            let why = |e| format!("the kernel tells root alone why it drops packets, and not here: {e}");
+            let why = |e: io::Error| match e.kind() {
+                io::ErrorKind::PermissionDenied => "why the kernel drops packets it tells root alone".to_owned(),
+                _ => format!("why the kernel drops packets it tells root alone, and not here: {e}"),
+            };
             opened.map_err(|e| missing.push(Missing { means: Means::DropReason, why: why(e), places: Vec::new() })).ok()
         });
         if tracepoints.is_some() {
@@ -214,7 +220,7 @@ impl Recorder {
         self.shared.lost_at(place)
     }
 
-    /// When something was read last.
+    /// When a frame or a rule that the filter lets through was read last.
     pub fn last_event(&self) -> Option<Instant> {
         self.shared.last()
     }
@@ -244,7 +250,8 @@ impl Recorder {
             // Where no thread can be started the closure is dropped, and so it is closed here.
             closing = Builder::new().name("close".to_owned()).spawn(move || close(reader)).ok();
         }
-        (Recording { events, lost, counters, chains }, Closing(closing))
+        let lost_reasons = self.shared.lost_reasons();
+        (Recording { events, lost, lost_reasons, counters, chains }, Closing(closing))
     }
 
     fn stop(&mut self) -> Option<Reader> {

@@ -40,6 +40,8 @@ struct Kept {
     events: Vec<Event>,
     bytes: usize,
     lost: u64,
+    /// Beside those, of the machine's dropped packets.
+    lost_reasons: u64,
     sequence: u64,
     last: Option<Instant>,
     /// Frames that were lost, by place.
@@ -90,6 +92,10 @@ impl Shared {
         self.kept().lost
     }
 
+    pub fn lost_reasons(&self) -> u64 {
+        self.kept().lost_reasons
+    }
+
     pub fn lost_at(&self, place: &NsName) -> u64 {
         self.kept().lost_at.get(place).copied().unwrap_or(0)
     }
@@ -104,11 +110,17 @@ impl Shared {
 
     fn keep(&self, place: Option<&NsName>, read: Read) {
         let mut kept = self.kept();
-        kept.lost += read.lost;
+        match place {
+            Some(_) => kept.lost += read.lost,
+            None => kept.lost_reasons += read.lost,
+        }
         if read.events.is_empty() {
             return;
         }
-        kept.last = Some(Instant::now());
+        // Connections and drops are everyone's.
+        if read.events.iter().any(|(_, seen)| matches!(seen, Seen::Frame(_) | Seen::Rule(_))) {
+            kept.last = Some(Instant::now());
+        }
         for (at, seen) in read.events {
             let size = EACH + if let Seen::Frame(frame) = &seen { frame.bytes.len() } else { 0 };
             if kept.bytes + size > MOST {
@@ -272,7 +284,7 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::record::event::Frame;
+    use crate::kernel::record::event::{Frame, Freed};
     use crate::lab::names::IfName;
 
     fn frame(bytes: usize) -> Seen {
@@ -295,10 +307,27 @@ mod tests {
     fn what_nobody_takes_is_kept_up_to_a_bound_and_counted_behind_it() {
         let shared = Shared::new().expect("an eventfd");
         let many = |count| Read { events: (0..count).map(|at| (at, frame(MOST / 4))).collect(), lost: 1, more: false };
-        shared.keep(None, many(5));
+        shared.keep(Some(&NsName::Router), many(5));
         assert_eq!((shared.take().len(), shared.lost()), (3, 3));
-        shared.keep(None, many(2));
+        shared.keep(Some(&NsName::Router), many(2));
         assert_eq!((shared.take().len(), shared.lost()), (2, 4), "there is room again");
+    }
+
+    #[test]
+    fn lost_reasons_of_drops_are_counted_apart() {
+        let shared = Shared::new().expect("an eventfd");
+        shared.keep(None, Read { lost: 7, ..Read::default() });
+        assert_eq!((shared.lost(), shared.lost_reasons()), (0, 7));
+    }
+
+    #[test]
+    fn only_what_passes_the_filter_keeps_a_recording_from_being_quiet() {
+        let shared = Shared::new().expect("an eventfd");
+        let freed = Seen::Freed(Freed::default());
+        shared.keep(None, Read { events: vec![(1, freed)], ..Read::default() });
+        assert_eq!(shared.last(), None);
+        shared.keep(None, Read { events: vec![(1, frame(0))], ..Read::default() });
+        assert!(shared.last().is_some());
     }
 
     #[test]

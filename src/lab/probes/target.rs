@@ -23,6 +23,14 @@ fn split_port(word: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// Whether a word can be sent in a DNS query (RFC 1035, 2.3.4), underscores of services among it.
+fn is_dns_name(word: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    word.len() <= 253 && word.split('.').all(is_label)
+}
+
 impl<'a> Resolver<'a> {
     /// A name of the lab, an address, or a dotted name for the asker's own resolver.
     pub(super) fn target(&mut self, word: &At<String>, around: Place) -> Option<Target> {
@@ -40,30 +48,28 @@ impl<'a> Resolver<'a> {
             let key = ObjectKey::of(&service.metadata);
             return Some(if has_dns { Target::Name(bare.to_owned()) } else { Target::Service(key) });
         }
-        if bare.chars().all(|c| c.is_ascii_digit() || c == '.') {
+        if !bare.is_empty() && bare.chars().all(|c| c.is_ascii_digit() || c == '.') {
             let help = "an IPv4 address has four numbers from 0 to 255";
             self.fault(codes::PROBE_TARGET, format!("`{bare}` is no address"), word.place, help);
             return None;
         }
-        if bare.contains('.') && !bare.contains('/') {
+        if (bare.contains('.') && !bare.contains('/')) || (self.is_typed && self.can_be_asked_for(bare)) {
             return Some(Target::Name(bare.to_owned()));
         }
         self.unknown(&word, "nothing in the lab is called");
         None
     }
 
-    /// The service that the asker means by `name`, `name.namespace` and so on up to its full name.
+    /// Whether the asker's resolver asks a server for such a word, whoever may have it.
+    fn can_be_asked_for(&self, word: &str) -> bool {
+        let asks = |ns| !self.lab.resolver_of(ns).servers.is_empty();
+        self.lab.dns.is_some() && self.asker.as_ref().is_some_and(asks) && is_dns_name(word)
+    }
+
+    /// The service that the asker means; one of the namespace `default` where nobody is known to ask.
     fn service(&self, word: &str) -> Option<&'a Service> {
         let lab: &'a Lab = self.lab;
-        let own = match &self.asker {
-            Some(NsName::Pod(id)) => id.namespace.as_str(),
-            _ => "default",
-        };
-        let word = word.trim_end_matches('.');
-        let word =
-            word.strip_suffix(&format!(".svc.{}", lab.cluster.domain)).or(word.strip_suffix(".svc")).unwrap_or(word);
-        let (name, namespace) = word.split_once('.').unwrap_or((word, own));
-        lab.service(&ObjectKey::new(namespace, name))
+        lab.service_called(self.asker.as_ref().unwrap_or(&NsName::Router), word)
     }
 
     /// Where `connectTo` sends a request for a URL with this port: to a name or an address, with a port

@@ -138,6 +138,19 @@ impl<'a> Choice<'a> {
         }
     }
 
+    /// The rule that takes the request and the service that it leads to, in words; nothing where none does.
+    pub fn words(&self) -> Option<String> {
+        // As the ingress names it; the routing's own name for it means nothing to anybody else.
+        let service = |name: &BackendName| match self.routing.backends.get(name) {
+            Some(backend) => format!("service {} port {}", backend.service, backend.port),
+            None => format!("service {name}"),
+        };
+        match self.location {
+            Some(Location { source, path, backend, .. }) => Some(format!("{source} ({path}), {}", service(backend))),
+            None => self.backend().map(|backend| format!("the default backend, {}", service(backend))),
+        }
+    }
+
     /// Whether the virtual host has a certificate of its own.
     pub fn has_certificate(&self) -> bool {
         self.server.is_some_and(|server| self.routing.secret_of(server).is_some())

@@ -34,6 +34,17 @@ pub struct Field<D: Dialect> {
     pub default: &'static str,
 }
 
+/// A row of a table: the field's name, where its directive stands, that, the value's kind, and the default.
+pub const fn field<D: Dialect>(
+    name: &'static str,
+    context: D::Context,
+    directive: &'static str,
+    kind: D::Kind,
+    default: &'static str,
+) -> Field<D> {
+    Field { name, context, directive, kind, default }
+}
+
 /// A ConfigMap's fields, as far as they can be written.
 pub struct Fields<D> {
     values: BTreeMap<&'static str, String>,

@@ -1,6 +1,6 @@
 use super::*;
 use crate::lab::names::IfName;
-use crate::trace::model::{Header, Protocol, Rewrite, Ruleset};
+use crate::trace::model::{Header, Protocol, Rewrite, Routed, Ruleset};
 use crate::trace::packet::Essence;
 
 fn host(name: &str) -> NsName {
@@ -123,6 +123,18 @@ fn where_the_walk_is_left_only_what_was_seen_counts() {
 }
 
 #[test]
+fn a_route_that_what_was_seen_speaks_against_is_not_told() {
+    let mut walked = walk();
+    let route = Routed { route: "default".into(), via: None, dev: Some("eth0".into()) };
+    walked.insert(2, step("b", None, What::Routed(route)));
+    let mut sights = vec![sight(10, "a", "eth0", true), sight(12, "b", "veth", false), sight(15, "b", "eth1", true)];
+    let (_, told) = aligned(&walked, &sights, &[]);
+    assert_eq!(told, ["a eth0 out", "b veth in", "b eth1 out"]);
+    sights.pop();
+    assert_eq!(aligned(&walked, &sights, &[]).0.held, 4, "nothing speaks against it");
+}
+
+#[test]
 fn rules_that_were_told_confirm_the_walk_or_add_to_it() {
     let sights = [sight(10, "a", "eth0", true), sight(12, "b", "veth", false)];
     let hit = |number, verdict: &str| Hit {
@@ -132,7 +144,27 @@ fn rules_that_were_told_confirm_the_walk_or_add_to_it() {
         met: RuleMet { verdict: verdict.into(), ..rule("FORWARD", number) },
     };
     let (_, told) = aligned(&walk(), &sights, &[hit(1, "continue"), hit(7, "DROP")]);
-    assert_eq!(told, ["a eth0 out", "b veth in", "b FORWARD 1", "b drop by -j DROP"]);
+    assert_eq!(told, ["a eth0 out", "b veth in", "b FORWARD 1", "b drop by -t filter -j DROP"]);
+}
+
+#[test]
+fn a_rule_that_leads_the_same_way_stands_in_the_walks_place() {
+    let jump = |number| RuleMet { verdict: "jump KUBE-SEP-A".into(), ..rule("KUBE-SVC-A", number) };
+    let mut walked = walk();
+    walked[2] = step("b", None, What::Rule(jump(5)));
+    let sights = [sight(10, "a", "eth0", true), sight(12, "b", "veth", false), sight(15, "b", "eth0", true)];
+    let (_, told) = aligned(&walked, &sights, &[Hit { place: host("b"), layer: 0, leaves: false, met: jump(2) }]);
+    assert_eq!(told, ["a eth0 out", "b veth in", "b KUBE-SVC-A 2", "b eth0 out"]);
+}
+
+#[test]
+fn a_rule_of_forwarding_comes_behind_all_that_took_the_packet_in() {
+    let sights = [sight(12, "b", "veth", false), sight(13, "b", "cni0", false), sight(15, "b", "eth0", true)];
+    let hit = |chain: &str| Hit { place: host("b"), layer: 0, leaves: chain == "POSTROUTING", met: rule(chain, 1) };
+    let (_, told) = aligned(&[], &sights, &[hit("PREROUTING"), hit("FORWARD"), hit("POSTROUTING")]);
+    assert_eq!(told, ["b veth in", "b PREROUTING 1", "b cni0 in", "b FORWARD 1", "b POSTROUTING 1", "b eth0 out"]);
+    let (_, told) = aligned(&[], &[sight(12, "b", "eth0", true)], &[hit("OUTPUT")]);
+    assert_eq!(told, ["b OUTPUT 1", "b eth0 out"]);
 }
 
 #[test]

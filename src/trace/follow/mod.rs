@@ -22,6 +22,7 @@ use crate::plan::Plan;
 use super::flow::Found;
 use super::hits::Hits;
 use super::model::{Fate, Packet};
+use super::origin::Origin;
 use super::packets::{Memory, Teller, is_at_its_end};
 use super::sight::Sight;
 use super::tell::{Evidence, Material, tunnels};
@@ -223,15 +224,16 @@ impl Follower {
             return Vec::new();
         }
         let recording = self.window.recording(&world.chains);
+        let origin = Origin::default();
         let material = Material {
             lab: &world.lab,
             planned: &world.planned,
             there: &world.there,
             known: &world.known,
             recording: &recording,
+            told: &[],
             missing: &[],
-            file: "",
-            edited: false,
+            origin: &origin,
         };
         let evidence = Evidence {
             sights: std::mem::take(&mut self.window.sights),
@@ -240,6 +242,7 @@ impl Follower {
             hits: Hits::read(&recording, &world.there),
             entries: self.window.entries.iter().cloned().collect(),
             who: Who::new(&world.lab, &world.there),
+            told: &[],
             begin: self.begin,
         };
         let machine = self.machine.clone();

@@ -59,7 +59,7 @@ impl Window {
     /// What the rest of the trace reads beside sights.
     pub fn recording(&mut self, chains: &RuleBook) -> Recording {
         let events = std::mem::take(&mut self.events);
-        Recording { events, lost: 0, counters: Vec::new(), chains: chains.clone() }
+        Recording { events, lost: 0, lost_reasons: 0, counters: Vec::new(), chains: chains.clone() }
     }
 
     pub fn give_back(&mut self, recording: Recording) {

@@ -52,7 +52,7 @@ fn freed(reason: &str, trail: &[(u64, &str, bool, u32)]) -> Event {
 }
 
 fn reason(events: Vec<Event>, packet: &Packet) -> Option<String> {
-    let recording = Recording { events, lost: 0, counters: Vec::new(), chains: Default::default() };
+    let recording = Recording { events, lost: 0, lost_reasons: 0, counters: Vec::new(), chains: Default::default() };
     of_packet(packet, &recording, BEGIN).map(|(_, freed)| freed.reason.clone())
 }
 

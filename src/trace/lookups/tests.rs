@@ -75,7 +75,7 @@ fn found(at: u64, iif: u32, (via, dev): (&str, &str)) -> (u64, Lookup) {
 fn marked(packet: &mut Packet, told: Vec<(u64, Lookup)>) -> Vec<String> {
     let event = |(at, lookup)| Event { at: BEGIN + at, sequence: 0, place: None, seen: Seen::Lookup(lookup) };
     let events = told.into_iter().map(event).collect();
-    let recording = Recording { events, lost: 0, counters: Vec::new(), chains: Default::default() };
+    let recording = Recording { events, lost: 0, lost_reasons: 0, counters: Vec::new(), chains: Default::default() };
     mark(std::slice::from_mut(packet), &recording, (&there(), BEGIN))
 }
 

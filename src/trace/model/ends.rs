@@ -73,6 +73,8 @@ pub enum Cause {
     WrongTargetPort,
     /// The traffic policy is Local, and no endpoint is on this host.
     NoLocalEndpoint,
+    /// The service has no such port, so no rule takes the packet.
+    NoServicePort,
     /// The table of tracked connections is full.
     ConntrackFull,
     /// The cluster's DNS does not answer.

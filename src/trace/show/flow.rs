@@ -2,7 +2,7 @@
 
 use crate::trace::model::{Direction, End, Flow, Packet, Protocol, Role};
 
-use super::page::{BOLD, DIM, Lead, PLAIN, Page};
+use super::page::{BOLD, DIM, GLUE, Lead, PLAIN, Page};
 use super::steps;
 use super::ways::{Parts, Same, Told, Ways};
 
@@ -79,6 +79,7 @@ pub fn heading(flow: &Flow, packet: &Packet) -> String {
         let other = other.map(|o| format!("packet {about}, {}", o.kind)).unwrap_or(format!("packet {about}"));
         let relation = match packet.direction {
             _ if is_error(packet) => "tells of",
+            _ if packet.kind.starts_with("fragment") => "a part of",
             Direction::Back => "answers",
             Direction::There => "a copy of",
         };
@@ -179,7 +180,7 @@ fn translations(page: &mut Page, flow: &Flow) {
 
 /// What connection tracking knows a packet by, `192.168.1.101 > 10.244.1.2 identifier 7` for a ping.
 fn tuple(from: &End, to: &End, protocol: Protocol) -> String {
-    let addresses = format!("{} > {}", address(from, protocol), address(to, protocol));
+    let addresses = format!("{}{GLUE}>{GLUE}{}", address(from, protocol), address(to, protocol));
     match (protocol, from.port) {
         (Protocol::Icmp, id) if id != 0 => format!("{addresses} identifier {id}"),
         _ => addresses,

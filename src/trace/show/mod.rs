@@ -20,6 +20,14 @@ pub use text::text;
 
 use crate::lab::names::{HostName, NsName};
 
+use super::model::Trace;
+
+/// The numbers of the packets that are told in full: the others went the way of one of them.
+pub fn told(trace: &Trace) -> Vec<u32> {
+    let ways = trace.flows.iter().map(ways::Ways::of);
+    ways.flat_map(|ways| ways.told.into_iter().map(|told| told.packet.number)).collect()
+}
+
 /// How the text looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Style {

@@ -117,13 +117,19 @@ impl Page {
     }
 }
 
+/// A blank at which no line is broken that has room for what it glues together.
+pub const GLUE: char = '\u{a0}';
+
 /// Lines of at most `width` columns, broken between words, and within those that are longer than that.
 pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let options = Options::new(width.max(2))
         .word_separator(WordSeparator::AsciiSpace)
         .word_splitter(WordSplitter::NoHyphenation)
         .wrap_algorithm(WrapAlgorithm::FirstFit);
-    textwrap::wrap(one_line(text).trim(), options).into_iter().map(|line| line.into_owned()).collect()
+    // What is glued together and does not fit is broken at its blanks after all.
+    let loose = |word: &str| if display_width(word) > width { word.replace(GLUE, " ") } else { word.to_owned() };
+    let text: Vec<String> = one_line(text).trim().split(' ').map(loose).collect();
+    textwrap::wrap(&text.join(" "), options).into_iter().map(|line| line.replace(GLUE, " ")).collect()
 }
 
 /// What stays together in a rule's text: an option with its value. One that is wider than `most` falls

@@ -115,7 +115,9 @@ impl<'a> Row<'a> {
             }
             What::Refused { with } => say("with", with),
             What::Dropped(Drop { by, reason, .. }) => {
-                say("by", by);
+                // A route that is missing is no thing, and the sentence says whose.
+                let missing = by.strip_prefix("no route to ").is_some_and(|to| self.text.contains(to));
+                say("by", if missing { "" } else { by });
                 say("kernel's reason", reason.as_deref().unwrap_or_default());
             }
             _ => {}
@@ -132,7 +134,8 @@ fn column(step: &Step) -> String {
         What::Routed(_) => "route".to_owned(),
         What::Neighbour { .. } => "neighbour".to_owned(),
         What::Bridged { bridge, .. } => bridge.clone(),
-        What::UserSpace { program } | What::Proxied { program, .. } => program.clone(),
+        What::UserSpace { program } => program.clone(),
+        What::Proxied { .. } => "proxy".to_owned(),
         What::Asked { .. } => "dns".to_owned(),
         _ => dev(),
     }

@@ -2,7 +2,7 @@
 
 use crate::trace::model::RuleMet;
 
-use super::page::words;
+use super::page::{GLUE, words};
 
 /// The target of a jump, where the rule's verdict is one.
 pub fn target(rule: &RuleMet) -> Option<&str> {
@@ -41,24 +41,32 @@ fn has_matches(rule: &str) -> bool {
     false
 }
 
-/// Rules that a packet passed through, in a line: `PREROUTING 1 → KUBE-SERVICES 9 → KUBE-NODEPORTS`.
+/// What a rule did. nf_tables tells of a REJECT as of a DROP.
+fn verdict(rule: &RuleMet) -> &str {
+    if rule.verdict == "DROP" && rule.rule.contains("-j REJECT") { "REJECT" } else { &rule.verdict }
+}
+
+/// Rules that a packet passed through, in a text that is broken between them: `PREROUTING 1 → KUBE-SERVICES 9 → KUBE-NODEPORTS`.
 pub fn passed(rules: &[&RuleMet]) -> String {
     let mut text = String::new();
     let mut into = None;
     for rule in rules {
-        if into != Some(rule.chain.as_str()) {
+        let goes_on = into == Some(rule.chain.as_str());
+        if !goes_on {
             if !text.is_empty() {
                 text.push_str("; ");
             }
             text.push_str(&rule.chain);
         }
         into = target(rule);
-        let place = if rule.number > 0 { format!(" {}", rule.number) } else { String::new() };
+        let place = if rule.number > 0 { format!("{GLUE}{}", rule.number) } else { String::new() };
+        // A chain and where it leads stay together, and of a longer way each turn.
+        let before = if goes_on { ' ' } else { GLUE };
         text.push_str(&match (into, rule.number) {
-            (Some(target), _) => format!("{place} → {target}"),
-            (None, 0) if rule.verdict == "RETURN" || rule.verdict == "continue" => " end".to_owned(),
-            (None, 0) => format!(" policy {}", rule.verdict),
-            (None, _) => format!("{place} {}", rule.verdict),
+            (Some(target), _) => format!("{place}{before}→{GLUE}{target}"),
+            (None, 0) if rule.verdict == "RETURN" || rule.verdict == "continue" => format!("{GLUE}end"),
+            (None, 0) => format!("{GLUE}policy{GLUE}{}", rule.verdict),
+            (None, _) => format!("{place}{GLUE}{}", verdict(rule)),
         });
     }
     text
@@ -104,6 +112,12 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_that_refuses_is_told_as_such() {
+        let refuses = rule("FORWARD", 1, "-A FORWARD -j REJECT --reject-with icmp-port-unreachable", "DROP");
+        assert_eq!(passed(&[&refuses]).replace(GLUE, " "), "FORWARD 1 REJECT");
+    }
+
+    #[test]
     fn jumps_that_follow_on_each_other_are_one_chain() {
         let way = [
             rule("PREROUTING", 1, "", "jump KUBE-SERVICES"),
@@ -113,6 +127,10 @@ mod tests {
         ];
         let way: Vec<_> = way.iter().collect();
         let text = "PREROUTING 1 → KUBE-SERVICES 9 → KUBE-NODEPORTS end; PREROUTING policy ACCEPT";
-        assert_eq!(passed(&way), text);
+        assert_eq!(passed(&way).replace(GLUE, " "), text);
+        // No line ends between a chain and the number of its rule, or with the arrow, as long as there is room.
+        let lines = |width| super::super::page::wrap(&passed(&way), width);
+        assert_eq!(lines(30), ["PREROUTING 1 → KUBE-SERVICES 9", "→ KUBE-NODEPORTS end;", "PREROUTING policy ACCEPT"]);
+        assert_eq!(lines(20)[..2], ["PREROUTING 1 →", "KUBE-SERVICES 9 →"]);
     }
 }

@@ -34,7 +34,8 @@ fn top(page: &mut Page, trace: &Trace) {
         Some(last) => format!(" within {}", steps::duration(last)),
         None => String::new(),
     };
-    page.line(&format!("lab {}: {flows}, {packets}{took}; {}", trace.lab, means(trace)), DIM);
+    let known = means(trace).map(|known| format!("; {known}")).unwrap_or_default();
+    page.line(&format!("lab {}: {flows}, {packets}{took}{known}", trace.lab), DIM);
 }
 
 fn count(n: usize, what: &str) -> String {
@@ -57,9 +58,13 @@ fn is_predicted(trace: &Trace) -> bool {
     !trace.means.is_empty() && trace.means.iter().all(|m| matches!(m, Means::Plan | Means::State))
 }
 
-fn means(trace: &Trace) -> String {
+/// How it is known; nothing of a question of which no packet was seen.
+fn means(trace: &Trace) -> Option<String> {
     if is_predicted(trace) {
-        return "predicted, nothing was sent".to_owned();
+        return Some("predicted, nothing was sent".to_owned());
+    }
+    if trace.flows.is_empty() {
+        return None;
     }
     let names = trace.means.iter().map(|m| match m {
         Means::Tap => "taps",
@@ -72,7 +77,7 @@ fn means(trace: &Trace) -> String {
         Means::State => "kernel state",
         Means::Plan => "plan",
     });
-    format!("known by {}", names.collect::<Vec<_>>().join(", "))
+    Some(format!("known by {}", names.collect::<Vec<_>>().join(", ")))
 }
 
 fn differs(page: &mut Page, parting: &Parting) {

@@ -1,30 +1,77 @@
-//! Where two ways part: the planned and the actual one.
+//! Where two ways part: the planned one, and the actual one, walked or observed.
 
-use crate::trace::model::{Parting, Step, What};
+use crate::trace::align::is_device;
+use crate::trace::model::{Header, Means, RuleMet, Step, What};
 
-use super::Path;
-
-/// The first step in which the actual way differs from the planned one; nothing where both are the same.
-pub fn compare(planned: &Path, actual: &Path) -> Option<Parting> {
-    let longest = planned.steps.len().max(actual.steps.len());
-    let (one, other) = (0..longest)
-        .map(|n| (planned.steps.get(n), actual.steps.get(n)))
-        .find(|(one, other)| !matches!((one, other), (Some(one), Some(other)) if is_same(one, other)))?;
-    let words = |step: Option<&Step>| step.map_or("nothing more".to_owned(), |s| format!("{}: {}", s.place, s.says));
-    Some(Parting { packet: 1, predicted: words(one), observed: words(other) })
+/// The first steps in which the actual way differs from the planned one, nothing where one has ended before the
+/// other; nothing at all where both are the same. Planned steps that nothing could have seen are passed over where
+/// what was seen agrees behind them, and so is what no walk foresees where the planned way goes on behind it: a
+/// bridge shows a frame once more that it has translated.
+pub fn compare<'s>(planned: &'s [Step], actual: &[&'s Step]) -> Option<(Option<&'s Step>, Option<&'s Step>)> {
+    let (mut planned, mut actual) = (planned, actual);
+    loop {
+        let (Some((one, planned_rest)), Some((other, rest))) = (planned.split_first(), actual.split_first()) else {
+            let parted = !(planned.is_empty() && actual.is_empty());
+            return parted.then(|| (planned.first(), actual.first().copied()));
+        };
+        if is_same(one, other) {
+            (planned, actual) = (planned_rest, rest);
+            continue;
+        }
+        let unseen = planned.iter().take_while(|s| !is_device(s)).count();
+        let next = planned.get(unseen);
+        match planned.iter().take(unseen + 1).position(|s| is_same(s, other)) {
+            Some(at) if !other.is_inferred() => (planned, actual) = (&planned[at + 1..], rest),
+            _ if is_unforeseen(other) && next.is_some_and(|next| rest.iter().any(|s| is_same(next, s))) => {
+                actual = rest
+            }
+            _ => return Some((Some(counterpart(planned, other).unwrap_or(one)), Some(other))),
+        }
+    }
 }
 
-/// Steps are the same where place, device and what happened are; numbers of rules move when others come.
+/// Whether only a tap knows of a step.
+fn is_unforeseen(step: &Step) -> bool {
+    step.known_by == [Means::Tap]
+}
+
+/// What is said to be planned in place of a step that a device saw: the next one that a device sees, or the end.
+fn counterpart<'s>(planned: &'s [Step], actual: &Step) -> Option<&'s Step> {
+    let ends = |s: &&Step| is_device(s) || matches!(s.what, What::Dropped(_) | What::Refused { .. });
+    planned.iter().find(ends).filter(|_| is_device(actual) && !actual.is_inferred())
+}
+
+/// Steps are the same where place, device and what happened are. Numbers of rules move when others come, and
+/// what nf_tables calls their verdict is not always what they say; ports are chosen anew each time.
 fn is_same(one: &Step, other: &Step) -> bool {
     let what = match (&one.what, &other.what) {
         (What::Rule(one), What::Rule(other)) => {
-            (&one.table, &one.chain, &one.rule, &one.verdict)
-                == (&other.table, &other.chain, &other.rule, &other.verdict)
+            (&one.table, &one.chain) == (&other.table, &other.chain)
+                && (one.rule == other.rule || lead_the_same_way(one, other))
         }
         (What::Neighbour { ip, mac, .. }, What::Neighbour { ip: other_ip, mac: other_mac, .. }) => {
             (ip, mac) == (other_ip, other_mac)
         }
+        (What::Rewritten { how, after, .. }, What::Rewritten { how: other_how, after: other_after, .. }) => {
+            (how, ends(after)) == (other_how, ends(other_after))
+        }
+        (
+            What::Encapsulated { how, outer, entry },
+            What::Encapsulated { how: other_how, outer: other_outer, entry: other_entry },
+        ) => (how, ends(outer), entry) == (other_how, ends(other_outer), other_entry),
+        // The words are the kernel's where it has told of it.
+        (What::Dropped(one), What::Dropped(other)) => one.cause == other.cause,
         (one, other) => one == other,
     };
     what && (&one.place, &one.dev, one.layer) == (&other.place, &other.dev, other.layer)
+}
+
+/// Whether two rules lead to the same chain, where chance or what the kernel remembers of a client says which is met.
+fn lead_the_same_way(one: &RuleMet, other: &RuleMet) -> bool {
+    let by_chance = |met: &RuleMet| ["-m statistic ", "-m recent "].iter().any(|word| met.rule.contains(word));
+    one.verdict == other.verdict && one.verdict.starts_with("jump ") && (by_chance(one) || by_chance(other))
+}
+
+fn ends(header: &Header) -> (std::net::IpAddr, std::net::IpAddr) {
+    (header.source, header.destination)
 }

@@ -51,9 +51,13 @@ impl Probe {
     /// The first packet of a question to `to`, as [`Probe::to`] but with what the question says of it.
     pub fn of(ask: &Ask, protocol: Protocol, to: IpAddr, port: u16) -> Probe {
         let mut probe = Probe::to(protocol, to, port);
-        if let Ask::Ping { size, dont_fragment, ttl, .. } = ask {
-            let header = &mut probe.header;
-            (header.length, header.dont_fragment, header.ttl) = (*size, *dont_fragment, *ttl);
+        let header = &mut probe.header;
+        match ask {
+            Ask::Ping { size, dont_fragment, ttl, .. } => {
+                (header.length, header.dont_fragment, header.ttl) = (*size, *dont_fragment, *ttl);
+            }
+            Ask::Tcp { ttl: Some(ttl), .. } | Ask::Udp { ttl: Some(ttl), .. } => header.ttl = *ttl,
+            _ => {}
         }
         probe
     }

@@ -177,13 +177,7 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
                 if source.is_none() {
                     self.packet.header.source = destination;
                 }
-                self.suspect_conflict(destination);
-                self.routed(
-                    at,
-                    None,
-                    "local".to_owned(),
-                    format!("{destination} is an address of {} itself", at.name()),
-                );
+                self.is_own(at, destination);
                 Ok(None)
             }
             Found::Route(entry) => {
@@ -208,6 +202,12 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
     fn routed(&mut self, at: At<'s, 'a>, hop: Option<&(Option<IpAddr>, IfName)>, route: String, says: String) {
         let (via, dev) = (hop.and_then(|h| h.0), hop.map(|h| h.1.to_string()));
         self.step(at, None, What::Routed(Routed { route, via, dev }), says);
+    }
+
+    /// The namespace itself has the address.
+    fn is_own(&mut self, at: At<'s, 'a>, ip: IpAddr) {
+        self.suspect_conflict(ip);
+        self.routed(at, None, "local".to_owned(), format!("{ip} is an address of {} itself", at.name()));
     }
 
     fn note_unread(&mut self, at: At<'s, 'a>) {
@@ -264,13 +264,7 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         self.note_unread(at);
         match at.tables.look_up(key) {
             Found::Local => {
-                self.suspect_conflict(destination);
-                self.routed(
-                    at,
-                    None,
-                    "local".to_owned(),
-                    format!("{destination} is an address of {} itself", at.name()),
-                );
+                self.is_own(at, destination);
                 Ok(Stage::Local(at, dev))
             }
             _ if !at.is_on("net/ipv4/ip_forward") => {
@@ -326,19 +320,21 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         let hop = self.choose_hop(entry);
         let says = format!("{} passes it on {}: route `{}`", at.name(), hop_words(&hop), entry.text);
         self.suspect_lost_route(at, key, Some(entry));
-        if self.packet.header.ttl <= 1 {
-            self.routed(at, Some(&hop), entry.text.clone(), says);
+        let mtu = at.link(&hop.1).map_or(u32::MAX, |l| l.mtu);
+        let is_over = self.packet.header.ttl <= 1;
+        let is_too_big = self.packet.size() > mtu && self.packet.header.dont_fragment;
+        if !is_over && !is_too_big {
+            self.packet.header.ttl -= 1;
+        }
+        self.routed(at, Some(&hop), entry.text.clone(), says);
+        if is_over {
             let says = format!("its time to live has run out where `{}` would lead it on", entry.text);
             let why = Why::new(Cause::TtlExceeded, &entry.text, says);
             return self.dropped(at, Some(dev), Why { trouble: Some(Trouble::Ttl), ..why });
         }
-        let mtu = at.link(&hop.1).map_or(u32::MAX, |l| l.mtu);
-        if self.packet.size() > mtu && self.packet.header.dont_fragment {
-            self.routed(at, Some(&hop), entry.text.clone(), says);
+        if is_too_big {
             return self.too_big(at, &hop.1, mtu);
         }
-        self.packet.header.ttl -= 1;
-        self.routed(at, Some(&hop), entry.text.clone(), says);
         self.hooks(at, super::netfilter::FORWARD, (Some(dev), Some(&hop.1)))?;
         Ok(Stage::Leave(at, Hop { dev: hop.1, to: hop.0.unwrap_or(key.destination) }))
     }

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::config::DnsConfig;
 use super::log;
 use super::records::{Records, Update};
+use crate::workload::events::Teller;
 use crate::workload::lines;
 
 /// The records in force, for who answers and who changes them.
@@ -47,13 +48,13 @@ impl Shared {
 /// Read updates on a thread of its own. What is returned tells of the end, and of an error that
 /// was the reason.
 pub fn listen(
-    records: Shared,
+    (records, teller): (Shared, Teller),
     config: DnsConfig,
     control: impl Read + Send + 'static,
     ready: impl FnOnce() -> io::Result<()> + Send + 'static,
 ) -> io::Result<oneshot::Receiver<io::Result<()>>> {
     let mut ready = Some(ready);
-    lines::follow(control, move |line| {
+    lines::follow(control, teller, move |line| {
         match serde_json::from_slice(line) {
             Ok(update) => records.apply(&update, &config)?,
             Err(problem) => {

@@ -31,7 +31,10 @@ pub mod records;
 mod reply;
 mod server;
 mod tcp;
+mod told;
 mod unique;
+
+use super::events::Teller;
 
 /// The hidden verb that is this server: `labctl lab-coredns CONFIG`, a [`Config`] in JSON, with the
 /// control channel as standard input.
@@ -40,7 +43,8 @@ pub const VERB: &str = "lab-coredns";
 /// Serve DNS in the namespace of the calling thread until `control` ends. `control` brings lines
 /// of JSON, each an [`Update`]. On standard output come two lines: `listening ADDRESS:PORT` once
 /// the sockets are bound, and `ready` once the first update is served; until then names of the
-/// cluster are answered with SERVFAIL, as CoreDNS does before it has seen the API.
+/// cluster are answered with SERVFAIL, as CoreDNS does before it has seen the API. Where that is ordered,
+/// [`events`](super::events) follow.
 ///
 /// A line that cannot be read is complained about on standard error, and what was before stays in
 /// force. The thread is best the process's only one: a second is started to read `control`.
@@ -69,9 +73,10 @@ pub fn run_then(
     let records = control::Shared::new(&config.dns)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     runtime.block_on(async {
-        let server = server::Server::bind(config, records.clone())?;
+        let teller = Teller::default();
+        let server = server::Server::bind(config, records.clone(), teller.clone())?;
         listening(server.bound())?;
-        let ended = control::listen(records, config.dns.clone(), control, ready)?;
+        let ended = control::listen((records, teller), config.dns.clone(), control, ready)?;
         server.serve_until(ended).await
     })
 }

@@ -15,7 +15,8 @@ use super::config::Config;
 use super::control::Shared;
 use super::counters::Counters;
 use super::http::{self, Page};
-use super::tcp;
+use super::{tcp, told};
+use crate::workload::events::Teller;
 
 /// Datagrams taken before others have their turn.
 const BATCH: usize = 64;
@@ -40,6 +41,7 @@ pub struct Bound {
 pub struct State {
     pub records: Shared,
     pub counters: Counters,
+    pub teller: Teller,
 }
 
 pub struct Server {
@@ -55,7 +57,7 @@ impl Server {
     ///
     /// # Errors
     /// A port that cannot be bound, with its number.
-    pub fn bind(config: &Config, records: Shared) -> io::Result<Server> {
+    pub fn bind(config: &Config, records: Shared, teller: Teller) -> io::Result<Server> {
         let (udp, tcp, dns) = dns_sockets(config)?;
         let mut bound = Bound { dns, health: None, ready: None, metrics: None };
         let mut pages = Vec::new();
@@ -70,7 +72,7 @@ impl Server {
             *place = Some(listener.local_addr()?);
             pages.push((page, listener));
         }
-        let state = Rc::new(State { records, counters: Counters::default() });
+        let state = Rc::new(State { records, counters: Counters::default(), teller });
         Ok(Server { udp, tcp, pages, bound, state })
     }
 
@@ -170,6 +172,9 @@ fn batch(socket: &UdpSocket, state: &State, query: &mut [u8], reply: &mut Vec<u8
         };
         let code = answer(&records, query.get(..length).unwrap_or_default(), Transport::Udp, reply);
         state.counters.seen(Transport::Udp, code);
+        if code.is_some() {
+            told::tell(&state.teller, &records, from, (query.get(..length).unwrap_or_default(), reply));
+        }
         // Where the kernel has no room, the asker asks again: it is UDP.
         if code.is_some() && socket.try_send_to(reply, from).is_err() {
             state.counters.unsent();

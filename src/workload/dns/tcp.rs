@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::answer::{Transport, answer};
 use super::server::State;
+use super::told;
 
 /// Connections at a time; further ones are closed at once.
 const MAX_CONNECTIONS: usize = 512;
@@ -76,13 +77,21 @@ pub async fn serve(listener: TcpListener, state: Rc<State>) {
 
 async fn converse(stream: TcpStream, state: &State) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    let client = stream.peer_addr()?;
     let mut stream = BufReader::with_capacity(4096, stream);
     let (mut query, mut reply, mut framed) = (Vec::new(), Vec::new(), Vec::new());
     loop {
         let length = timeout(IDLE, stream.read_u16()).await??;
         query.resize(usize::from(length), 0);
         timeout(SLOW, stream.read_exact(&mut query)).await??;
-        let code = answer(&state.records.read(), &query, Transport::Tcp, &mut reply);
+        let code = {
+            let records = state.records.read();
+            let code = answer(&records, &query, Transport::Tcp, &mut reply);
+            if code.is_some() {
+                told::tell(&state.teller, &records, client, (&query, &reply));
+            }
+            code
+        };
         state.counters.seen(Transport::Tcp, code);
         if code.is_none() {
             return Ok(());

@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::plan::PeerLease;
+use crate::workload::events::Teller;
 
 use super::leases::Leases;
 
@@ -18,6 +19,8 @@ pub enum Heard {
     Leases(io::Result<Leases>),
     /// Less than a line so far.
     Nothing,
+    /// Whether to tell of packets from now on, which the [`Teller`] has heard.
+    Order,
     /// The other end is closed.
     End,
 }
@@ -30,15 +33,16 @@ pub struct Control<R> {
     buffer: Vec<u8>,
     /// How many bytes of it are known to be without an end of line.
     searched: usize,
+    teller: Teller,
 }
 
 impl<R: Read + AsFd> Control<R> {
-    pub fn new(source: R) -> Control<R> {
-        Control { source, buffer: Vec::new(), searched: 0 }
+    pub fn new(source: R, teller: Teller) -> Control<R> {
+        Control { source, buffer: Vec::new(), searched: 0, teller }
     }
 
     /// A line that has already been read.
-    pub fn pending(&mut self) -> Option<io::Result<Leases>> {
+    pub fn pending(&mut self) -> Option<Heard> {
         let rest = self.buffer.get(self.searched..).unwrap_or_default();
         let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
             self.searched = self.buffer.len();
@@ -50,7 +54,7 @@ impl<R: Read + AsFd> Control<R> {
             // The next map may be long in coming; its predecessor's room is not kept for it.
             self.buffer = Vec::new();
         }
-        Some(parse(&line))
+        Some(if self.teller.obey(&line) { Heard::Order } else { Heard::Leases(parse(&line)) })
     }
 
     /// Read once, waiting where nothing is there yet.
@@ -58,8 +62,8 @@ impl<R: Read + AsFd> Control<R> {
     /// # Errors
     /// Those of the read, and a line that is too long.
     pub fn hear(&mut self) -> io::Result<Heard> {
-        if let Some(leases) = self.pending() {
-            return Ok(Heard::Leases(leases));
+        if let Some(heard) = self.pending() {
+            return Ok(heard);
         }
         let mut chunk = [0; 16 << 10];
         match self.source.read(&mut chunk) {
@@ -69,7 +73,7 @@ impl<R: Read + AsFd> Control<R> {
             Err(e) => return Err(e),
         }
         match self.pending() {
-            Some(leases) => Ok(Heard::Leases(leases)),
+            Some(heard) => Ok(heard),
             None if self.buffer.len() > MAX_LINE => {
                 Err(io::Error::new(io::ErrorKind::InvalidData, "a list of leases is longer than 4 MiB"))
             }
@@ -99,7 +103,7 @@ mod tests {
         let (reader, mut writer) = io::pipe().unwrap();
         writer.write_all(b"[{\"subnet\":\"10.244.1.0/24\",\"public_ip\":\"192.168.0.1\"}]\n[]\n").unwrap();
         writer.write_all(tail).unwrap();
-        Control::new(reader)
+        Control::new(reader, Teller::default())
     }
 
     #[test]
@@ -125,7 +129,7 @@ mod tests {
     fn an_endless_line_is_an_error() {
         let (reader, mut writer) = io::pipe().unwrap();
         let writing = std::thread::spawn(move || writer.write_all(&vec![b' '; 2 * MAX_LINE]));
-        let mut control = Control::new(reader);
+        let mut control = Control::new(reader, Teller::default());
         let error = loop {
             match control.hear() {
                 Ok(Heard::Nothing) => {}

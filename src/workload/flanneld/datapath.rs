@@ -18,6 +18,7 @@ use super::header::Packet;
 use super::icmp::{self, Allowance, Problem};
 use super::leases::Leases;
 use super::{Config, ipv4};
+use crate::workload::events::{Carried, Did, Teller, Way};
 
 /// Packets taken from one side before the other has its turn.
 const BATCH: usize = 64;
@@ -37,6 +38,7 @@ pub struct DataPath {
     port: u16,
     mtu: usize,
     buffer: Vec<u8>,
+    teller: Teller,
 }
 
 /// Whether a side may have more.
@@ -49,7 +51,7 @@ enum Side {
 impl DataPath {
     /// # Errors
     /// An address that is not IPv4, or a socket that the kernel refuses.
-    pub fn open(tun: OwnedFd, config: &Config) -> io::Result<DataPath> {
+    pub fn open(tun: OwnedFd, config: &Config, teller: Teller) -> io::Result<DataPath> {
         let listen = SocketAddrV4::new(ipv4(config.listen, "the host's address")?, config.port);
         let flags = OFlag::from_bits_retain(fcntl(&tun, FcntlArg::F_GETFL)?);
         fcntl(&tun, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
@@ -60,6 +62,7 @@ impl DataPath {
             port: config.port,
             mtu: usize::try_from(config.mtu).map_or(LARGEST, |mtu| mtu.min(LARGEST)),
             buffer: vec![0; LARGEST],
+            teller,
         })
     }
 
@@ -114,7 +117,11 @@ impl DataPath {
         };
         // The kernel also sends IPv6 into the device, looking for routers.
         let Some(mut packet) = self.buffer.get_mut(..length).and_then(Packet::parse) else { return Ok(Side::More) };
-        match send_out(&mut packet, leases, &Out { udp: &self.udp, port: self.port, mtu: self.mtu }) {
+        let began = self.teller.moment();
+        let sent = send_out(&mut packet, leases, &Out { udp: &self.udp, port: self.port, mtu: self.mtu });
+        let did = || carried(Way::Out, &packet, leases.find(packet.destination()), sent.as_ref().err());
+        self.teller.tell_since(began, did);
+        match sent {
             Ok(()) => {}
             Err(problem) => self.errors.tell(problem, &packet),
         }
@@ -131,7 +138,10 @@ impl DataPath {
             return Ok(Side::More);
         }
         let Some(mut packet) = self.buffer.get_mut(..length).and_then(Packet::parse) else { return Ok(Side::More) };
-        if packet.take_hop() {
+        let went_on = packet.take_hop();
+        let (peer, problem) = (ipv4(sender.ip(), "the sender").ok(), (!went_on).then_some(&Problem::NoHopLeft));
+        self.teller.tell(|| carried(Way::In, &packet, peer, problem));
+        if went_on {
             // A device that is down (EIO) or has no room loses the packet, as a wire would.
             let _ = self.tun.write(packet.bytes());
         } else {
@@ -139,6 +149,19 @@ impl DataPath {
         }
         Ok(Side::More)
     }
+}
+
+/// A packet as it is told of.
+fn carried(way: Way, packet: &Packet, peer: Option<Ipv4Addr>, problem: Option<&Problem>) -> Did {
+    Did::Carried(Carried {
+        way,
+        source: packet.source().into(),
+        destination: packet.destination().into(),
+        length: u32::try_from(packet.bytes().len()).unwrap_or(u32::MAX),
+        identification: packet.identification(),
+        peer: peer.map(Into::into),
+        dropped: problem.map(ToString::to_string),
+    })
 }
 
 /// What a packet is sent with.

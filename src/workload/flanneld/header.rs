@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 pub const MIN_HEADER: usize = 20;
 
 const TOTAL_LENGTH: usize = 2;
+const IDENTIFICATION: usize = 4;
 const FRAGMENT: usize = 6;
 const TTL: usize = 8;
 const PROTOCOL: usize = 9;
@@ -53,6 +54,10 @@ impl<'a> Packet<'a> {
 
     pub fn destination(&self) -> Ipv4Addr {
         self.address(DESTINATION)
+    }
+
+    pub fn identification(&self) -> u16 {
+        word(self.bytes, IDENTIFICATION).unwrap_or(0)
     }
 
     pub fn protocol(&self) -> u8 {

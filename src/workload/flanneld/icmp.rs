@@ -1,6 +1,7 @@
 //! ICMP errors for packets that the daemon cannot send on: whether one may be sent at all, what is
 //! in it, and how many a second. Sending is the data path's.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
@@ -27,6 +28,16 @@ pub enum Problem {
     NoHopLeft,
     /// It must not be fragmented and is larger than this many bytes.
     TooLarge { mtu: u16 },
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Problem::NoRoute => f.write_str("no host can be reached that has a lease of its destination"),
+            Problem::NoHopLeft => f.write_str("its time to live has run out"),
+            Problem::TooLarge { mtu } => write!(f, "it must not be cut and is larger than {mtu} bytes"),
+        }
+    }
 }
 
 impl Problem {

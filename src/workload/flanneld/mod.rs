@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use self::control::{Control, Heard};
 use self::datapath::DataPath;
+use super::events::Teller;
 
 mod control;
 mod datapath;
@@ -39,7 +40,7 @@ pub struct Config {
 /// Move packets until `control` ends. `tun` is the device's file (IFF_TUN | IFF_NO_PI), `control`
 /// brings lines of JSON, each a list of [`PeerLease`](crate::plan::PeerLease) that replaces the
 /// one before. The line `ready` goes to standard output once the socket is bound and the first
-/// list is in force.
+/// list is in force, and then, where that is ordered, [`events`](super::events) of packets.
 ///
 /// A list that cannot be read is an error where it is the first one; a later one is complained
 /// about on standard error and the former stays in force.
@@ -65,27 +66,29 @@ pub fn run_then(
     control: impl Read + AsFd,
     ready: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut path = DataPath::open(tun, config)?;
-    let mut control = Control::new(control);
+    let teller = Teller::default();
+    let mut path = DataPath::open(tun, config, teller.clone())?;
+    let mut control = Control::new(control, teller);
     let mut leases = loop {
         match control.hear()? {
             Heard::Leases(first) => break told(first?),
-            Heard::Nothing => {}
+            Heard::Order | Heard::Nothing => {}
             Heard::End => return Ok(()),
         }
     };
     ready()?;
     loop {
-        match control.pending() {
-            Some(newer) => replace(&mut leases, newer),
+        let heard = match control.pending() {
+            Some(heard) => heard,
             None => {
                 path.forward_until_readable(&leases, control.as_fd())?;
-                match control.hear()? {
-                    Heard::Leases(newer) => replace(&mut leases, newer),
-                    Heard::Nothing => {}
-                    Heard::End => return Ok(()),
-                }
+                control.hear()?
             }
+        };
+        match heard {
+            Heard::Leases(newer) => replace(&mut leases, newer),
+            Heard::Order | Heard::Nothing => {}
+            Heard::End => return Ok(()),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{oneshot, watch};
 
 use crate::plan::ingress::Update;
+use crate::workload::events::Teller;
 use crate::workload::lines;
 
 use super::{Told, log};
@@ -21,7 +22,8 @@ fn renew<T: PartialEq>(old: &mut T, new: T) -> bool {
 pub fn listen(control: impl Read + Send + 'static) -> io::Result<(Told, oneshot::Receiver<io::Result<()>>)> {
     let (routing, routing_told) = watch::channel(None);
     let (endpoints, endpoints_told) = watch::channel(Arc::default());
-    let ended = lines::follow(control, move |line| {
+    let teller = Teller::default();
+    let ended = lines::follow(control, teller.clone(), move |line| {
         match serde_json::from_slice(line) {
             Ok(Update::Routing(new)) => drop(routing.send_if_modified(|old| renew(old, Some(Arc::from(new))))),
             Ok(Update::Endpoints(new)) => drop(endpoints.send_if_modified(|old| renew(old, Arc::new(new)))),
@@ -29,6 +31,6 @@ pub fn listen(control: impl Read + Send + 'static) -> io::Result<(Told, oneshot:
         }
         Ok(())
     })?;
-    let told = Told { routing: routing_told, endpoints: endpoints_told, healthy: watch::Sender::new(false) };
+    let told = Told { routing: routing_told, endpoints: endpoints_told, healthy: watch::Sender::new(false), teller };
     Ok((told, ended))
 }

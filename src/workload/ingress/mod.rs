@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 pub use crate::lab::ingress::Driver;
 use crate::plan::ingress::{Endpoints, Routing};
+use crate::workload::events::Teller;
 pub use report::Report;
 
 pub mod built_in;
@@ -78,10 +79,13 @@ pub struct Told {
     /// To be set once what was told first is served, and again where that is no longer so;
     /// `/healthz` answers 200 while it is true.
     pub healthy: watch::Sender<bool>,
+    /// Who tells of requests, where somebody wants to know.
+    pub teller: Teller,
 }
 
 /// Serve until `control` ends. On standard output come [`Report`]s: `ready` once the first routing is
-/// served; the access log and complaints go to standard error.
+/// served; the access log and complaints go to standard error. The built-in controller tells
+/// [`events`](super::events) of its requests, where that is ordered; a real program of its own does not.
 ///
 /// # Errors
 /// A port that cannot be bound, a program that cannot be started or ends, a failing `control`.

@@ -64,7 +64,7 @@ pub trait Product {
 pub async fn keep<P: Product>(product: P, config: &Config, told: Told) -> io::Result<()> {
     process::many_files();
     let store = Store::new(&config.directory)?;
-    let Told { mut routing, mut endpoints, healthy } = told;
+    let Told { mut routing, mut endpoints, healthy, .. } = told;
     let mut keeper = Keeper { product, store, process: None, serving: None, refused: false, healthy };
     loop {
         tokio::select! {

@@ -2,7 +2,7 @@
 //! controllers have for directives of HAProxy. Those which mean the same for every controller come as
 //! settings and options and are not here. A value is checked by its kind before it is written.
 
-use super::super::fields::{self, is_number};
+use super::super::fields::{self, Dialect, Field, field, is_number};
 use super::quote;
 
 /// Which section a directive stands in.
@@ -33,16 +33,6 @@ pub struct Haproxy;
 /// The ConfigMap's fields in haproxy.cfg.
 pub type Fields = fields::Fields<Haproxy>;
 
-const fn field(
-    name: &'static str,
-    context: Context,
-    directive: &'static str,
-    kind: Kind,
-    default: &'static str,
-) -> fields::Field<Haproxy> {
-    fields::Field { name, context, directive, kind, default }
-}
-
 use Context::{Defaults, Elsewhere, Global};
 use Kind::{Number, Text, Time, Truth, Word};
 
@@ -52,7 +42,7 @@ const VERSIONS: &[&str] = &["TLSv1.0", "TLSv1.1", "TLSv1.2", "TLSv1.3"];
 
 /// Every field, in the order in which directives are written.
 #[rustfmt::skip]
-const FIELDS: &[fields::Field<Haproxy>] = &[
+const FIELDS: &[Field<Haproxy>] = &[
     field("nbthread", Global, "nbthread", Number, "1"),
     field("maxconn", Global, "maxconn", Number, ""),
     field("hard-stop-after", Global, "hard-stop-after", Time, "240s"),
@@ -73,38 +63,33 @@ const FIELDS: &[fields::Field<Haproxy>] = &[
     field("scale-server-slots", Elsewhere, "", Number, "32"),
 ];
 
-impl fields::Dialect for Haproxy {
+impl Dialect for Haproxy {
     type Context = Context;
     type Kind = Kind;
-    const FIELDS: &'static [fields::Field<Haproxy>] = FIELDS;
+    const FIELDS: &'static [Field<Haproxy>] = FIELDS;
 
     fn argument(kind: Kind, value: &str) -> Option<String> {
-        argument(kind, value)
+        let value = value.trim();
+        let fits = match kind {
+            Truth => ["true", "false"].contains(&value),
+            Number => is_number(value),
+            Time => {
+                let units = ["us", "ms", "s", "m", "h", "d"];
+                is_number(units.iter().find_map(|unit| value.strip_suffix(unit)).unwrap_or(value))
+            }
+            Word(list) => list.contains(&value),
+            Text => return quote::quote(value).filter(|_| !value.is_empty()),
+        };
+        fits.then(|| value.to_owned())
     }
 
-    fn line(field: &fields::Field<Haproxy>, argument: &str) -> String {
+    fn line(field: &Field<Haproxy>, argument: &str) -> String {
         match (field.kind, argument) {
             (Truth, "true") => field.directive.to_owned(),
             (Truth, _) => format!("no {}", field.directive),
             _ => format!("{} {argument}", field.directive),
         }
     }
-}
-
-/// `value` as an argument of HAProxy; nothing where it cannot be one.
-fn argument(kind: Kind, value: &str) -> Option<String> {
-    let value = value.trim();
-    let fits = match kind {
-        Truth => ["true", "false"].contains(&value),
-        Number => is_number(value),
-        Time => {
-            let units = ["us", "ms", "s", "m", "h", "d"];
-            is_number(units.iter().find_map(|unit| value.strip_suffix(unit)).unwrap_or(value))
-        }
-        Word(list) => list.contains(&value),
-        Text => return quote::quote(value).filter(|_| !value.is_empty()),
-    };
-    fits.then(|| value.to_owned())
 }
 
 #[cfg(test)]
@@ -121,9 +106,9 @@ mod tests {
     fn a_value_is_one_argument_or_none() {
         for kind in [Truth, Number, Time, Word(BALANCE)] {
             for evil in ["1 if TRUE", "10s\nbackend x", "", "'", "$HOME", "#"] {
-                assert_eq!(argument(kind, evil), None, "{kind:?} {evil:?}");
+                assert_eq!(Haproxy::argument(kind, evil), None, "{kind:?} {evil:?}");
             }
         }
-        assert_eq!(argument(Text, "a'b").as_deref(), Some("'a'\\''b'"));
+        assert_eq!(Haproxy::argument(Text, "a'b").as_deref(), Some("'a'\\''b'"));
     }
 }

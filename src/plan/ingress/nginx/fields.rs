@@ -5,7 +5,7 @@
 //! `FIELDS` is the table, which [`fields`] reads. A value is checked by its kind before it is written, so that none can be
 //! more than the directive's argument; one that does not fit is told, and the default holds.
 
-use super::super::fields::{self, is_number};
+use super::super::fields::{self, Dialect, Field, field, is_number};
 use super::quote;
 
 /// Where a directive stands.
@@ -48,16 +48,6 @@ pub struct Nginx;
 /// The ConfigMap's fields in nginx.conf.
 pub type Fields = fields::Fields<Nginx>;
 
-const fn field(
-    name: &'static str,
-    context: Context,
-    directive: &'static str,
-    kind: Kind,
-    default: &'static str,
-) -> fields::Field<Nginx> {
-    fields::Field { name, context, directive, kind, default }
-}
-
 use Context::{Elsewhere, Events, Http, Main, Upstream};
 use Kind::{Number, NumberOrAuto, Plain, Ranges, Size, Sizes, Text, Time, Truth, Words};
 
@@ -85,7 +75,7 @@ const LOG: &str = "$remote_addr - $remote_user [$time_local] \"$request\" $statu
 
 /// Every field, in the order in which directives are written.
 #[rustfmt::skip]
-const FIELDS: &[fields::Field<Nginx>] = &[
+const FIELDS: &[Field<Nginx>] = &[
     // One worker, where ingress-nginx has one a core: a lab has many pods on few cores.
     field("worker-processes", Main, "worker_processes", NumberOrAuto, "1"),
     field("worker-shutdown-timeout", Main, "worker_shutdown_timeout", Time, "240s"),
@@ -136,62 +126,58 @@ const FIELDS: &[fields::Field<Nginx>] = &[
     field("upstream-keepalive-requests", Upstream, "keepalive_requests", Number, "10000"),
 ];
 
-impl fields::Dialect for Nginx {
+impl Dialect for Nginx {
     type Context = Context;
     type Kind = Kind;
-    const FIELDS: &'static [fields::Field<Nginx>] = FIELDS;
+    const FIELDS: &'static [Field<Nginx>] = FIELDS;
 
     fn argument(kind: Kind, value: &str) -> Option<String> {
-        argument(kind, value)
+        let value = value.trim();
+        let same = |fits: bool| fits.then(|| value.to_owned());
+        match kind {
+            Truth => match value {
+                "true" | "on" => Some("on".to_owned()),
+                "false" | "off" => Some("off".to_owned()),
+                _ => None,
+            },
+            Number => same(is_number(value)),
+            NumberOrAuto => same(value == "auto" || is_number(value)),
+            Size => same(is_number(value.strip_suffix(['k', 'K', 'm', 'M', 'g', 'G']).unwrap_or(value))),
+            Sizes => {
+                let (count, size) = value.split_once(' ')?;
+                let size = Self::argument(Size, size)?;
+                is_number(count).then(|| format!("{count} {size}"))
+            }
+            Time => {
+                let number =
+                    ["ms", "s", "m", "h", "d"].iter().find_map(|unit| value.strip_suffix(unit)).unwrap_or(value);
+                same(is_number(number))
+            }
+            Words(list) => {
+                let words: Vec<&str> = value.split_whitespace().collect();
+                (!words.is_empty() && words.iter().all(|w| list.contains(w))).then(|| words.join(" "))
+            }
+            Plain => {
+                let fits = |b: u8| b.is_ascii_alphanumeric() || b" ,:_+!@.-=/*".contains(&b);
+                same((1..2000).contains(&value.len()) && value.bytes().all(fits))
+            }
+            Text => quote::quote(value),
+            Ranges => {
+                let each = value.split(',').map(str::trim);
+                let range = |r: &str| {
+                    r.parse::<ipnet::IpNet>()
+                        .map(|n| n.to_string())
+                        .or_else(|_| r.parse::<std::net::IpAddr>().map(|a| a.to_string()))
+                };
+                each.map(|r| range(r).ok()).collect::<Option<Vec<_>>>().map(|all| all.join(" "))
+            }
+        }
     }
 
-    fn line(field: &fields::Field<Nginx>, argument: &str) -> String {
+    fn line(field: &Field<Nginx>, argument: &str) -> String {
         // `ssl_session_cache shared:SSL` takes its size behind a colon.
         let between = if field.directive.ends_with("shared:SSL") { ":" } else { " " };
         format!("{}{between}{argument};", field.directive)
-    }
-}
-
-/// `value` as an argument of nginx; nothing where it cannot be one.
-fn argument(kind: Kind, value: &str) -> Option<String> {
-    let value = value.trim();
-    let same = |fits: bool| fits.then(|| value.to_owned());
-    match kind {
-        Truth => match value {
-            "true" | "on" => Some("on".to_owned()),
-            "false" | "off" => Some("off".to_owned()),
-            _ => None,
-        },
-        Number => same(is_number(value)),
-        NumberOrAuto => same(value == "auto" || is_number(value)),
-        Size => same(is_number(value.strip_suffix(['k', 'K', 'm', 'M', 'g', 'G']).unwrap_or(value))),
-        Sizes => {
-            let (count, size) = value.split_once(' ')?;
-            let size = argument(Size, size)?;
-            is_number(count).then(|| format!("{count} {size}"))
-        }
-        Time => {
-            let number = ["ms", "s", "m", "h", "d"].iter().find_map(|unit| value.strip_suffix(unit)).unwrap_or(value);
-            same(is_number(number))
-        }
-        Words(list) => {
-            let words: Vec<&str> = value.split_whitespace().collect();
-            (!words.is_empty() && words.iter().all(|w| list.contains(w))).then(|| words.join(" "))
-        }
-        Plain => {
-            let fits = |b: u8| b.is_ascii_alphanumeric() || b" ,:_+!@.-=/*".contains(&b);
-            same((1..2000).contains(&value.len()) && value.bytes().all(fits))
-        }
-        Text => quote::quote(value),
-        Ranges => {
-            let each = value.split(',').map(str::trim);
-            let range = |r: &str| {
-                r.parse::<ipnet::IpNet>()
-                    .map(|n| n.to_string())
-                    .or_else(|_| r.parse::<std::net::IpAddr>().map(|a| a.to_string()))
-            };
-            each.map(|r| range(r).ok()).collect::<Option<Vec<_>>>().map(|all| all.join(" "))
-        }
     }
 }
 
@@ -209,9 +195,9 @@ mod tests {
     fn a_value_is_one_argument_or_none() {
         for kind in [Truth, Number, NumberOrAuto, Size, Sizes, Time, Words(LEVELS), Plain, Ranges] {
             for evil in ["1; }", "on; include /etc/passwd", "4 8k; x", "a\nb", "", "$host", "\"", "#"] {
-                assert_eq!(argument(kind, evil), None, "{kind:?} {evil:?}");
+                assert_eq!(Nginx::argument(kind, evil), None, "{kind:?} {evil:?}");
             }
         }
-        assert_eq!(argument(Text, "a\";}").as_deref(), Some("\"a\\\";}\""));
+        assert_eq!(Nginx::argument(Text, "a\";}").as_deref(), Some("\"a\\\";}\""));
     }
 }

@@ -27,6 +27,8 @@ use super::log::Entry;
 use super::pages::Page;
 use super::pool::{BUFFER, Local};
 use super::site::Site;
+use super::told::Telling;
+use crate::plan::ingress::Choice;
 
 /// Streams that a connection may have at once; nginx' own number.
 const STREAMS: u32 = 128;
@@ -53,6 +55,8 @@ impl Scheme {
 /// A client.
 pub struct Peer {
     pub remote: IpAddr,
+    /// Its end of the connection.
+    pub client: SocketAddr,
     /// The controller's own, which it came to.
     pub port: u16,
     pub scheme: Scheme,
@@ -72,6 +76,7 @@ impl Peer {
     pub fn new((remote, port): (SocketAddr, u16), scheme: Scheme, room: OwnedSemaphorePermit) -> Peer {
         Peer {
             remote: remote.ip().to_canonical(),
+            client: SocketAddr::new(remote.ip().to_canonical(), remote.port()),
             port,
             scheme,
             shared: Arc::default(),
@@ -222,8 +227,14 @@ async fn answer(site: &Rc<Site>, peer: &Rc<Peer>, request: Request<Incoming>, en
         return Page::new(StatusCode::BAD_REQUEST, "plain HTTP came to the port for HTTPS").closing().response();
     }
     let state = site.state();
-    let (mut response, secured) = match decide::decide(&state.router, peer, &request, &entry.id) {
+    let telling = Telling::begin(site);
+    let mut rule = None;
+    let taken = |choice: &Choice<'_>| rule = telling.is_wanted().then(|| choice.words()).flatten();
+    let decided = decide::decide(&state.router, peer, (&request, &entry.id), taken);
+    telling.took(peer, &request, rule);
+    let (mut response, secured) = match decided {
         Err(page) => {
+            telling.answered(page.status, Some(page.why.clone()));
             let unread = request.version() == Version::HTTP_2 && !request.body().is_end_stream();
             let unread = unread.then(|| Rc::new(Feed::new(request.into_body(), 0, Duration::ZERO)));
             (page.response().map(|answer| answer.before_the_end_of(unread)), page.secured)
@@ -231,7 +242,7 @@ async fn answer(site: &Rc<Site>, peer: &Rc<Peer>, request: Request<Incoming>, en
         Ok(way) => {
             entry.backend.clone_from(way.name);
             entry.id = way.facts.id.clone();
-            (Passing::new(site, peer, &way, request).run(entry).await, way.secured)
+            (Passing::new((site, &telling), peer, &way, request).run(entry).await, way.secured)
         }
     };
     state.secure(peer.scheme, secured, response.headers_mut());

@@ -27,13 +27,15 @@ pub struct Way<'a> {
     pub secured: bool,
 }
 
+/// Says also which rule takes the request, to `taken`.
+///
 /// # Errors
 /// The controller's own answer, where no endpoint is to be asked.
 pub fn decide<'a>(
     router: &'a Router,
     peer: &Peer,
-    request: &Request<Incoming>,
-    id: &HeaderValue,
+    (request, id): (&Request<Incoming>, &HeaderValue),
+    taken: impl FnOnce(&Choice<'_>),
 ) -> Result<Way<'a>, Page> {
     let bad = |why: &str| Page::new(StatusCode::BAD_REQUEST, why);
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
@@ -44,6 +46,7 @@ pub fn decide<'a>(
     let host = if authority.is_some() { host_of(written).map_err(bad)? } else { "".into() };
     let path = normalise(request.uri().path().as_bytes()).map_err(bad)?;
     let choice = router.choose(&host, &path);
+    taken(&choice);
     let secured = choice.has_certificate();
     let asked = Asked { authority: authority.as_ref(), host: &host, path: &path, request, id };
     follow((router, peer), choice, asked).map(|way| Way { secured, ..way }).map_err(|page| Page { secured, ..page })

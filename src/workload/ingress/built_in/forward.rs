@@ -30,12 +30,14 @@ use super::pages::Page;
 use super::patience::{after, later};
 use super::pool::{Lease, Sender, Target};
 use super::site::Site;
+use super::told::Telling;
 use super::tunnel;
 use crate::plan::ingress::{Affinity, Options};
 
 /// A request under way.
 pub struct Passing<'a> {
     site: &'a Rc<Site>,
+    telling: &'a Telling,
     peer: &'a Rc<Peer>,
     way: &'a Way<'a>,
     /// As endpoints get it, but for its target.
@@ -62,7 +64,12 @@ impl Failure {
 }
 
 impl<'a> Passing<'a> {
-    pub fn new(site: &'a Rc<Site>, peer: &'a Rc<Peer>, way: &'a Way<'a>, request: Request<Incoming>) -> Self {
+    pub fn new(
+        (site, telling): (&'a Rc<Site>, &'a Telling),
+        peer: &'a Rc<Peer>,
+        way: &'a Way<'a>,
+        request: Request<Incoming>,
+    ) -> Self {
         let mut request = request;
         let wish = headers::upgrade(request.headers()).filter(|_| request.version() == Version::HTTP_11);
         let upgrade = wish.is_some().then(|| hyper::upgrade::on(&mut request));
@@ -77,7 +84,7 @@ impl<'a> Passing<'a> {
         }
         let slow = site.state().settings().body_timeout;
         let feed = (!body.is_end_stream()).then(|| Rc::new(Feed::new(body, way.options.body_size, slow)));
-        Passing { site, peer, way, head, feed, upgrade }
+        Passing { site, telling, peer, way, head, feed, upgrade }
     }
 
     /// Ask endpoints until one answers or none may be asked.
@@ -91,7 +98,10 @@ impl<'a> Passing<'a> {
             let status = outcome.as_ref().map_or_else(|failure| failure.status, |(answer, _)| answer.status());
             entry.tries.push(Try { address, begun, took: Some(begun.elapsed()), status: status.as_u16() });
             match outcome {
-                Ok((answer, lease)) => return self.answer(answer, lease, (address, sticky)),
+                Ok((answer, lease)) => {
+                    self.telling.answered(answer.status(), None);
+                    return self.answer(answer, lease, (address, sticky));
+                }
                 Err(failure) => {
                     log(format_args!("{}: {}", self.way.name, failure.why));
                     let again = self.may_go_on(&failure, tried.len());
@@ -157,6 +167,7 @@ impl<'a> Passing<'a> {
                 Page::new(StatusCode::SERVICE_UNAVAILABLE, why)
             }
         };
+        self.telling.answered(page.status, Some(page.why.clone()));
         let unread = self.feed.clone().filter(|_| self.head.version == Version::HTTP_2);
         page.response().map(|answer| answer.before_the_end_of(unread))
     }
@@ -177,6 +188,7 @@ impl<'a> Passing<'a> {
             }
         }
         let limit = self.way.options.connect_timeout;
+        self.telling.passed(None, address);
         match timeout(limit, self.site.pool.connect(target)).await {
             Ok(Ok(lease)) => self.send(lease).await,
             Ok(Err(e)) => {
@@ -206,6 +218,7 @@ impl<'a> Passing<'a> {
                 ..Failure::unsent(StatusCode::BAD_GATEWAY, "the body is gone".to_owned())
             });
         };
+        self.telling.passed(lease.local, address);
         lease.feed = self.feed.clone();
         let outcome = match &mut lease.sender {
             Sender::One(sender) => self.within(sender.try_send_request(request)).await,

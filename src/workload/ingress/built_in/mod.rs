@@ -23,6 +23,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use self::connection::{Peer, Scheme};
 use self::site::Site;
 use super::{Config, Told, log};
+use crate::kernel::memory;
 
 mod balance;
 mod body;
@@ -37,6 +38,7 @@ mod pages;
 mod patience;
 mod pool;
 mod site;
+mod told;
 mod tunnel;
 
 /// Connections that wait to be accepted.
@@ -55,7 +57,7 @@ pub async fn serve(config: &Config, told: Told) -> io::Result<()> {
     let mut told = told;
     let first = told.routing.wait_for(Option::is_some).await.map_err(io::Error::other)?.clone();
     let endpoints = told.endpoints.borrow_and_update().clone();
-    let site = Rc::new(Site::new(first.unwrap_or_default(), &endpoints)?);
+    let site = Rc::new(Site::new(first.unwrap_or_default(), &endpoints, told.teller.clone())?);
     told.healthy.send_replace(true);
     let room = Arc::new(Semaphore::new(room()?));
     tokio::select! {
@@ -140,11 +142,7 @@ async fn sweep(site: &Site) {
     loop {
         turns.tick().await;
         site.pool.sweep();
-        // What many clients at once have needed lies between what few still need.
-        // SAFETY: gives free memory back to the system; no memory in use is touched.
-        #[cfg(target_env = "gnu")]
-        unsafe {
-            libc::malloc_trim(0);
-        }
+        // What many clients at once have needed.
+        memory::give_back();
     }
 }

@@ -54,15 +54,19 @@ impl Target {
 /// All connections to endpoints.
 pub struct Pool {
     idle: RefCell<HashMap<Target, Vec<Idle>>>,
-    shared: RefCell<HashMap<Target, http2::SendRequest<Upload>>>,
+    shared: RefCell<HashMap<Target, Shared>>,
     /// Those that there are now: only they are kept connections to.
     endpoints: RefCell<HashSet<SocketAddr>>,
     tls: Arc<ClientConfig>,
     tls_http2: Arc<ClientConfig>,
 }
 
+/// A connection for many requests at once, and its own end.
+type Shared = (http2::SendRequest<Upload>, Option<SocketAddr>);
+
 struct Idle {
     sender: http1::SendRequest<Upload>,
+    local: Option<SocketAddr>,
     since: Instant,
     served: u32,
 }
@@ -72,6 +76,8 @@ pub struct Lease {
     pool: Rc<Pool>,
     pub target: Target,
     pub sender: Sender,
+    /// Our own end of it.
+    pub local: Option<SocketAddr>,
     /// What was sent: a connection is free only when that has come to its end.
     pub feed: Option<Rc<Feed>>,
     served: u32,
@@ -113,26 +119,27 @@ impl Pool {
             connections.retain(|one| one.since.elapsed() < IDLE_TIME && !one.sender.is_closed());
         }
         idle.retain(|_, connections| !connections.is_empty());
-        self.shared.borrow_mut().retain(|_, sender| !sender.is_closed());
+        self.shared.borrow_mut().retain(|_, (sender, _)| !sender.is_closed());
     }
 
     /// A connection that is there and ready.
     pub async fn idle(self: &Rc<Self>, target: Target) -> Option<Lease> {
         if target.http2 {
-            let sender = self.shared.borrow().get(&target).filter(|sender| !sender.is_closed()).cloned()?;
-            return Some(self.lease(target, Sender::Many(sender), 0));
+            let shared = self.shared.borrow().get(&target).filter(|(sender, _)| !sender.is_closed()).cloned();
+            let (sender, local) = shared?;
+            return Some(self.lease((target, local), Sender::Many(sender), 0));
         }
         loop {
             let mut one = self.idle.borrow_mut().get_mut(&target)?.pop()?;
             // The one that answered last may still be about to notice that it is free.
             if one.since.elapsed() < IDLE_TIME && one.sender.ready().await.is_ok() {
-                return Some(self.lease(target, Sender::One(one.sender), one.served));
+                return Some(self.lease((target, one.local), Sender::One(one.sender), one.served));
             }
         }
     }
 
-    fn lease(self: &Rc<Self>, target: Target, sender: Sender, served: u32) -> Lease {
-        Lease { pool: Rc::clone(self), target, sender, feed: None, served }
+    fn lease(self: &Rc<Self>, (target, local): (Target, Option<SocketAddr>), sender: Sender, served: u32) -> Lease {
+        Lease { pool: Rc::clone(self), target, sender, local, feed: None, served }
     }
 
     /// A new connection.
@@ -142,17 +149,18 @@ impl Pool {
     pub async fn connect(self: &Rc<Self>, target: Target) -> io::Result<Lease> {
         let stream = TcpStream::connect(target.address).await?;
         stream.set_nodelay(true)?;
+        let local = stream.local_addr().ok();
         if !target.tls {
-            return self.begin(target, stream).await;
+            return self.begin((target, local), stream).await;
         }
         let config = if target.http2 { &self.tls_http2 } else { &self.tls };
         // An address has no name to be asked for: nginx' `proxy_ssl_server_name off`.
         let name = ServerName::from(target.address.ip());
         let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await?;
-        self.begin(target, stream).await
+        self.begin((target, local), stream).await
     }
 
-    async fn begin<S>(self: &Rc<Self>, target: Target, stream: S) -> io::Result<Lease>
+    async fn begin<S>(self: &Rc<Self>, (target, local): (Target, Option<SocketAddr>), stream: S) -> io::Result<Lease>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -163,15 +171,15 @@ impl Pool {
             let (sender, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
             tokio::task::spawn_local(connection);
             if self.endpoints.borrow().contains(&target.address) {
-                self.shared.borrow_mut().insert(target, sender.clone());
+                self.shared.borrow_mut().insert(target, (sender.clone(), local));
             }
-            return Ok(self.lease(target, Sender::Many(sender), 0));
+            return Ok(self.lease((target, local), Sender::Many(sender), 0));
         }
         let mut builder = http1::Builder::new();
         builder.max_buf_size(BUFFER);
         let (sender, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
         tokio::task::spawn_local(connection.with_upgrades());
-        Ok(self.lease(target, Sender::One(sender), 0))
+        Ok(self.lease((target, local), Sender::One(sender), 0))
     }
 }
 
@@ -189,7 +197,7 @@ impl Lease {
         let mut idle = self.pool.idle.borrow_mut();
         let connections = idle.entry(self.target).or_default();
         if connections.len() < IDLE {
-            connections.push(Idle { sender, since: Instant::now(), served });
+            connections.push(Idle { sender, local: self.local, since: Instant::now(), served });
         }
     }
 }

@@ -19,14 +19,18 @@ use super::connection::Scheme;
 use super::log::Log;
 use super::pool::Pool;
 use crate::plan::ingress::{Endpoints, Router, Routing, Settings};
+use crate::workload::events::Teller;
 
 /// Everything that connections share.
 pub struct Site {
     now: RefCell<Rc<State>>,
     pub pool: Rc<Pool>,
     pub log: Rc<Log>,
+    pub teller: Teller,
     fake: Arc<CertifiedKey>,
     random: Cell<u64>,
+    /// The number of the last request that was told of.
+    told: Cell<u64>,
 }
 
 /// What was told last, made ready.
@@ -55,7 +59,7 @@ impl State {
 impl Site {
     /// # Errors
     /// TLS that cannot be done.
-    pub fn new(routing: Arc<Routing>, endpoints: &Endpoints) -> io::Result<Site> {
+    pub fn new(routing: Arc<Routing>, endpoints: &Endpoints, teller: Teller) -> io::Result<Site> {
         let fake = certificates::fake().map_err(io::Error::other)?;
         let pool = Rc::new(Pool::new().map_err(io::Error::other)?);
         let hsts = hsts(&routing);
@@ -64,7 +68,8 @@ impl Site {
         pool.keep_only(addresses(endpoints));
         let state = State { router, balancers, tls, hsts };
         let random = Cell::new(RandomState::new().hash_one(std::process::id()) | 1);
-        Ok(Site { now: RefCell::new(Rc::new(state)), pool, log: Rc::default(), fake, random })
+        let (now, log, told) = (RefCell::new(Rc::new(state)), Rc::default(), Cell::new(0));
+        Ok(Site { now, pool, log, teller, fake, random, told })
     }
 
     pub fn state(&self) -> Rc<State> {
@@ -86,6 +91,12 @@ impl Site {
         let balancers = Rc::new(balance::renew(endpoints, &before.balancers));
         *self.now.borrow_mut() = Rc::new(State { balancers, ..(*before).clone() });
         self.pool.keep_only(addresses(endpoints));
+    }
+
+    /// Numbers a request that is told of.
+    pub fn number_of_told(&self) -> u64 {
+        self.told.set(self.told.get().wrapping_add(1));
+        self.told.get()
     }
 
     /// Names a request in logs: 32 hexadecimal digits, as nginx' `$request_id`. No secret.
