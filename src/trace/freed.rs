@@ -90,11 +90,10 @@ fn sights(steps: &[Step], begin: u64) -> impl Iterator<Item = (u64, &Step)> {
 
 /// How far apart in time both were where they were nearest; nothing where a packet was not where taps saw one.
 fn apart(trail: &[Point], seen: &[(u64, &Step)]) -> Option<u64> {
-    let first = seen.first()?.0;
     let (mut left, mut nearest) = (seen, None::<u64>);
     for point in trail.iter().rev() {
         // What comes before was another packet's.
-        if point.at + APART < first {
+        if left.first().is_none_or(|(first, _)| point.at + APART < *first) {
             break;
         }
         let found = left.iter().rposition(|(_, step)| is_there(point, step))?;

@@ -29,6 +29,8 @@ const LARGEST: usize = 64 * 1024;
 const TIDINGS: u64 = 1;
 /// A paced recording's budget is given in parts, one for each of these.
 const SPAN: Duration = Duration::from_millis(100);
+/// Milliseconds until records that were too new are looked at again.
+const SOON: u8 = 5;
 const STOP: u64 = u64::MAX;
 const TRACEPOINTS: u64 = u64::MAX - 1;
 
@@ -208,7 +210,13 @@ impl Reader {
             if self.rested() {
                 return self;
             }
-            let count = match self.epoll.wait(&mut ready, EpollTimeout::NONE) {
+            let holding = self.tracepoints.as_ref().is_some_and(Tracepoints::is_holding);
+            let timeout = if holding { SOON.into() } else { EpollTimeout::NONE };
+            let count = match self.epoll.wait(&mut ready, timeout) {
+                Ok(0) => {
+                    self.read(TRACEPOINTS);
+                    continue;
+                }
                 Ok(count) => count,
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(_) => return self,
@@ -229,7 +237,7 @@ impl Reader {
     /// Returns whether there may be more.
     fn read(&mut self, source: u64) -> bool {
         if let (TRACEPOINTS, Some(tracepoints)) = (source, &mut self.tracepoints) {
-            self.shared.keep(None, tracepoints.read());
+            self.shared.keep(None, tracepoints.read(false));
             return false;
         }
         let at = usize::try_from(source >> 1).unwrap_or(usize::MAX);
@@ -251,7 +259,9 @@ impl Reader {
             let mut turns = 0..256;
             while turns.next().is_some() && self.read(source) {}
         }
-        self.read(TRACEPOINTS);
+        if let Some(tracepoints) = &mut self.tracepoints {
+            self.shared.keep(None, tracepoints.read(true));
+        }
     }
 
     /// All that is to be closed, one by one. The tracepoints' descriptors go meanwhile: nobody sees those,

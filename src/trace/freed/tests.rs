@@ -89,6 +89,8 @@ fn what_had_the_same_place_in_memory_before_does_not_count() {
     again.steps.iter_mut().for_each(|step| step.at = step.at.map(|at| at + 1_000 * MS));
     let trail = [(0, "tun0", false, 99), (1_000 * MS, "eth0", true, 74), (1_001 * MS, "veth1", false, 60)];
     assert_eq!(reason(vec![freed("NETFILTER_DROP", &trail)], &again).as_deref(), Some("NETFILTER_DROP"));
+    let trail = [(999 * MS, "tun0", false, 99), (1_000 * MS, "eth0", true, 74), (1_001 * MS, "veth1", false, 60)];
+    assert_eq!(reason(vec![freed("NETFILTER_DROP", &trail)], &again).as_deref(), Some("NETFILTER_DROP"), "just before");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::net::Ipv4Addr;
 use nix::time::{ClockId, clock_gettime};
 
 use super::event::Seen;
-use super::place::Read;
+use super::place::{Read, now};
 use super::tap::nanoseconds;
 use lookups::Lookups;
 use tracefs::Tracefs;
@@ -24,11 +24,14 @@ use trails::Trails;
 pub(super) use perf::Ring;
 pub(super) use symbols::{load as load_symbols, name as symbol};
 
+/// A record may come into its buffer so long after its time, in nanoseconds.
+const LATE: u64 = 1_000_000;
 /// Clocks are compared so often, and the comparison that took the least time counts.
 const COMPARISONS: usize = 8;
 
 pub(super) struct Tracepoints {
     drops: (Vec<Ring>, Trails),
+    young: Young,
     /// With buffers of their own, which much traffic of others may fill.
     lookups: Option<(Vec<Ring>, Lookups)>,
 }
@@ -46,7 +49,7 @@ impl Tracepoints {
                 Some((Ring::of_each_cpu(&lookups.wanted())?, lookups))
             }
         };
-        Ok(Tracepoints { drops, lookups })
+        Ok(Tracepoints { drops, young: Young::default(), lookups })
     }
 
     /// One for each CPU and kind.
@@ -54,14 +57,21 @@ impl Tracepoints {
         self.drops.0.iter().chain(self.lookups.iter().flat_map(|(rings, _)| rings))
     }
 
-    /// What has been told since.
-    pub fn read(&mut self) -> Read {
+    /// Whether there is something that is only to be told later.
+    pub fn is_holding(&self) -> bool {
+        !self.young.0.is_empty()
+    }
+
+    /// What has been told since. A packet may be received by one CPU and freed by another, and their buffers are read
+    /// one after the other: records of just now are told the next time, but for the `last` one.
+    pub fn read(&mut self, last: bool) -> Read {
         let mut read = Read::default();
         let shift = since_1970();
+        let horizon = if last { u64::MAX } else { now().saturating_sub(LATE) };
         let (rings, trails) = &mut self.drops;
         let (told, lost) = records(rings, shift);
         read.lost += lost;
-        for (at, bytes) in told {
+        for (at, bytes) in self.young.with(told, horizon) {
             read.events.extend(trails.take_in(at, &bytes).map(|freed| (at, Seen::Freed(freed))));
         }
         trails.forget();
@@ -74,27 +84,58 @@ impl Tracepoints {
     }
 }
 
-/// The records of all CPUs, sorted by time, and how many were lost: a packet may be received by one CPU and freed
-/// by another.
-fn records(rings: &mut [Ring], shift: i64) -> (Vec<(u64, Vec<u8>)>, u64) {
-    let mut told: Vec<(u64, Vec<u8>)> = Vec::new();
+/// A record, with its time.
+type Record = (u64, Vec<u8>);
+
+/// Records that are so new that others of before may not have been read yet.
+#[derive(Default)]
+struct Young(Vec<Record>);
+
+impl Young {
+    /// All up to `horizon` in the order of time; those behind it are kept.
+    fn with(&mut self, mut told: Vec<Record>, horizon: u64) -> Vec<Record> {
+        told.append(&mut self.0);
+        told.sort_by_key(|(at, _)| *at);
+        self.0 = told.split_off(told.partition_point(|(at, _)| *at <= horizon));
+        told
+    }
+}
+
+/// The records of all CPUs, and how many were lost.
+fn records(rings: &mut [Ring], shift: i64) -> (Vec<Record>, u64) {
+    let mut told: Vec<Record> = Vec::new();
     let mut lost = 0;
     for ring in rings {
         lost += ring.read(|at, bytes| told.push((at.saturating_add_signed(shift), bytes.to_vec())));
     }
-    told.sort_by_key(|(at, _)| *at);
     (told, lost)
 }
 
 /// What is to be added to `CLOCK_MONOTONIC`, which tracepoints have, for the time that frames have. Whoever
 /// compares may be made to wait between the two, so it is done several times.
 fn since_1970() -> i64 {
-    let now = |clock| clock_gettime(clock).map_or(0, |time| nanoseconds(time.as_ref()).cast_signed());
+    let time = |clock| clock_gettime(clock).map_or(0, |time| nanoseconds(time.as_ref()).cast_signed());
     let compare = || {
-        let before = now(ClockId::CLOCK_MONOTONIC);
-        let real = now(ClockId::CLOCK_REALTIME);
-        let took = now(ClockId::CLOCK_MONOTONIC) - before;
+        let before = time(ClockId::CLOCK_MONOTONIC);
+        let real = time(ClockId::CLOCK_REALTIME);
+        let took = time(ClockId::CLOCK_MONOTONIC) - before;
         (took, real - before - took / 2)
     };
     (0..COMPARISONS).map(|_| compare()).min().map_or(0, |(_, shift)| shift)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_cpu_wrote_before_and_is_read_afterwards_keeps_its_place() {
+        let mut young = Young::default();
+        let times = |records: Vec<Record>| records.into_iter().map(|(at, _)| at).collect::<Vec<_>>();
+        let of = |times: &[u64]| times.iter().map(|at| (*at, Vec::new())).collect::<Vec<_>>();
+        // The buffer of one CPU was read before its record of 5 came, that of the other with 6.
+        assert_eq!(times(young.with(of(&[6, 1]), 4)), [1]);
+        assert_eq!(times(young.with(of(&[5, 9]), 8)), [5, 6]);
+        assert_eq!(times(young.with(Vec::new(), u64::MAX)), [9]);
+    }
 }

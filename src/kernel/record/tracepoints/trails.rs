@@ -20,18 +20,11 @@ const OLDEST: u64 = 10_000_000_000;
 pub(super) struct Trails {
     freed: Format,
     consumed: Format,
-    /// It comes in by a device, and waits to be taken in, which is when taps give it its time.
-    arrived: Format,
-    /// It is taken in.
+    /// It is taken in, which may be some time after it came, and with that after its tap's time.
     received: Format,
+    /// It leaves by a device, and a tap sees it just before.
     sent: Format,
-    seen: HashMap<u64, Vec<Passed>>,
-}
-
-struct Passed {
-    point: Point,
-    /// Whether it is still to be taken in.
-    waits: bool,
+    seen: HashMap<u64, Vec<Point>>,
 }
 
 impl Trails {
@@ -39,7 +32,6 @@ impl Trails {
         Ok(Trails {
             freed: tracefs.format("skb/kfree_skb")?,
             consumed: tracefs.format("skb/consume_skb")?,
-            arrived: tracefs.format("net/netif_rx")?,
             received: tracefs.format("net/netif_receive_skb")?,
             sent: tracefs.format("net/net_dev_start_xmit")?,
             seen: HashMap::new(),
@@ -48,7 +40,7 @@ impl Trails {
 
     pub fn wanted(&self) -> Vec<Wanted<'static>> {
         let freed = Wanted { id: self.freed.id, filter: Some("protocol == 0x0800 || protocol == 0x0806"), wakes: true };
-        let others = [&self.consumed, &self.arrived, &self.received, &self.sent];
+        let others = [&self.consumed, &self.received, &self.sent];
         let others = others.map(|format| Wanted { id: format.id, filter: None, wakes: false });
         [freed].into_iter().chain(others).collect()
     }
@@ -62,11 +54,11 @@ impl Trails {
 
     /// Read a record; what was dropped, where it tells of that.
     pub fn take_in(&mut self, at: u64, bytes: &[u8]) -> Option<Freed> {
-        let Trails { freed, consumed, arrived, received, sent, seen } = self;
+        let Trails { freed, consumed, received, sent, seen } = self;
         let id = u64::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
         if id == freed.id {
             let skb = freed.number(bytes, "skbaddr")?;
-            let trail = seen.remove(&skb).unwrap_or_default().into_iter().map(|passed| passed.point);
+            let trail = seen.remove(&skb).unwrap_or_default().into_iter();
             return Some(Freed {
                 reason: freed.reason(freed.number(bytes, "reason")),
                 location: format!("{:#x}", freed.number(bytes, "location")?),
@@ -79,25 +71,14 @@ impl Trails {
             seen.remove(&consumed.number(bytes, "skbaddr")?);
             return None;
         }
-        let format = [&*arrived, &*received, &*sent].into_iter().find(|format| format.id == id)?;
-        let point = Point {
-            at,
-            dev: IfName::new(&format.text(bytes, "name")?),
-            outgoing: id == sent.id,
-            length: u32::try_from(format.number(bytes, "len")?).ok()?,
-        };
-        let waits = id == arrived.id;
-        let is_taken_in = id == received.id;
+        let format = [&*received, &*sent].into_iter().find(|format| format.id == id)?;
+        let (dev, length) = (format.text(bytes, "name")?, format.number(bytes, "len")?);
+        let (dev, outgoing) = (IfName::new(&dev), id == sent.id);
         let trail = seen.entry(format.number(bytes, "skbaddr")?).or_default();
-        match trail.last_mut() {
-            Some(last) if last.waits && is_taken_in && last.point.dev == point.dev => last.waits = false,
-            _ => {
-                if trail.len() == LONGEST {
-                    trail.remove(0);
-                }
-                trail.push(Passed { point, waits });
-            }
+        if trail.len() == LONGEST {
+            trail.remove(0);
         }
+        trail.push(Point { at, dev, outgoing, length: u32::try_from(length).ok()? });
         None
     }
 }
