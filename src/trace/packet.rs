@@ -6,6 +6,8 @@
 //! behind the IP header, as nf_tables tells no more of a packet that meets a rule. Packets come from
 //! outside: every length is checked, and what is cut short reads as far as it goes.
 
+mod tls;
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use hickory_proto::op::{Message, MessageType};
@@ -84,6 +86,8 @@ const UNREACHABLE: u8 = 3;
 const ECHO_REQUEST: u8 = 8;
 const TIME_EXCEEDED: u8 = 11;
 
+/// Stands before the name that a client asks for over TLS, where HTTP has its method.
+pub const TLS: &str = "TLS";
 /// DNS' port, and how many records of an answer are told.
 const DNS: u16 = 53;
 const MOST_RECORDS: usize = 3;
@@ -262,9 +266,13 @@ impl<'a> Packet<'a> {
         matches!(self.essence, Essence::Icmp { .. }).then(|| ipv4(self.data)).flatten()
     }
 
-    /// What a program says in it, where that is HTTP in clear text.
+    /// What a program says in it, where that is HTTP in clear text, or the name that it asks for over TLS.
     pub fn said(&self) -> Option<String> {
-        if matches!(self.essence, Essence::Tcp { data: 1.., .. }) { http(self.data) } else { None }
+        if matches!(self.essence, Essence::Tcp { data: 1.., .. }) {
+            http(self.data).or_else(|| tls(self.data))
+        } else {
+            None
+        }
     }
 
     /// What it is, in a few words: `SYN`, `data, 78 bytes`, `echo request`.
@@ -300,6 +308,11 @@ fn http(bytes: &[u8]) -> Option<String> {
         let host = host.map(|(_, host)| host.trim()).unwrap_or_default();
         format!("{method} {host}{target}")
     })
+}
+
+/// The beginning of a TLS client's connection: `TLS cafe.example.com`.
+fn tls(bytes: &[u8]) -> Option<String> {
+    tls::name(bytes).map(|name| format!("{TLS} {name}"))
 }
 
 /// A DNS message that was kept whole: `query A tea-svc.default.svc.cluster.local`, `answer A … 10.96.0.100`.

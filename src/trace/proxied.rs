@@ -1,6 +1,7 @@
 //! What a proxy did between the request that it took and the one that it sent: the object that decided,
 //! and the backend.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -157,6 +158,15 @@ fn program(lab: &Lab, place: &NsName) -> String {
 pub fn is_controller(lab: &Lab, place: &NsName) -> bool {
     let NsName::Pod(id) = place else { return false };
     id.namespace.as_str() == crate::lab::ingress::INGRESS_NAMESPACE && lab.pod(id).is_some()
+}
+
+/// The ingresses that say what becomes of requests for a host, where no more is known of those.
+pub fn serving(lab: &Lab, host: &str) -> Option<String> {
+    lab.ingress.as_ref()?;
+    let routing = ingress::of_lab(lab, &ingress::brought(lab), None);
+    let server = routing.server(&host.to_lowercase())?;
+    let all: BTreeSet<String> = server.locations.iter().map(|l| format!("ingress {}", l.source.ingress)).collect();
+    (!all.is_empty()).then(|| all.into_iter().collect::<Vec<_>>().join(", "))
 }
 
 /// The object whose rule takes a request.

@@ -23,6 +23,7 @@ use super::flow::Found;
 use super::hits::Hits;
 use super::model::{Fate, Packet};
 use super::origin::Origin;
+use super::packet::TLS;
 use super::packets::{Memory, Teller, is_at_its_end};
 use super::sight::Sight;
 use super::tell::{Evidence, Material, tunnels};
@@ -283,11 +284,8 @@ impl Follower {
         freed::mark(std::slice::from_mut(&mut packet), recording, self.begin);
         let sights = || found.sights.iter().map(|n| &evidence.sights[*n]);
         let said = sights().find_map(|s| s.said.clone());
-        let because = said.as_deref().filter(|_| comes_to_controller(&packet, evidence)).and_then(|said| {
-            let (_, url) = said.split_once(' ')?;
-            let (host, path) = url.split_at(url.find('/')?);
-            proxied::because(evidence.who.lab(), host, path)
-        });
+        let because = said.as_deref().filter(|_| comes_to_controller(&packet, evidence));
+        let because = because.and_then(|said| decides(said, evidence.who.lab()));
         let (source, destination) = (part.tuple.source, part.tuple.destination);
         Some(Told::Packet(Box::new(PacketTold {
             flow: flow.number,
@@ -324,6 +322,19 @@ fn addresses(machine: &NsName, there: &Plan) -> HashSet<IpAddr> {
     there.get(machine).map(|ns| ns.addresses.iter().map(|a| a.net.addr()).collect()).unwrap_or_default()
 }
 
+/// The objects that decide about a request, by what is said at its beginning.
+fn decides(said: &str, lab: &Lab) -> Option<String> {
+    let (method, url) = said.split_once(' ')?;
+    if method == TLS {
+        return proxied::serving(lab, url);
+    }
+    let (host, path) = url.split_at(url.find('/')?);
+    proxied::because(lab, host, path)
+}
+
 fn comes_to_controller(packet: &Packet, evidence: &Evidence) -> bool {
     matches!(&packet.fate, Fate::Delivered { to } if proxied::is_controller(evidence.who.lab(), to))
 }
+
+#[cfg(test)]
+mod tests;

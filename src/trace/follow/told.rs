@@ -58,11 +58,13 @@ pub struct PacketTold {
     /// What connection tracking made of the flow.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub translations: Vec<Translation>,
-    /// What a program says in it, where that is HTTP in clear text: `GET tea-svc/`, `HTTP 200 OK`.
+    /// What a program says in it, where that is HTTP in clear text: `GET tea-svc/`, `HTTP 200 OK`; or
+    /// whom it asks for over TLS: `TLS cafe.example.com`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub said: Option<String>,
     /// The object that decides where a request goes on that comes to the ingress controller, such as
-    /// `ingress default/cafe-ingress, path /tea, service default/tea-svc:80`.
+    /// `ingress default/cafe-ingress, path /tea, service default/tea-svc:80`; over TLS, where no path can be read,
+    /// the ingresses of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub because: Option<String>,
     pub packet: Packet,
