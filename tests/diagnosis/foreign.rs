@@ -75,7 +75,7 @@ fn is_named(broken: &Broken, question: &Question, (cause, place, object): (Cause
     let What::Dropped(drop) = &last.what else { panic!("{last:#?}") };
     assert_eq!((packet.direction, &packet.fate, drop.by.as_str()), (Direction::There, &Fate::Dropped, object));
     assert!(last.known_by.contains(&Means::Rules) && last.place == at(place), "{last:#?}");
-    let words = crate::broken::words(question);
+    let words = question.typed();
     let mut args = vec!["trace", "--why", "--timeout", "1"];
     args.extend(words.iter().map(String::as_str));
     let told = broken.bench.run(&args).stdout;
