@@ -23,8 +23,8 @@ use crate::objects::EndpointSlice;
 use crate::plan::DnsServer;
 use crate::workload::dns::{self, Objects, Update};
 
-use super::programs::{Log, State, each_line, keep};
-use super::telling::{Telling, next_order};
+use super::programs::{Log, State, keep};
+use super::telling::{Telling, each_line, next_order};
 use crate::workload::events::Order;
 
 /// The first pause before a server is started again; it doubles up to [`LONGEST_PAUSE`], which is kubelet's.
