@@ -8,6 +8,7 @@ use crate::daemon::trace::{RecordedFrame, TraceAnswer, TraceRequest, Traced, Wan
 use crate::diag::{Problem, Problems, Sources, codes};
 use crate::plan;
 use crate::trace::model::Trace;
+use crate::trace::origin::Origin;
 use crate::trace::predict;
 use crate::trace::question::{Ask, Question};
 use crate::trace::show::{self, pcapng};
@@ -60,13 +61,14 @@ fn name_lab(trace: &mut Trace, lab: &str) {
 
 /// What the plan says: of a file, or of the lab that runs.
 fn predicted(args: &TraceArgs) -> Result<Traced, Failure> {
-    let lab = match &args.file {
-        Some(file) => up::prepare(file)?.lab,
-        None => graph::running(&find_lab(args.lab.as_deref())?)?.lab,
+    let up::Ready { lab, text, .. } = match &args.file {
+        Some(file) => up::prepare(file)?,
+        None => graph::running(&find_lab(args.lab.as_deref())?)?,
     };
     let question = question(args);
     let asked = question.probe(&lab).map_err(failed)?;
-    Ok(Traced { trace: predict::trace(&lab, &asked, &question.to), frames: Vec::new() })
+    let origin = Origin::new(text, std::env::current_dir().ok());
+    Ok(Traced { trace: predict::trace(&lab, &asked, (&question.to, &origin)), frames: Vec::new() })
 }
 
 fn failed(found: Vec<Problem>) -> Failure {

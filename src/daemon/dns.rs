@@ -4,7 +4,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
@@ -18,16 +17,14 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::kernel::ns::NetNs;
-use crate::lab::dns::Record;
+use crate::lab::Lab;
 use crate::lab::names::NsName;
-use crate::lab::{self, Lab};
 use crate::objects::EndpointSlice;
 use crate::plan::DnsServer;
-use crate::spec::types::PodRecords;
-use crate::workload::dns::{self, Config, DnsConfig, Objects, PodFact, Pods, Update};
+use crate::workload::dns::{self, Objects, Update};
 
-use super::programs::{Log, State, each_line, keep};
-use super::telling::{Telling, next_order};
+use super::programs::{Log, State, keep};
+use super::telling::{Telling, each_line, next_order};
 use crate::workload::events::Order;
 
 /// The first pause before a server is started again; it doubles up to [`LONGEST_PAUSE`], which is kubelet's.
@@ -156,7 +153,7 @@ impl Keeper {
     }
 
     fn spawn(&self) -> io::Result<Process> {
-        let config = serde_json::to_string(&process_config(&self.config)).map_err(io::Error::other)?;
+        let config = serde_json::to_string(&dns::config_of(&self.config)).map_err(io::Error::other)?;
         let mut command = Command::new("/proc/self/exe");
         command.arg0("coredns").arg(dns::VERB).arg(config).env_clear().process_group(0);
         // Our standard error is the caller's until the lab is ready; the server must not hold it open.
@@ -252,10 +249,10 @@ fn line(before: Option<&Cluster>, now: &Cluster) -> io::Result<Option<Vec<u8>>> 
     let same_lab = before.is_some_and(|before| Arc::ptr_eq(&before.lab, &now.lab));
     let objects = |cluster: &Cluster| match same_lab {
         true => Objects { slices: cluster.slices.to_vec(), ..Objects::default() },
-        false => objects(cluster),
+        false => dns::objects(&cluster.lab, &cluster.slices),
     };
     let inside = Update::between(before.map(objects).as_ref(), objects(now));
-    let names = |cluster: &Cluster| if same_lab { BTreeMap::new() } else { names_outside(&cluster.lab) };
+    let names = |cluster: &Cluster| if same_lab { BTreeMap::new() } else { dns::names_outside(&cluster.lab) };
     let outside = Some(names(now)).filter(|now| before.map(names).unwrap_or_default() != *now).map(Update::Outside);
     let mut lines = Vec::new();
     for update in inside.into_iter().chain(outside) {
@@ -263,57 +260,4 @@ fn line(before: Option<&Cluster>, now: &Cluster) -> io::Result<Option<Vec<u8>>> 
         lines.push(b'\n');
     }
     Ok(Some(lines).filter(|lines| !lines.is_empty()))
-}
-
-/// The names of ingresses, which lead to the controller: a server of a cluster hears of them from a
-/// public DNS, which a lab does not have.
-fn names_outside(lab: &Lab) -> BTreeMap<String, Vec<IpAddr>> {
-    let Some(public) = lab.ingress_address() else { return BTreeMap::new() };
-    lab.ingress_hosts().into_iter().map(|name| (name.to_owned(), vec![public.ip])).collect()
-}
-
-/// What a DNS server knows of a cluster.
-fn objects(cluster: &Cluster) -> Objects {
-    let Cluster { lab, slices } = cluster;
-    let fact =
-        |p: &lab::Pod| PodFact { namespace: p.id.namespace.to_string(), name: p.id.name.to_string(), ip: p.ip() };
-    Objects {
-        services: lab.services.clone(),
-        slices: slices.to_vec(),
-        pods: lab.pods.iter().map(fact).collect(),
-        namespaces: lab.namespaces.iter().cloned().collect(),
-    }
-}
-
-/// The server's configuration: that of kubeadm's Corefile, with the lab's records.
-fn process_config(server: &DnsServer) -> Config {
-    let records = server.records.iter().map(|(name, record)| (name.clone(), wire_records(record))).collect();
-    let pods = match server.pods {
-        PodRecords::Disabled => Pods::Disabled,
-        PodRecords::Insecure => Pods::Insecure,
-        PodRecords::Verified => Pods::Verified,
-    };
-    Config {
-        dns: DnsConfig {
-            domain: server.domain.clone(),
-            pods,
-            records,
-            local_ips: vec![server.ip],
-            ..DnsConfig::default()
-        },
-        ..Config::default()
-    }
-}
-
-fn wire_records(record: &Record) -> Vec<dns::Record> {
-    match record {
-        Record::Alias(name) => vec![dns::Record::Cname(name.clone())],
-        Record::Addresses(all) => all
-            .iter()
-            .map(|ip| match ip {
-                IpAddr::V4(ip) => dns::Record::A(*ip),
-                IpAddr::V6(ip) => dns::Record::Aaaa(*ip),
-            })
-            .collect(),
-    }
 }

@@ -24,8 +24,8 @@ use crate::lab::names::NsName;
 use crate::plan::{Flanneld, PeerLease};
 use crate::workload::flanneld;
 
-use super::programs::{Log, each_line, keep};
-use super::telling::{Present, next_order};
+use super::programs::{Log, keep};
+use super::telling::{Present, each_line, next_order};
 
 /// The hidden verb that is flanneld.
 pub const VERB: &str = "lab-flanneld";

@@ -19,13 +19,11 @@ use crate::plan::Program;
 use crate::spec::types::RestartPolicy;
 
 use super::rooms::{Key, Rooms};
-use super::telling::{Present, Telling, next_order};
+use super::telling::{Present, Telling, each_line, next_order};
 use crate::workload::events::Order;
 
 /// How much of a program's output is kept, in bytes.
 const KEPT_OUTPUT: usize = 256 * 1024;
-/// Bytes of the longest line that is heard.
-const LONGEST_LINE: usize = 64 * 1024;
 /// kubelet's back-off: at once, then 10 s, doubled up to 5 minutes; forgotten after 10 good ones.
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
@@ -353,22 +351,6 @@ async fn listen(output: Receiver, hear: Hearing, present: Present) {
         }
     })
     .await;
-}
-
-/// Give each line of `output` to `each` until it ends. One that is too long is left out.
-pub async fn each_line(mut output: impl tokio::io::AsyncRead + Unpin, mut each: impl FnMut(&str)) {
-    let (mut line, mut buffer) = (Vec::new(), [0u8; 8192]);
-    while let Ok(n @ 1..) = output.read(&mut buffer).await {
-        for part in buffer[..n].split_inclusive(|byte| *byte == b'\n') {
-            line.extend(part);
-            if line.ends_with(b"\n") {
-                each(String::from_utf8_lossy(&line).trim_end());
-                line.clear();
-            } else if line.len() > LONGEST_LINE {
-                line.clear();
-            }
-        }
-    }
 }
 
 /// Exit code and Kubernetes' reason.

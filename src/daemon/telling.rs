@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{Notify, watch};
 
 use crate::lab::names::NsName;
@@ -14,6 +15,8 @@ use crate::workload::events::{Event, Line, Order, Receipt};
 
 /// How long a program may take to obey. One that is stopped does not, and is not waited for any longer.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// Bytes of the longest line that is heard.
+const LONGEST_LINE: usize = 64 * 1024;
 /// Events that one listener keeps.
 const MOST_KEPT: usize = 20_000;
 
@@ -163,6 +166,22 @@ impl Drop for Present {
     fn drop(&mut self) {
         self.telling.programs.borrow_mut().remove(&self.id);
         self.telling.obeyed.notify_waiters();
+    }
+}
+
+/// Give each line of `output` to `each` until it ends. One that is too long is left out.
+pub async fn each_line(mut output: impl AsyncRead + Unpin, mut each: impl FnMut(&str)) {
+    let (mut line, mut buffer) = (Vec::new(), [0u8; 8192]);
+    while let Ok(n @ 1..) = output.read(&mut buffer).await {
+        for part in buffer[..n].split_inclusive(|byte| *byte == b'\n') {
+            line.extend(part);
+            if line.ends_with(b"\n") {
+                each(String::from_utf8_lossy(&line).trim_end());
+                line.clear();
+            } else if line.len() > LONGEST_LINE {
+                line.clear();
+            }
+        }
     }
 }
 

@@ -67,7 +67,8 @@ pub async fn ask(
     Ok(Answer { details, text: None, refusal })
 }
 
-fn no(server: SocketAddr, refused: &[(String, String)], record: &str) -> String {
+/// That no name of a question has the record, in words.
+pub fn no(server: SocketAddr, refused: &[(String, String)], record: &str) -> String {
     match refused {
         [(rcode, name)] if rcode == "NOERROR" => format!("{server} knows no {record} record of {name} (NOERROR)"),
         _ => format!("{server} answers {} {record}", words(refused)),
@@ -90,7 +91,8 @@ pub async fn lookup(asking: &Asking<'_>, server: SocketAddr, question: &Question
     Ok(reply(&response, message.queries.first().map(Query::query_type)))
 }
 
-fn query(question: &Question) -> Result<(Message, Vec<u8>), Failure> {
+/// A question as a message, and its bytes.
+pub fn query(question: &Question) -> Result<(Message, Vec<u8>), Failure> {
     static NEXT: AtomicU16 = AtomicU16::new(1);
     // Not `from_str`, which would fold the name's case: some servers are tested for echoing it.
     let mut name = Name::from_ascii(question.name)
@@ -152,7 +154,8 @@ fn decode(bytes: &[u8], server: SocketAddr) -> Result<Message, Failure> {
         .map_err(|e| Failure::new(FailureName::Protocol, format!("{server} answers what is not DNS: {e}")))
 }
 
-fn reply(message: &Message, asked: Option<RecordType>) -> Reply {
+/// What a response says.
+pub fn reply(message: &Message, asked: Option<RecordType>) -> Reply {
     let mut reply = Reply { rcode: rcode(message.metadata.response_code), records: Vec::new(), addresses: Vec::new() };
     for record in &message.answers {
         match &record.data {

@@ -41,6 +41,9 @@ use crate::lab::probe::Expect;
 use crate::spec::probe::FailureName;
 
 pub use dns::rcode;
+pub(crate) use dns::{
+    Question as DnsQuestion, Reply as DnsReply, no as no_record, query as dns_query, reply as dns_reply,
+};
 pub use name::{by_books, by_hosts_file as known_without_dns};
 pub use outcome::{Details, Kind, Outcome, Verdict, asked};
 pub use run::run_all;

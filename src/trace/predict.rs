@@ -1,180 +1,325 @@
 //! A trace that nobody sent: what the plan says of a question, with all pods ready. Without root and
 //! without a running lab.
+//!
+//! The ways are walked through the plan, names are asked of the DNS server's own code and paths of the ingress
+//! controller's. How it will end is then judged as any trace is, of one in which nothing was seen.
+
+mod names;
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::kernel::record::Recording;
 use crate::lab::Lab;
 use crate::lab::names::NsName;
-use crate::lab::probe::{Ask, Probe as Asked, Target};
-use crate::objects::{ObjectKey, Service, headless};
-use crate::probe::{self, Kind};
+use crate::lab::probe::{Ask, HttpAsk, Probe as Asked, Target};
+use crate::objects::EndpointSlice;
+use crate::plan::services::{self, PodState};
+use crate::plan::{Plan, ingress};
+use crate::probe::{self, Details, Kind, Outcome};
+use crate::spec::probe::FailureName;
 
-use super::model::{Asked as Question, Direction, Fault, Flow, Means, Packet, Protocol, Role, Trace, VERSION, Verdict};
-use super::walk::{self, Exchange, Path, Probe, Seen, State};
-use super::who::{self, Who};
+use super::model::{Asked as Question, Direction, Flow, Means, Packet, Protocol, Role, Trace, VERSION, Verdict};
+use super::origin::Origin;
+use super::packets;
+use super::proxied;
+use super::tell::{Evidence, Material};
+use super::verdict::{self, Case};
+use super::walk::{self, Exchange, Known, Path, Probe, Seen, State};
+use super::who::Who;
+
+use names::Dns;
 
 /// Cluster DNS' port.
 const DNS: u16 = 53;
 /// More outcomes than these are not told one by one.
 const MOST: usize = 8;
 
-/// What the plan says of `asked`, which was typed as `to`.
-pub fn trace(lab: &Lab, asked: &Asked, to: &str) -> Trace {
+/// What the plan says of `asked`, which was typed as `to`, of a lab that comes from `origin`.
+pub fn trace(lab: &Lab, asked: &Asked, (to, origin): (&str, &Origin)) -> Trace {
     let plan = walk::prediction(lab);
-    let teller = Teller { lab, state: State::planned(&plan), who: Who::new(lab, &plan) };
-    teller.trace(asked, to)
+    let slices = services::slices(lab, |_| PodState { alive: true, ready: true, terminating: false });
+    let dns = Dns::of(lab, &plan, &slices);
+    let (state, who) = (State::planned(&plan), Who::new(lab, &plan));
+    let teller = Teller { lab, plan: &plan, slices, dns, state, who, asked, told: Told::default() };
+    teller.trace(to, origin)
 }
 
 struct Teller<'a> {
     lab: &'a Lab,
+    plan: &'a Plan,
+    slices: Vec<EndpointSlice>,
+    dns: Option<Dns>,
     state: State<'a>,
     who: Who<'a>,
+    asked: &'a Asked,
+    told: Told,
+}
+
+/// What was predicted so far.
+#[derive(Default)]
+struct Told {
+    flows: Vec<Flow>,
+    /// The walk of each.
+    walked: Vec<Exchange>,
+    notes: Vec<String>,
 }
 
 /// What is walked: whom, over what.
 type End = (IpAddr, u16, Protocol);
+/// What the asker will see: words, and what went wrong where something does.
+type Sees = (String, Option<Details>);
 
 impl Teller<'_> {
-    fn trace(&self, asked: &Asked, to: &str) -> Trace {
-        let (mut flows, mut notes) = (Vec::new(), Vec::new());
-        if self.looks_up(asked) {
-            let query = Probe::to(Protocol::Udp, self.lab.dns_address(), DNS);
-            flows.extend(self.flow(&asked.from, &query, Role::NameLookup, 1).map(|(flow, _)| flow));
-        }
-        let end = self.end(asked);
-        let first = flows.iter().map(|f: &Flow| f.packets.len() as u32).sum::<u32>() + 1;
-        let probe = end.map(|(ip, port, protocol)| Probe::of(&asked.ask, protocol, ip, port));
-        let walked = probe.as_ref().and_then(|probe| self.flow(&asked.from, probe, Role::Request, first));
-        let exchange = walked.map(|(flow, exchange)| {
-            flows.push(flow);
-            exchange
+    fn trace(mut self, to: &str, origin: &Origin) -> Trace {
+        let end = self.end();
+        let (seen, details) = match &end {
+            Ok(Some(end)) => self.request(*end),
+            Ok(None) => ("nothing is known of its target".to_owned(), Some(Details::default())),
+            Err(why) => (why.clone(), Some(failed(FailureName::Name))),
+        };
+        let tried = end.ok().flatten().map(|(ip, port, _)| match port {
+            0 => ip.to_string(),
+            port => SocketAddr::new(ip, port).to_string(),
         });
-        notes.extend(probe.as_ref().map(|probe| self.others(&asked.from, probe)).unwrap_or_default());
-        if let Some(Ask::Http(_)) = exchange.as_ref().filter(|e| e.seen == Seen::Answer).map(|_| &asked.ask) {
-            notes.push("what a proxy would ask in its turn is not predicted".to_owned());
-        }
-        let answered = exchange.as_ref().is_some_and(|e| e.seen == Seen::Answer);
+        let outcome = self.outcome(to, (tried, seen), details);
+        let verdict = self.verdict(&outcome, origin);
         Trace {
             version: VERSION,
             lab: self.lab.name.to_string(),
             asked: Question {
-                from: asked.from.clone(),
+                from: self.asked.from.clone(),
                 to: to.to_owned(),
-                kind: Kind::of(&asked.ask).to_string(),
-                tried: end.map(
-                    |(ip, port, _)| if port == 0 { ip.to_string() } else { SocketAddr::new(ip, port).to_string() },
-                ),
-                seen: exchange
-                    .as_ref()
-                    .map_or("nothing is known of its target".to_owned(), |e| words(e.seen).to_owned()),
-                answered,
+                kind: outcome.kind.to_string(),
+                answered: outcome.passed(),
+                tried: outcome.tried,
+                seen: outcome.observed,
             },
             began: 0,
-            verdict: self.verdict(exchange.as_ref()),
-            flows,
+            verdict,
+            flows: self.told.flows,
             means: vec![Means::Plan],
             parting: None,
-            notes,
+            notes: self.told.notes,
+        }
+    }
+
+    /// The request itself, and what becomes of it where it arrives.
+    fn request(&mut self, (ip, port, protocol): End) -> Sees {
+        let asked = self.asked;
+        let probe = Probe::of(&asked.ask, protocol, ip, port);
+        let Some(exchange) = self.flow(&asked.from, &probe, Role::Request) else {
+            return ("nothing is known of its target".to_owned(), Some(Details::default()));
+        };
+        let others = self.others(&probe);
+        self.told.notes.extend(others);
+        match (&exchange.seen, &asked.ask) {
+            (Seen::Answer, Ask::Http(http)) => self.beyond(&exchange.there.end, http),
+            (Seen::Answer, Ask::Dns { name, search, record, .. }) if ip == self.lab.dns_address() => {
+                let names = if search.is_empty() { std::slice::from_ref(name) } else { search };
+                self.looked_up((ip, port), names, record)
+            }
+            (seen, _) => (words(*seen).to_owned(), failure(*seen).map(failed)),
+        }
+    }
+
+    fn looked_up(&self, (ip, port): (IpAddr, u16), names: &[String], record: &str) -> Sees {
+        let Some(dns) = &self.dns else { return (words(Seen::Answer).to_owned(), None) };
+        match dns.ask(SocketAddr::new(ip, port), names, record) {
+            Ok(reply) => (format!("an answer, records {}", reply.records.join(", ")), None),
+            Err(why) => (why, Some(failed(FailureName::Name))),
+        }
+    }
+
+    /// What an ingress controller does with a request that came to it; any other program answers.
+    fn beyond(&mut self, end: &NsName, http: &HttpAsk) -> Sees {
+        let answer = (words(Seen::Answer).to_owned(), None);
+        let router = proxied::router(self.lab).filter(|_| proxied::is_controller(self.lab, end));
+        let Some(router) = router else { return answer };
+        let choice = proxied::choice(&router, http);
+        if choice.app_root.is_some() && http.path == "/" {
+            return status(302);
+        }
+        if choice.options().ssl_redirect && !http.tls {
+            return status(308);
+        }
+        let Some(backend) = choice.backend() else { return status(404) };
+        let mut all = ingress::endpoints(router.routing(), &self.lab.services, &self.slices);
+        let endpoints: Vec<SocketAddr> = all.remove(backend).into_iter().flatten().map(|e| e.address).collect();
+        let Some(first) = endpoints.first() else { return status(503) };
+        if endpoints.len() > 1 {
+            let says = format!(
+                "the ingress controller takes each of {} endpoints in turn; told is the first",
+                endpoints.len()
+            );
+            self.told.notes.push(says);
+        }
+        let probe = Probe::to(Protocol::Tcp, first.ip(), first.port());
+        let Some(exchange) = self.flow(end, &probe, Role::Proxied) else { return answer };
+        if let Some(flow) = self.told.flows.last_mut() {
+            proxied::predicted(flow, self.lab, http);
+        }
+        match exchange.seen {
+            Seen::Answer => answer,
+            Seen::Timeout => status(504),
+            _ => status(502),
         }
     }
 
     /// Both packets of a flow, and the exchange that they are.
-    fn flow(&self, from: &NsName, probe: &Probe, role: Role, first: u32) -> Option<(Flow, Exchange)> {
+    fn flow(&mut self, from: &NsName, probe: &Probe, role: Role) -> Option<Exchange> {
         let exchange = walk::exchange(&self.state, from, probe, &walk::Choices::First)?;
         let sent = exchange.there.steps.iter().find_map(|s| s.header.clone())?;
         let (source, destination) = self.who.ends(&sent);
+        let first = self.told.flows.iter().map(|f| f.packets.len() as u32).sum::<u32>() + 1;
         let there = packet(&exchange.there, Direction::There, first);
         let back = exchange.back.as_ref().map(|path| packet(path, Direction::Back, first + 1));
         let packets = std::iter::once(there).chain(back).collect();
         let translations = exchange.translations.clone();
         let protocol = probe.header.protocol;
-        Some((Flow { role, protocol, source, destination, packets, translations }, exchange))
+        self.told.flows.push(Flow { role, protocol, source, destination, packets, translations });
+        self.told.walked.push(exchange.clone());
+        Some(exchange)
     }
 
     /// The outcomes that chance allows, where there are several.
-    fn others(&self, from: &NsName, probe: &Probe) -> Vec<String> {
-        let all = walk::every(&self.state, from, probe);
+    fn others(&self, probe: &Probe) -> Vec<String> {
+        let mut all: Vec<(String, f64)> = Vec::new();
+        for way in walk::every(&self.state, &self.asked.from, probe) {
+            let end = &way.there.end;
+            let host = self.who.host_of(end).filter(|_| matches!(end, NsName::Pod(_)));
+            let host = host.map(|h| format!(" on {h}")).unwrap_or_default();
+            let says = format!("it ends at {end}{host}: {}", words(way.seen));
+            match all.iter_mut().find(|(other, _)| *other == says) {
+                Some((_, odds)) => *odds += way.probability,
+                None => all.push((says, way.probability)),
+            }
+        }
         if all.len() < 2 {
             return Vec::new();
         }
-        let told = all.iter().take(MOST).map(|e| {
-            let end = &e.there.end;
-            let host = self.who.host_of(end).filter(|_| matches!(end, NsName::Pod(_)));
-            let host = host.map(|h| format!(" on {h}")).unwrap_or_default();
-            format!("with probability {:.2} it ends at {end}{host}: {}", e.probability, words(e.seen))
-        });
         let left = all.len().saturating_sub(MOST);
+        let told = all.iter().take(MOST).map(|(says, odds)| format!("with probability {odds:.2} {says}"));
         told.chain((left > 0).then(|| format!("and {left} more ways"))).collect()
     }
 
-    fn verdict(&self, exchange: Option<&Exchange>) -> Verdict {
-        let Some(exchange) = exchange else {
-            return Verdict { says: "the plan does not know where this goes".to_owned(), fault: None };
-        };
-        let blame = exchange.fault.as_ref().filter(|_| exchange.seen != Seen::Answer);
-        match blame {
-            None => Verdict {
-                says: format!("will be delivered to {}: {}", exchange.there.end, words(exchange.seen)),
-                fault: None,
-            },
-            Some(blame) => Verdict {
-                says: format!("{}: {}", blame.place, blame.says),
-                fault: Some(Fault {
-                    cause: blame.cause,
-                    place: blame.place.clone(),
-                    object: blame.object.clone(),
-                    evidence: vec!["the lab's file says so; nothing was sent".to_owned()],
-                    remedy: Vec::new(),
-                }),
-            },
+    /// What came of it, as if it had been asked.
+    fn outcome(&self, to: &str, (tried, observed): (Option<String>, String), failed: Option<Details>) -> Outcome {
+        let verdict = if failed.is_none() { probe::Verdict::Passed } else { probe::Verdict::Differed };
+        Outcome {
+            name: self.asked.name.clone(),
+            from: self.asked.from.clone(),
+            kind: Kind::of(&self.asked.ask),
+            target: to.to_owned(),
+            tried,
+            verdict,
+            expected: String::new(),
+            observed,
+            tries: 0,
+            took_ms: 0.0,
+            details: failed.unwrap_or_default(),
         }
     }
 
-    /// Whether the asker has to ask the cluster's DNS first.
-    fn looks_up(&self, asked: &Asked) -> bool {
-        let named = |target: &Target| match target {
-            Target::Name(name) => probe::known_without_dns(self.lab, &asked.from, name).is_none(),
-            _ => false,
+    fn verdict(&self, outcome: &Outcome, origin: &Origin) -> Verdict {
+        if outcome.passed() {
+            let end = self.told.walked.last().map(|e| e.there.end.to_string()).unwrap_or_default();
+            return Verdict { says: format!("will be delivered to {end}: {}", outcome.observed), fault: None };
+        }
+        if self.told.flows.is_empty() && outcome.details.failure.is_none() {
+            return Verdict { says: "the plan does not know where this goes".to_owned(), fault: None };
+        }
+        let (recording, known) = (Recording::default(), Known::default());
+        let material = Material {
+            lab: self.lab,
+            planned: self.plan,
+            there: self.plan,
+            recording: &recording,
+            known: &known,
+            told: &[],
+            missing: &[],
+            origin,
         };
-        target(asked).is_some_and(named) && self.lab.dns.is_some()
+        let evidence = Evidence::read(&material, &[]);
+        let mut teller = packets::Teller::new(&material, &evidence, &self.asked.from);
+        teller.walked = self.told.walked.iter().map(|e| (Some(e.clone()), None)).collect();
+        let (asked, flows) = (self.asked, self.told.flows.as_slice());
+        let case = Case { material: &material, evidence: &evidence, teller: &teller, asked, outcome, flows };
+        let mut verdict = verdict::judge(&case);
+        if let Some(fault) = &mut verdict.fault {
+            fault.evidence = vec!["the lab's file says so; nothing was sent".to_owned()];
+        }
+        verdict
     }
 
-    fn end(&self, asked: &Asked) -> Option<End> {
-        let (port, protocol) = match &asked.ask {
+    /// Where it goes; nothing where that is not known.
+    ///
+    /// # Errors
+    /// A name that has no address, in words.
+    fn end(&mut self) -> Result<Option<End>, String> {
+        let (port, protocol) = match &self.asked.ask {
             Ask::Ping { .. } => (0, Protocol::Icmp),
             Ask::Tcp { port, .. } => (*port, Protocol::Tcp),
             Ask::Udp { port, .. } => (*port, Protocol::Udp),
             Ask::Http(http) => (http.to_port, Protocol::Tcp),
             Ask::Dns { port, tcp, .. } => (*port, if *tcp { Protocol::Tcp } else { Protocol::Udp }),
-            Ask::Exec { .. } => return None,
+            Ask::Exec { .. } => return Ok(None),
         };
-        Some((self.address(&asked.from, target(asked)?)?, port, protocol))
-    }
-
-    fn address(&self, from: &NsName, target: &Target) -> Option<IpAddr> {
-        match target {
+        let Some(target) = target(self.asked) else { return Ok(None) };
+        let address = match target {
             Target::Address(ip) => Some(*ip),
             Target::Machine(ns) => self.lab.address_of(ns),
-            Target::Service(key) => probe::by_books(self.lab.service(key)?, matches!(from, NsName::Client(_))),
-            Target::Name(name) => {
-                let known = probe::known_without_dns(self.lab, from, name);
-                known.or_else(|| self.of_service(self.lab.service_called(from, name)?))
+            Target::Service(key) => {
+                let outside = matches!(self.asked.from, NsName::Client(_));
+                self.lab.service(key).and_then(|service| probe::by_books(service, outside))
             }
-        }
+            Target::Name(name) => match probe::known_without_dns(self.lab, &self.asked.from, name) {
+                Some(ip) => Some(ip),
+                None => self.by_dns(name)?,
+            },
+        };
+        Ok(address.map(|ip| (ip, port, protocol)))
     }
 
-    /// What DNS says of a service: its virtual address, or a pod's where it has none.
-    fn of_service(&self, service: &Service) -> Option<IpAddr> {
-        if !service.spec.as_ref().is_some_and(headless) {
-            return who::addresses(service).next();
-        }
-        let selector = service.spec.as_ref()?.selector.as_ref()?;
-        let namespace = ObjectKey::of(&service.metadata).namespace;
-        let fits = |p: &&crate::lab::Pod| {
-            p.id.namespace.as_str() == namespace && selector.iter().all(|(k, v)| p.labels.get(k) == Some(v))
+    /// The address that the asker's DNS server gives for a name, which is asked for first.
+    fn by_dns(&mut self, name: &str) -> Result<Option<IpAddr>, String> {
+        let resolver = self.lab.resolver_of(&self.asked.from);
+        let does_not = |why: &str| format!("`{name}` does not resolve: {why}");
+        let Some(server) = resolver.servers.first().copied() else {
+            let from = &self.asked.from;
+            return Err(does_not(&format!("it is not in the /etc/hosts of {from}, which knows no DNS server")));
         };
-        self.lab.pods.iter().find(fits).map(crate::lab::Pod::ip)
+        let asked = self.asked;
+        let exchange = self.flow(&asked.from, &Probe::to(Protocol::Udp, server, DNS), Role::NameLookup);
+        if exchange.is_none_or(|e| e.seen != Seen::Answer) {
+            return Err(does_not(&format!("no answer from the DNS server {server}")));
+        }
+        let Some(dns) = &self.dns else { return Ok(None) };
+        let reply = dns.ask(SocketAddr::new(server, DNS), &resolver.candidates(name), "A");
+        reply.map(|reply| reply.address()).map_err(|why| does_not(&why))
     }
+}
+
+fn failed(failure: FailureName) -> Details {
+    Details { failure: Some(failure), ..Details::default() }
+}
+
+/// An answer of the ingress controller's own; from 400 on it is none that the asker wants.
+fn status(status: u16) -> Sees {
+    let name = hyper::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or_default();
+    let says = format!("the ingress controller answers {status} {name}");
+    let details = Details { status: Some(status), ..failed(FailureName::Protocol) };
+    (says, (status >= 400).then_some(details))
+}
+
+fn failure(seen: Seen) -> Option<FailureName> {
+    Some(match seen {
+        Seen::Answer => return None,
+        Seen::Refused => FailureName::Refused,
+        Seen::Unreachable => FailureName::Unreachable,
+        Seen::TooBig => FailureName::TooBig,
+        Seen::TtlExceeded => FailureName::TtlExceeded,
+        Seen::Timeout => FailureName::Timeout,
+    })
 }
 
 fn target(asked: &Asked) -> Option<&Target> {
@@ -204,40 +349,4 @@ fn words(seen: Seen) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::diag::Problems;
-    use crate::spec::load::{Text, decode_text};
-    use crate::trace::question;
-
-    fn predicted(from: &str, to: &str) -> Trace {
-        let text = "hosts: { node1: {}, node2: {} }\nclients: { laptop: {} }\n\
-                    pods: { a: { host: node1 } }\n\
-                    deployments: { web: { replicas: 2, labels: { app: web }, ports: [8080] } }\n\
-                    services: { web: { selector: { app: web }, ports: [{ port: 80, targetPort: 8080 }] } }\n";
-        let text = Text { name: "lab".into(), text: text.into(), default_name: "lab".into(), ..Text::default() };
-        let mut problems = Problems::default();
-        let lab = crate::lab::resolve(&decode_text(&text), None, &mut problems).expect("a lab");
-        let asked = question::Question { from: from.into(), to: to.into(), ..Default::default() };
-        trace(&lab, &asked.probe(&lab).expect("a probe"), to)
-    }
-
-    #[test]
-    fn a_service_is_looked_up_and_every_endpoint_told_with_its_odds() {
-        let trace = predicted("a", "web");
-        let roles: Vec<Role> = trace.flows.iter().map(|f| f.role).collect();
-        assert_eq!(roles, [Role::NameLookup, Role::Request]);
-        let numbers: Vec<u32> = trace.flows.iter().flat_map(|f| &f.packets).map(|p| p.number).collect();
-        assert_eq!(numbers, [1, 2, 3, 4]);
-        assert!(trace.asked.answered && trace.verdict.fault.is_none(), "{:?}", trace.verdict);
-        assert_eq!(trace.notes.len(), 2, "{:?}", trace.notes);
-        assert!(trace.notes[0].starts_with("with probability 0.50 it ends at web-"), "{:?}", trace.notes);
-    }
-
-    #[test]
-    fn what_will_not_be_answered_is_known_before() {
-        let trace = predicted("laptop", "a:9999");
-        assert!(!trace.asked.answered, "{:?}", trace.asked);
-        assert!(trace.verdict.fault.is_some());
-    }
-}
+mod tests;

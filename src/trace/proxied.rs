@@ -22,10 +22,7 @@ use super::tell::Evidence;
 pub fn tell(flows: &mut [Flow], evidence: &Evidence, (asked, found, marked): (&Probe, &[Found], &[Tuple])) {
     let Ask::Http(http) = &asked.ask else { return };
     let lab = evidence.who.lab();
-    let scheme = if http.tls { "https" } else { "http" };
-    let request = format!("{} {scheme}://{}{}", http.method, http.host, http.path);
-    let supposed =
-        Turn { at: None, request, because: because(lab, &http.host, &http.path), known_by: vec![Means::State] };
+    let supposed = Turn::supposed(lab, http);
     let requests = found.iter().filter(|f| f.role == Role::Request);
     let taken: Vec<Taken> = requests.flat_map(|request| programs::taken(evidence, request)).collect();
     for (flow, found) in flows.iter_mut().zip(found).filter(|(flow, _)| flow.role == Role::Proxied) {
@@ -41,6 +38,11 @@ pub fn tell(flows: &mut [Flow], evidence: &Evidence, (asked, found, marked): (&P
     }
 }
 
+/// Begin the flow that a controller will send for a request with the step in it.
+pub fn predicted(flow: &mut Flow, lab: &Lab, http: &HttpAsk) {
+    begin(flow, Turn { known_by: vec![Means::Plan], ..Turn::supposed(lab, http) }, lab);
+}
+
 /// What a proxy did with a request.
 #[derive(Clone)]
 struct Turn {
@@ -51,6 +53,13 @@ struct Turn {
 }
 
 impl Turn {
+    /// What follows from the lab's objects.
+    fn supposed(lab: &Lab, http: &HttpAsk) -> Turn {
+        let scheme = if http.tls { "https" } else { "http" };
+        let request = format!("{} {scheme}://{}{}", http.method, http.host, http.path);
+        Turn { at: None, request, because: because(lab, &http.host, &http.path), known_by: vec![Means::State] }
+    }
+
     fn told(taken: &Taken, begin: u64) -> Turn {
         let at = Some(taken.at.saturating_sub(begin));
         Turn { at, request: taken.words(), because: taken.request.rule.clone(), known_by: vec![Means::Program] }
@@ -77,6 +86,7 @@ fn begin(flow: &mut Flow, turn: Turn, lab: &Lab) {
         _ => "",
     };
     let program = program(lab, &first.place);
+    let took = if known_by == [Means::Plan] { "takes" } else { "has taken" };
     let by = because.as_ref().map(|b| format!(" by {b}")).unwrap_or_default();
     let step = Step {
         at,
@@ -84,7 +94,7 @@ fn begin(flow: &mut Flow, turn: Turn, lab: &Lab) {
         host: first.host.clone(),
         dev: None,
         layer: 0,
-        says: format!("{program} has taken {request}, and sends it on{by} to {backend}{stood}{guess}"),
+        says: format!("{program} {took} {request}, and sends it on{by} to {backend}{stood}{guess}"),
         what: What::Proxied { program, request, because, backend },
         header: None,
         known_by,

@@ -47,7 +47,7 @@ fn concerns(cause: Cause, found: &str, object: &str) -> bool {
         // No route leads to the target: what is missing is the default route.
         Cause::NoRoute => object == "default" && found.starts_with("no route to "),
         // Another rule than the one that should have done it.
-        Cause::NotMasqueraded => found.contains("MASQUERADE"),
+        Cause::NotMasqueraded => found.split(' ').any(|word| word == "MASQUERADE"),
         // The name of a service.
         Cause::NoSuchName => object.rsplit('/').next() == Some(found),
         // What the proxy answered.

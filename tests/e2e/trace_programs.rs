@@ -112,7 +112,8 @@ fn the_dns_server_tells_what_it_answered(bench: &Bench) {
     ] {
         let trace = traced(bench, words);
         let asked: Vec<&Value> = steps(&trace).map(|(_, s)| s).filter(|s| s["what"]["kind"] == "asked").collect();
-        let [step] = asked[..] else { panic!("not one answer: {asked:#?}") };
+        // Names are completed along the search list; the last one that was asked for decides.
+        let Some(step) = asked.last() else { panic!("no answer: {trace:#}") };
         assert!(knows(step, "program") && says(step).ends_with(&format!("the name is of {source}")), "{step:#}");
         assert_eq!(step["what"]["answer"], answer, "{step:#}");
     }

@@ -156,7 +156,7 @@ impl Closing {
 }
 
 /// What a recording found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Recording {
     /// Sorted by time; those that were taken before are not among them.
     pub events: Vec<Event>,

@@ -109,7 +109,8 @@ fn not_masqueraded(state: &State, there: &Path, (probe, choices): (&Probe, &Choi
         _ => None,
     });
     let place = planned.steps[at].place.clone();
-    let says = format!("{place} was to give the packet its own address, and the answer does not come back there");
+    let What::Rewritten { before, .. } = &planned.steps[at].what else { return None };
+    let says = format!("it leaves {place} with the source {}, to which the answer finds no way back", before.source);
     Some(Blame { cause: Cause::NotMasqueraded, place, object: rule.unwrap_or_else(|| "MASQUERADE".into()), says })
 }
 

@@ -14,6 +14,7 @@ use std::io::{self, Read, Write};
 
 pub use self::answer::{Transport, answer};
 pub use self::config::{Config, DnsConfig, Pods, Record};
+pub use self::lab::{config_of, names_outside, objects, records as records_of};
 pub use self::records::{Gone, Objects, PodFact, Records, Update};
 pub use self::server::Bound;
 
@@ -25,6 +26,7 @@ mod control;
 mod counters;
 mod digest;
 mod http;
+mod lab;
 pub mod name;
 pub mod query;
 pub mod records;

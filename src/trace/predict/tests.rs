@@ -1,0 +1,103 @@
+use super::*;
+use crate::diag::Problems;
+use crate::spec::load::{Text, decode_text};
+use crate::trace::model::{Cause, What};
+use crate::trace::question::{self, Ask};
+
+const LAB: &str = "hosts: { node1: {}, node2: {} }\nclients: { laptop: {} }\n\
+                   pods: { a: { host: node1 } }\n\
+                   deployments: { web: { replicas: 2, labels: { app: web }, ports: [8080] } }\n\
+                   services:\n  web: { selector: { app: web }, ports: [{ port: 80, targetPort: 8080 }] }\n  \
+                   none: { selector: { app: nobody }, ports: [{ port: 80 }] }\n";
+const INGRESS: &str = "ingresses:\n  shop:\n    rules: [{ host: shop.example.com, http: { paths: [\
+                       { path: /web, pathType: Prefix, backend: { service: { name: web, port: { number: 80 } } } },\
+                       { path: /none, pathType: Prefix, backend: { service: { name: none, port: { number: 80 } } } }] } }]\n";
+
+fn predicted_in(text: &str, from: &str, to: &str, kind: Option<Ask>) -> Trace {
+    let text = Text { name: "lab".into(), text: text.into(), default_name: "lab".into(), ..Text::default() };
+    let mut problems = Problems::default();
+    let lab = crate::lab::resolve(&decode_text(&text), None, &mut problems).expect("a lab");
+    let asked = question::Question { from: from.into(), to: to.into(), kind, ..Default::default() };
+    let origin = Origin::new(text, None);
+    trace(&lab, &asked.probe(&lab).expect("a probe"), (to, &origin))
+}
+
+fn predicted(from: &str, to: &str) -> Trace {
+    predicted_in(LAB, from, to, None)
+}
+
+fn roles(trace: &Trace) -> Vec<Role> {
+    trace.flows.iter().map(|f| f.role).collect()
+}
+
+#[track_caller]
+fn cause(trace: &Trace) -> Cause {
+    let fault = trace.verdict.fault.as_ref().unwrap_or_else(|| panic!("no fault: {:?}", trace.verdict));
+    assert!(!trace.asked.answered && !fault.remedy.is_empty(), "{:?}, {fault:?}", trace.asked);
+    assert_eq!(fault.evidence, ["the lab's file says so; nothing was sent"]);
+    fault.cause
+}
+
+#[test]
+fn a_service_is_looked_up_and_every_endpoint_told_with_its_odds() {
+    let trace = predicted("a", "web");
+    assert_eq!(roles(&trace), [Role::NameLookup, Role::Request]);
+    let numbers: Vec<u32> = trace.flows.iter().flat_map(|f| &f.packets).map(|p| p.number).collect();
+    assert_eq!(numbers, [1, 2, 3, 4]);
+    assert!(trace.asked.answered && trace.verdict.fault.is_none(), "{:?}", trace.verdict);
+    assert_eq!(trace.notes.len(), 2, "{:?}", trace.notes);
+    assert!(trace.notes[0].starts_with("with probability 0.50 it ends at web-"), "{:?}", trace.notes);
+}
+
+#[test]
+fn ways_that_end_alike_are_summed() {
+    // The balancer's choice of a host, and that host's of an endpoint.
+    let balanced = "  twice: { type: LoadBalancer, selector: { app: web }, ports: [{ port: 80, targetPort: 8080 }] }\n";
+    let trace = predicted_in(&format!("{LAB}{balanced}"), "laptop", "twice", None);
+    let begins = |note: &String| note.starts_with("with probability 0.50 it ends at web-");
+    assert!(trace.notes.len() == 2 && trace.notes.iter().all(begins), "{:?}", trace.notes);
+}
+
+#[test]
+fn what_will_not_be_answered_is_judged_as_if_it_had_been_asked() {
+    assert_eq!(cause(&predicted("node1", "a:9999")), Cause::NoListener);
+    let trace = predicted("a", "none");
+    assert_eq!(cause(&trace), Cause::NoEndpoints);
+    let fault = trace.verdict.fault.expect("a fault");
+    assert_eq!(fault.object, "spec.selector of service default/none");
+}
+
+#[test]
+fn a_name_that_nobody_has_is_known_before() {
+    let trace = predicted_in(LAB, "a", "nope", Some(Ask::Dns));
+    assert_eq!(cause(&trace), Cause::NoSuchName);
+    assert!(trace.asked.seen.contains("NXDOMAIN"), "{:?}", trace.asked);
+    let trace = predicted("a", "http://nope/");
+    assert_eq!((cause(&trace), roles(&trace)), (Cause::NoSuchName, vec![Role::NameLookup]));
+    let trace = predicted_in(LAB, "a", "web", Some(Ask::Dns));
+    assert!(trace.asked.answered && trace.asked.seen.starts_with("an answer, records 10.96."), "{:?}", trace.asked);
+}
+
+#[test]
+fn what_the_ingress_controller_does_is_predicted_too() {
+    let lab = format!("{LAB}{INGRESS}");
+    let trace = predicted_in(&lab, "laptop", "http://shop.example.com/web", None);
+    assert_eq!(roles(&trace), [Role::Request, Role::Proxied]);
+    let step = &trace.flows[1].packets[0].steps[0];
+    assert!(
+        matches!(&step.what, What::Proxied { because: Some(rule), .. } if rule.contains("(Prefix /web)")),
+        "{step:?}"
+    );
+    assert!(trace.asked.answered && trace.verdict.says.starts_with("will be delivered to web-"), "{:?}", trace.verdict);
+    for (path, status) in [("/cake", "404 Not Found"), ("/none", "503 Service Unavailable")] {
+        let trace = predicted_in(&lab, "laptop", &format!("http://shop.example.com{path}"), None);
+        assert_eq!((cause(&trace), roles(&trace)), (Cause::ProxyRefused, vec![Role::Request]), "{path}");
+        assert!(trace.asked.seen.ends_with(status), "{:?}", trace.asked);
+    }
+}
+
+#[test]
+fn nothing_is_said_of_a_proxy_where_there_is_none() {
+    let trace = predicted("a", "http://web/");
+    assert!(trace.asked.answered && !trace.notes.iter().any(|n| n.contains("proxy")), "{:?}", trace.notes);
+}
