@@ -110,7 +110,7 @@ fn not_masqueraded(state: &State, there: &Path, (probe, choices): (&Probe, &Choi
     });
     let place = planned.steps[at].place.clone();
     let What::Rewritten { before, .. } = &planned.steps[at].what else { return None };
-    let says = format!("it leaves {place} with the source {}, to which the answer finds no way back", before.source);
+    let says = format!("it leaves with the source {}, to which the answer finds no way back", before.source);
     Some(Blame { cause: Cause::NotMasqueraded, place, object: rule.unwrap_or_else(|| "MASQUERADE".into()), says })
 }
 
