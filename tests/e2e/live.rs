@@ -172,7 +172,7 @@ fn the_udp_back_end_can_be_changed_to_and_from(bench: &Bench) {
 
 fn a_file_with_faults_leaves_the_lab_as_it_was(bench: &Bench) {
     change_first(bench, FOUR_PODS);
-    let before = bench.ok(&["get", "pods", "-o", "wide"]);
+    let before = bench.json(&["get", "pods"]);
     let file =
         bench.write(&FOUR_PODS.replace("a2: { host: node1 }", "a2: { host: nodeX }").replace("ping: a2", "pong: a2"));
     bench.run(&["up", &file]).ends_with(2).says("host-unknown").says("spec-unknown-field");
