@@ -11,7 +11,7 @@ use nix::sys::stat::{Mode, umask};
 
 use crate::diag::{Problem, Problems, codes};
 use crate::doctor::remedy;
-use crate::kernel::birth;
+use crate::kernel::{birth, memory};
 use crate::lab::{self, Lab};
 use crate::runtime::{Held, RuntimeDir};
 use crate::spec::load::decode_text;
@@ -26,6 +26,7 @@ const LONGEST_BUNDLE: u64 = 256 << 20;
 /// Run the daemon. Reports go to standard output as [`Event`] lines.
 pub fn run() -> ExitCode {
     birth::close_inherited();
+    memory::few_arenas();
     match begin() {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
