@@ -7,7 +7,7 @@
 //! Kubernetes has, of [`objects`]; what is read from the kernel for people is [`inspect`]'s.
 //! [`services`] follows the pods with rules that `watchers` puts right, [`health`] serves kube-proxy's health checks, and
 //! [`balancers`] asks them and keeps the cloud's load balancers. [`trace`] watches a question on its way, [`follow`] what a machine sends and gets
-//! anyway.
+//! anyway; `watching` bounds how many do at once.
 
 pub mod api;
 mod ask;

@@ -1,5 +1,5 @@
 //! Which packets a recording is about, as taps know it (a program for the kernel's socket filters,
-//! linux/filter.h). `rules` says the same in nf_tables' words.
+//! linux/filter.h). `words` says the same in nf_tables' words.
 
 use std::net::Ipv4Addr;
 
