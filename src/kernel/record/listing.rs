@@ -53,6 +53,10 @@ fn lines(listing: &str) -> Vec<Line> {
             chain = None;
             continue;
         }
+        // A chain's own comment, which has no handle as a rule has.
+        if begun.is_empty() && text.starts_with("comment \"") && text.ends_with('"') {
+            continue;
+        }
         if !begun.is_empty() {
             begun.push(' ');
         }
@@ -71,6 +75,21 @@ fn lines(listing: &str) -> Vec<Line> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_chains_comment_is_no_part_of_its_rules() {
+        let listing = "table inet t {
+\tchain c { # handle 1
+\t\tcomment \"mine # handle 9\"
+\t\ttype filter hook forward priority filter; policy accept;
+\t\tdrop comment \"x\" # handle 2
+\t}
+}
+";
+        let all: Vec<_> = lines(listing).into_iter().map(|line| (line.handle, line.text)).collect();
+        let head = "type filter hook forward priority filter; policy accept;".to_owned();
+        assert_eq!(all, [(None, head), (Some(2), "drop comment \"x\"".to_owned())]);
+    }
 
     #[test]
     fn a_listing_gives_each_chains_head_and_rules_with_their_handles() {
