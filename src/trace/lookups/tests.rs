@@ -187,10 +187,10 @@ fn of_a_packet_that_is_sent_again_the_last_look_up_counts() {
 
 #[test]
 fn what_is_sent_without_a_look_up_goes_by_the_route_that_the_socket_has_kept() {
-    let mut packets = [sent(MS), sent(2 * MS)];
+    let mut packets = [sent(MS), sent(20 * MS)];
     marked_all(&mut packets, vec![born(0, ("0.0.0.0", "flannel.1"))]);
     assert!(packets.iter().all(|packet| !packet.steps[1].is_inferred()), "{packets:#?}");
-    let mut packets = [sent(MS), sent(2 * MS)];
+    let mut packets = [sent(MS), sent(20 * MS)];
     marked_all(&mut packets, vec![found(0, BORN, ("0.0.0.0", "flannel.1"))]);
     let inferred = packets.map(|packet| packet.steps[1].is_inferred());
     assert_eq!(inferred, [false, true], "without ports it is no socket's");
