@@ -120,7 +120,8 @@ impl<'s> Asked<'s> {
         // Where clocks differ that of the next machine may be among them, which says nothing.
         let about = || {
             let next = self.next.map_or(self.until, |next| next + APART);
-            among(from.saturating_sub(APART), next).rfind(|(_, l)| self.agrees(l))
+            let earlier = if self.inputs == [BORN] { 0 } else { APART };
+            among(from.saturating_sub(earlier), next).rfind(|(_, l)| self.agrees(l))
         };
         last(true).or_else(|| last(false)).or_else(kept).or_else(about).map(|(_, lookup)| *lookup)
     }
