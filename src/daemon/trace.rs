@@ -25,7 +25,7 @@ use crate::lab::names::{IfName, NsName};
 use crate::lab::probe::{Ask, Expect, Probe};
 use crate::plan::Plan;
 use crate::probe::{self, Outcome};
-use crate::trace::filter::{self, v4};
+use crate::trace::filter;
 use crate::trace::model::{Means, Trace, What};
 use crate::trace::origin::Origin;
 use crate::trace::question::{MARK_HEADER, Question};
@@ -156,7 +156,7 @@ pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
     let (there, planned) = read?;
     let concerned = tell::concerned(&asked, (&there, &known, &planned));
     let filter = filter::of_question(&lab, &there, &asked, &serving(daemon, &planned).await);
-    let lookups = there.namespaces.iter().flat_map(|ns| &ns.addresses).filter_map(|a| v4(a.net.addr())).collect();
+    let lookups = filter::lookups(&filter, &there, &asked);
     let Watched { outcome, recording, closing, told, missing } =
         watched(daemon, (&lab, &asked), (filter, concerned, lookups)).await?;
     let origin = Origin::new(daemon.text(), request.base);

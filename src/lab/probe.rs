@@ -81,6 +81,19 @@ pub enum Ask {
     },
 }
 
+impl Ask {
+    /// Whom a question goes to, with the port; 0 where there is none.
+    pub fn target(&self) -> Option<(&Target, u16)> {
+        match self {
+            Ask::Ping { to, .. } => Some((to, 0)),
+            Ask::Tcp { to, port, .. } | Ask::Udp { to, port, .. } => Some((to, *port)),
+            Ask::Http(http) => Some((&http.to, http.to_port)),
+            Ask::Dns { server, port, .. } => Some((server, *port)),
+            Ask::Exec { .. } => None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct HttpAsk {
     pub tls: bool,

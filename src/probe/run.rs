@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::expect::{Tally, expected};
 use super::outcome::{Answer, Failure, Kind, Observation, Outcome, Verdict, asked};
 use super::{Asking, Field, dns, exec, http, name, ping, stream, udp};
-use crate::lab::probe::{Ask, Probe, Target};
+use crate::lab::probe::{Ask, Probe};
 
 /// How many tries of one probe are under way at once.
 const TRIES_AT_ONCE: usize = 8;
@@ -151,7 +151,7 @@ async fn try_once(probe: &Probe, field: &Field) -> Observation {
 }
 
 async fn try_with(asking: &Asking<'_>, probe: &Probe) -> Observation {
-    let (target, port) = match target(&probe.ask) {
+    let (target, port) = match probe.ask.target() {
         None => (None, 0),
         Some((target, port)) => match name::resolve(asking, target).await {
             Ok(ip) => (Some(ip), port),
@@ -160,17 +160,6 @@ async fn try_with(asking: &Asking<'_>, probe: &Probe) -> Observation {
     };
     let tried = target.map(|ip| if port == 0 { ip.to_string() } else { SocketAddr::new(ip, port).to_string() });
     Observation::new(tried, ask(asking, &probe.ask, target, port).await)
-}
-
-/// Whom a question goes to, with the port; 0 where there is none.
-fn target(ask: &Ask) -> Option<(&Target, u16)> {
-    match ask {
-        Ask::Ping { to, .. } => Some((to, 0)),
-        Ask::Tcp { to, port, .. } | Ask::Udp { to, port, .. } => Some((to, *port)),
-        Ask::Http(http) => Some((&http.to, http.to_port)),
-        Ask::Dns { server, port, .. } => Some((server, *port)),
-        Ask::Exec { .. } => None,
-    }
 }
 
 async fn ask(asking: &Asking<'_>, ask: &Ask, ip: Option<IpAddr>, port: u16) -> Result<Answer, Failure> {

@@ -5,13 +5,14 @@
 //! Every packet of a flow has at one end the address of the one who began it, or, masqueraded, that of
 //! a host or the router. Its ports are the one that was asked for and those to which rules translate it.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::kernel::record::{Filter, Tunnel};
 use crate::lab::names::NsName;
-use crate::lab::probe::{Ask, Probe};
+use crate::lab::probe::{Ask, Probe, Target};
 use crate::lab::{Backend, Lab, Pod, Run};
 use crate::objects::{ObjectKey, Service};
 use crate::plan::deviation::Deviation;
@@ -51,6 +52,20 @@ pub fn of_question(lab: &Lab, there: &Plan, asked: &Probe, serving: &[NsName]) -
     }
     let ports = ports.map(|ports| [ports, vec![DNS], asked_port(&asked.ask).into_iter().collect()].concat());
     filter(lab, there, addresses, ports.unwrap_or_default())
+}
+
+/// The addresses of which look-ups of routes may be the question's: those that the filter lets through and, as a
+/// datagram may be looked up before it has a source, whom it asks; all of the lab where everything is recorded.
+pub fn lookups(filter: &Filter, there: &Plan, asked: &Probe) -> HashSet<Ipv4Addr> {
+    if filter.addresses.is_empty() {
+        return there.namespaces.iter().flat_map(of_namespace).collect();
+    }
+    let asked = match asked.ask.target() {
+        Some((Target::Address(ip), _)) => v4(*ip).into_iter().collect(),
+        Some((Target::Machine(ns), _)) => own(there, ns),
+        _ => Vec::new(),
+    };
+    filter.addresses.iter().copied().chain(asked).collect()
 }
 
 /// The packets that may be the machine's: those with an address of its own, of a host, which may have taken its
@@ -258,6 +273,19 @@ mod tests {
             node.rules.table("nat").chain("POSTROUTING").add("-o eth0 -j SNAT --to-source 10.1.1.1:80");
         });
         assert!(has(&filter, "10.1.1.1"));
+    }
+
+    #[test]
+    fn look_ups_are_asked_for_of_the_filters_addresses_and_whom_the_question_asks() {
+        let lab = lab("");
+        let there = walk::prediction(&lab);
+        let question = Question { from: "a".into(), to: "b".into(), ..Question::default() };
+        let asked = question.probe(&lab).expect("a question");
+        let all = lookups(&of_question(&lab, &there, &asked, &[]), &there, &asked);
+        let has = |ip: &str| all.contains(&ip.parse().expect("an address"));
+        assert!(has("10.244.1.10") && has("10.244.1.11") && !has("10.244.1.12"), "{all:?}");
+        let open = lookups(&Filter::default(), &there, &asked);
+        assert!(open.contains(&"10.244.1.12".parse().expect("an address")), "{open:?}");
     }
 
     #[test]

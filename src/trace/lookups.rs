@@ -1,13 +1,15 @@
 //! What the kernel's routing tables answered, laid beside the routes that steps have from the state that was read back.
 //!
 //! A look-up is told with the addresses of the packet and the number of the device it came in by, and not with the
-//! namespace. It is a step's where it fits in these and falls between the sights of the packet around the step. Where
-//! both agree the step was seen; where not, the kernel's answer counts, and what the walk has behind it up to the next
-//! thing that was seen is left.
+//! namespace. It is a step's where it fits in these and falls between the sights of the packet around the step; of
+//! several the last one is. What a program sends goes by the route that its socket has kept, where nothing was looked
+//! up since. Where both agree the step was seen; where not, the kernel's answer counts, and what the walk has behind
+//! it up to the next thing that was seen is left.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use crate::kernel::record::{Event, Lookup, Recording, Seen};
+use crate::lab::names::NsName;
 use crate::plan::deviation::Deviation;
 use crate::plan::{NsPlan, Plan};
 
@@ -25,21 +27,23 @@ const BORN: u32 = 1;
 /// Returns where the kernel decided otherwise, in words.
 pub fn mark(packets: &mut [Packet], recording: &Recording, (there, begin): (&Plan, u64)) -> Vec<String> {
     let all: Vec<(u64, &Lookup)> = recording.events.iter().filter_map(lookup).collect();
+    let sights = sights(packets);
     let mut differences = Vec::new();
     for packet in packets.iter_mut().filter(|_| !all.is_empty()) {
         let mut n = 0;
         while n < packet.steps.len() {
-            let asked = Asked::at(&packet.steps, n, there);
-            let fits = |asked: &Asked| all.iter().filter(|l| asked.fits(l, begin)).map(|(_, l)| *l).collect();
-            let fitting: Vec<&Lookup> = asked.as_ref().map(fits).unwrap_or_default();
-            if let (Some(asked), Some(last)) = (asked, fitting.last()) {
-                let differs = (!fitting.iter().any(|l| asked.agrees(l))).then(|| asked.answer(last));
+            let asked = Asked::at(&packet.steps, n, (there, &sights));
+            let answer = asked.as_ref().and_then(|asked| asked.answered(&all, begin));
+            if let (Some(asked), Some(answer)) = (asked, answer) {
                 // Of several next hops the table names the first, and another one may be taken.
                 let is_open = asked.routed.route.contains("nexthop");
-                match differs {
-                    None => packet.steps[n].known_by.insert(0, Means::Lookup),
-                    Some(_) if is_open => {}
-                    Some(answer) => differences.push(correct(&mut packet.steps, n, answer)),
+                match asked.agrees(answer) {
+                    true => packet.steps[n].known_by.insert(0, Means::Lookup),
+                    false if is_open => {}
+                    false => {
+                        let answer = asked.answer(answer);
+                        differences.push(correct(&mut packet.steps, n, answer));
+                    }
                 }
             }
             n += 1;
@@ -47,6 +51,16 @@ pub fn mark(packets: &mut [Packet], recording: &Recording, (there, begin): (&Pla
     }
     differences.dedup();
     differences
+}
+
+/// When packets were seen, and where.
+fn sights(packets: &[Packet]) -> Vec<(u64, NsName)> {
+    let steps = packets.iter().flat_map(|packet| &packet.steps).filter(seen);
+    steps.filter_map(|step| Some((step.at?, step.place.clone()))).collect()
+}
+
+fn seen(step: &&Step) -> bool {
+    step.known_by.contains(&Means::Tap) && step.at.is_some()
 }
 
 fn lookup(event: &Event) -> Option<(u64, &Lookup)> {
@@ -63,46 +77,70 @@ struct Asked<'s> {
     step: &'s Step,
     /// Numbers of the devices that the packet may have come in by.
     inputs: Vec<u32>,
-    /// From when to when it may have asked.
-    between: (u64, u64),
+    /// The sights around it: when it came, or another packet of its flow was here before it was sent, and when it
+    /// was seen next.
+    from: Option<u64>,
+    next: Option<u64>,
+    /// Until when it may have asked.
+    until: u64,
 }
 
 impl<'s> Asked<'s> {
-    fn at(steps: &'s [Step], n: usize, there: &'s Plan) -> Option<Asked<'s>> {
+    fn at(steps: &'s [Step], n: usize, (there, sights): (&'s Plan, &[(u64, NsName)])) -> Option<Asked<'s>> {
         let step = &steps[n];
         let What::Routed(routed) = &step.what else { return None };
         let there = there.get(&step.place)?;
-        let seen = |s: &&Step| s.known_by.contains(&Means::Tap) && s.at.is_some();
         let here = |s: &&Step| s.place == step.place && s.layer == step.layer;
         // A bridge that gives frames to iptables asks before it passes them up.
         let came = steps[..n].iter().rev().take_while(here).filter(seen).filter(|s| is_out(s) == Some(false));
         let came: Vec<&Step> = came.collect();
         let index = |s: &&Step| there.links.iter().find(|l| Some(&l.name) == s.dev.as_ref()).map(|l| l.index);
         let inputs = if came.is_empty() { vec![BORN] } else { came.iter().filter_map(index).collect() };
-        let from = came.last().copied().or_else(|| steps[..n].iter().rfind(seen)).and_then(|s| s.at);
-        let last = steps[..n].iter().rfind(seen).and_then(|s| s.at).unwrap_or(0);
+        let last = steps[..n].iter().rfind(seen).and_then(|s| s.at);
         let next = steps[n..].iter().find(seen).and_then(|s| s.at);
-        let until = next.map_or(last + BEHIND, |next| next + APART);
-        Some(Asked { routed, there, step, inputs, between: (from.unwrap_or(0), until) })
+        let before = |(at, place): &&(u64, NsName)| *place == step.place && next.is_some_and(|next| *at < next);
+        let sent = || sights.iter().filter(before).map(|(at, _)| *at).max();
+        let from = came.last().map_or(last, |s| s.at).or_else(sent);
+        // The look-ups of the next packet here are not this one's.
+        let behind = last.unwrap_or(0);
+        let others = sights.iter().filter(|(at, place)| *place == step.place && *at > behind).map(|(at, _)| *at);
+        let until = next.unwrap_or_else(|| others.min().map_or(behind + BEHIND, |at| at.min(behind + BEHIND)));
+        Some(Asked { routed, there, step, inputs, from, next, until })
     }
 
-    fn fits(&self, (at, lookup): &(u64, &Lookup), begin: u64) -> bool {
-        let Some(header) = &self.step.header else { return false };
-        let (from, until) = self.between;
-        // What the machine itself sent first it asked for before anybody saw it.
-        let in_time = (from == 0 || at + APART >= begin + from) && *at <= begin + until;
-        let is = |ip: Ipv4Addr, port: u16, (wanted, port_wanted): (IpAddr, u16)| {
-            // An echo's identifier is no port.
-            let port = port == 0 || header.protocol == Protocol::Icmp || port == port_wanted;
-            IpAddr::V4(ip) == wanted && port
+    /// What it was answered, of all look-ups in the order of time.
+    fn answered<'l>(&self, all: &[(u64, &'l Lookup)], begin: u64) -> Option<&'l Lookup> {
+        let fitting = all.iter().filter(|(_, lookup)| self.fits(lookup));
+        let fitting: Vec<_> = fitting.map(|(at, lookup)| (at.saturating_sub(begin), *lookup)).collect();
+        let among = |from: u64, until: u64| fitting.iter().filter(move |(at, _)| (from..=until).contains(at));
+        let from = self.from.unwrap_or(0);
+        let last = |with_ports: bool| among(from, self.until).rfind(|(_, l)| has_ports(l) || !with_ports);
+        // Nobody looks up anything between for what a socket has kept the route of.
+        let kept = || among(0, from).rfind(|(_, l)| self.inputs == [BORN] && has_ports(l));
+        // Where clocks differ that of the next machine may be among them, which says nothing.
+        let about = || {
+            let next = self.next.map_or(self.until, |next| next + APART);
+            let earlier = if self.inputs == [BORN] { 0 } else { APART };
+            among(from.saturating_sub(earlier), next).rfind(|(_, l)| self.agrees(l))
         };
+        last(true).or_else(|| last(false)).or_else(kept).or_else(about).map(|(_, lookup)| *lookup)
+    }
+
+    fn fits(&self, lookup: &Lookup) -> bool {
+        let Some(header) = &self.step.header else { return false };
         let (source, destination) = (lookup.source, lookup.destination);
         let unbound = source.ip().is_unspecified() && self.inputs == [BORN];
-        in_time
-            && lookup.dev.is_some()
+        // An echo's identifier is no port.
+        let ports = (source.port(), destination.port());
+        let ported = ports == (0, 0)
+            || header.protocol == Protocol::Icmp
+            || ports == (header.source_port, header.destination_port)
+            || (unbound && ports == (0, header.destination_port));
+        lookup.dev.is_some()
             && self.inputs.contains(&lookup.iif)
-            && is(*destination.ip(), destination.port(), (header.destination, header.destination_port))
-            && (unbound || is(*source.ip(), source.port(), (header.source, header.source_port)))
+            && IpAddr::V4(*destination.ip()) == header.destination
+            && (unbound || IpAddr::V4(*source.ip()) == header.source)
+            && ported
     }
 
     fn agrees(&self, lookup: &Lookup) -> bool {
@@ -125,6 +163,10 @@ impl<'s> Asked<'s> {
         routed.route = format!("{} {}", lookup.destination.ip(), hop(&routed));
         routed
     }
+}
+
+fn has_ports(lookup: &Lookup) -> bool {
+    lookup.source.port() != 0 && lookup.destination.port() != 0
 }
 
 fn hop(routed: &Routed) -> String {

@@ -16,6 +16,8 @@ as_root_and_in_a_user_namespace!(
     a_rule_of_a_table_of_nft_is_told_as_nft_lists_it,
     a_policy_of_a_table_of_nft_is_told_as_nft_lists_it,
     a_rule_at_a_device_is_told,
+    a_rule_of_inet_at_a_device_is_told,
+    a_rule_that_is_met_before_all_others_is_told,
     a_rule_of_a_bridge_is_told,
 );
 
@@ -160,6 +162,23 @@ fn a_rule_at_a_device_is_told() {
     let seen = line.record(&options(), || line.ping(RIGHT));
     assert_eq!(drops(&seen), told(5, "ip daddr 10.0.1.2 drop"));
     assert_eq!(out(&line.middle, "nft list tables").trim(), "table netdev t");
+}
+
+fn a_rule_of_inet_at_a_device_is_told() {
+    let line = Line::new();
+    table(&line, "inet", "ingress device west priority 0", "ip daddr 10.0.1.2 drop");
+    let seen = line.record(&options(), || line.ping(RIGHT));
+    assert_eq!(drops(&seen), told(1, "ip daddr 10.0.1.2 drop"));
+    assert_eq!(out(&line.middle, "nft list tables").trim(), "table inet t");
+}
+
+fn a_rule_that_is_met_before_all_others_is_told() {
+    for (family, number) in [("inet", 1), ("ip", 2)] {
+        let line = Line::new();
+        table(&line, family, "prerouting priority -500", "ip daddr 10.0.1.2 drop");
+        let seen = line.record(&options(), || line.ping(RIGHT));
+        assert_eq!(drops(&seen), told(number, "ip daddr 10.0.1.2 drop"));
+    }
 }
 
 fn a_rule_of_a_bridge_is_told() {

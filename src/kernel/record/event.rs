@@ -29,6 +29,21 @@ pub enum Seen {
     Lookup(Lookup),
 }
 
+impl Seen {
+    /// The bytes that it takes beside itself, about.
+    pub(super) fn heap(&self) -> usize {
+        match self {
+            Seen::Frame(frame) => frame.bytes.len(),
+            Seen::Rule(rule) => {
+                let headers = rule.link.len() + rule.network.len() + rule.transport.len();
+                rule.table.len() + rule.chain.len() + headers
+            }
+            Seen::Freed(freed) => freed.reason.len() + freed.location.len() + freed.trail.len() * size_of::<Point>(),
+            Seen::Conntrack(_) | Seen::Lookup(_) => 0,
+        }
+    }
+}
+
 /// A frame at a device (packet(7)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {

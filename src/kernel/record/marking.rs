@@ -2,8 +2,8 @@
 //!
 //! They belong to their socket (`NFT_TABLE_F_OWNER`, since 5.12) and go with it, whatever ends the
 //! process. The one that there always is has the family `ip`, which sees a bridge's packets too where the
-//! namespace gives those to iptables (br_netfilter). Rules of the families `netdev` and `bridge` are met
-//! before that; where somebody has such, packets are marked there as well.
+//! namespace gives those to iptables (br_netfilter). Rules of the families `netdev` and `bridge`, and those of
+//! `inet` at devices, are met before that; where somebody has such, packets are marked there as well.
 
 use std::io;
 
@@ -18,7 +18,6 @@ use super::words::{ELEMENT, Words};
 
 /// linux/netfilter/nf_tables.h.
 const NEW_TABLE: u16 = NFTABLES;
-const GET_TABLES: u16 = NFTABLES | 1;
 const NEW_CHAIN: u16 = NFTABLES | 3;
 const GET_CHAINS: u16 = NFTABLES | 4;
 const NEW_RULE: u16 = NFTABLES | 6;
@@ -30,13 +29,15 @@ const CREATE: u16 = 0x400;
 const EXCLUSIVE: u16 = 0x600;
 const APPEND: u16 = 0xc00;
 
-/// `NFPROTO_IPV4`, `NFPROTO_NETDEV` and `NFPROTO_BRIDGE`.
+/// `NFPROTO_INET`, `NFPROTO_IPV4`, `NFPROTO_NETDEV` and `NFPROTO_BRIDGE`.
+const INET: u8 = 1;
 const IPV4: u8 = 2;
 const NETDEV: u8 = 5;
 const BRIDGE: u8 = 7;
 /// `NFT_TABLE_F_OWNER`.
 const OWNED: u32 = 2;
-/// Before the table `raw` (-300), behind putting fragments together (-400), where that is done.
+/// Before the table `raw` (-300), behind putting fragments together (-400), where that is done; and before the first
+/// chain of others, where that comes earlier.
 const PRIORITY: i32 = -350;
 /// Before all others.
 const FIRST: i32 = i32::MIN;
@@ -45,6 +46,8 @@ const FIRST: i32 = i32::MIN;
 const HOOKS: [(&str, u32); 2] = [("prerouting", 0), ("output", 3)];
 /// `NF_NETDEV_INGRESS` and `NF_NETDEV_EGRESS`.
 const AT_DEVICES: [(&str, u32); 2] = [("ingress", 0), ("egress", 1)];
+/// `NF_INET_INGRESS`.
+const INET_INGRESS: u32 = 5;
 
 /// What recordings' tables are called, with a number behind it.
 const NAME: &str = "labctl-trace-";
@@ -83,9 +86,10 @@ pub(super) fn socket() -> io::Result<(Socket, u32)> {
 /// Mark what `filter` lets through, in the calling thread's namespace, from now on; of a second no more than
 /// `most` packets.
 pub(super) fn mark(filter: &Filter, most: Option<u32>) -> io::Result<Marking> {
-    let everywhere =
-        Table { family: IPV4, chains: HOOKS.map(|(name, number)| Hook::of(name, number, PRIORITY)).into() };
     let (mut socket, mut port) = socket()?;
+    let mut theirs = Theirs::default();
+    let mut failed = nfnl::dump_by(&socket, GET_CHAINS, 0, |message| theirs.add(message)).err();
+    let everywhere = Table { family: IPV4, chains: theirs.first.into() };
     let mut flags = OWNED;
     let mut left = Vec::new();
     match nfnl::commit(&socket, &parts((filter, most), &everywhere, (port, flags))) {
@@ -100,17 +104,11 @@ pub(super) fn mark(filter: &Filter, most: Option<u32>) -> io::Result<Marking> {
         }
         Err(e) => return Err(e),
     }
-    let mut failed = None;
-    match tables_before(&socket) {
-        Ok(more) => {
-            for table in more {
-                match nfnl::commit(&socket, &parts((filter, most), &table, (port, flags))) {
-                    Ok(()) => left.extend((flags == 0).then(|| NftTable { family: table.family, name: name(port) })),
-                    Err(e) => failed = Some(e),
-                }
-            }
+    for table in before(theirs.bridge, theirs.devices) {
+        match nfnl::commit(&socket, &parts((filter, most), &table, (port, flags))) {
+            Ok(()) => left.extend((flags == 0).then(|| NftTable { family: table.family, name: name(port) })),
+            Err(e) => failed = Some(e),
         }
-        Err(e) => failed = Some(e),
     }
     Ok(Marking { socket, left, failed })
 }
@@ -147,33 +145,65 @@ impl Hook {
     }
 }
 
+/// What of ours the chains of others need.
+struct Theirs {
+    /// Ours for packets of IP.
+    first: [Hook; 2],
+    /// Whether a bridge has any.
+    bridge: bool,
+    /// Ours at devices, with those at which others have some.
+    devices: [Hook; 2],
+}
+
+impl Default for Theirs {
+    fn default() -> Theirs {
+        let of = |all: [(&str, u32); 2], priority| all.map(|(name, number)| Hook::of(name, number, priority));
+        Theirs { first: of(HOOKS, PRIORITY), bridge: false, devices: of(AT_DEVICES, FIRST) }
+    }
+}
+
+impl Theirs {
+    /// Take in a chain from the kernel's list; those of recordings and those that no packet comes to by itself are
+    /// nothing to us.
+    fn add(&mut self, message: &[u8]) {
+        let all = || attributes(message.get(LENGTH..).unwrap_or_default());
+        let table = all().find(|(kind, _)| *kind == 1).map(|(_, value)| word(value));
+        let (Some(family), Some((_, hook))) = (message.get(16), all().find(|(kind, _)| *kind == 4)) else { return };
+        let number = |wanted| attributes(hook).find(|(kind, _)| *kind == wanted).and_then(|(_, value)| big(value));
+        let (Some(at), Some(priority)) = (number(1), number(2)) else { return };
+        if table.is_some_and(|name| is_own_table(&name)) {
+            return;
+        }
+        match *family {
+            BRIDGE => self.bridge = true,
+            NETDEV => hooked(hook, at, &mut self.devices),
+            INET if at == INET_INGRESS => hooked(hook, AT_DEVICES[0].1, &mut self.devices),
+            INET | IPV4 => {
+                let before = priority.cast_signed().saturating_sub(1);
+                let ours = self.first.iter_mut().filter(|ours| ours.number == at);
+                ours.for_each(|ours| ours.priority = ours.priority.min(before));
+            }
+            _ => {}
+        }
+    }
+}
+
 /// The tables of ours that the ones of others need which packets meet before those of IP.
-fn tables_before(socket: &Socket) -> io::Result<Vec<Table>> {
-    let mut families = Vec::new();
-    nfnl::dump_by(socket, GET_TABLES, 0, |message| families.extend(message.get(16).copied()))?;
-    let mut all = Vec::new();
-    if families.contains(&BRIDGE) {
-        all.push(Table { family: BRIDGE, chains: HOOKS.map(|(name, number)| Hook::of(name, number, FIRST)).into() });
-    }
-    if families.contains(&NETDEV) {
-        let mut chains = AT_DEVICES.map(|(name, number)| Hook::of(name, number, FIRST));
-        nfnl::dump_by(socket, GET_CHAINS, NETDEV, |message| hooked(message, &mut chains))?;
-        all.push(Table { family: NETDEV, chains: chains.into_iter().filter(|c| !c.devices.is_empty()).collect() });
-    }
-    Ok(all)
+fn before(bridge: bool, devices: [Hook; 2]) -> Vec<Table> {
+    let at_bridges = HOOKS.map(|(name, number)| Hook::of(name, number, FIRST));
+    let at_devices: Vec<Hook> = devices.into_iter().filter(|hook| !hook.devices.is_empty()).collect();
+    let bridges = bridge.then(|| Table { family: BRIDGE, chains: at_bridges.into() });
+    let devices = (!at_devices.is_empty()).then_some(Table { family: NETDEV, chains: at_devices });
+    bridges.into_iter().chain(devices).collect()
 }
 
 /// Add the devices of a chain of others to ours of that hook.
-fn hooked(message: &[u8], ours: &mut [Hook]) {
-    let find =
-        |of: &[u8], wanted: u16| attributes(of).find(|(kind, _)| *kind == wanted).map(|(_, value)| value.to_vec());
-    let Some(hook) = find(message.get(LENGTH..).unwrap_or_default(), 4) else { return };
-    let number = find(&hook, 1).and_then(|value| big(&value));
-    let Some(chain) = ours.iter_mut().find(|chain| Some(chain.number) == number) else { return };
+fn hooked(hook: &[u8], number: u32, ours: &mut [Hook]) {
+    let Some(chain) = ours.iter_mut().find(|chain| chain.number == number) else { return };
+    let find = |wanted: u16| attributes(hook).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
     // One device, or a list of them.
-    let list = find(&hook, 4).unwrap_or_default();
-    let one = find(&hook, 3).map(|value| word(&value));
-    for dev in attributes(&list).map(|(_, value)| word(value)).chain(one) {
+    let list = find(4).unwrap_or_default();
+    for dev in attributes(list).map(|(_, value)| value).chain(find(3)).map(word) {
         if !chain.devices.contains(&dev) {
             chain.devices.push(dev);
         }
@@ -217,4 +247,46 @@ fn parts((filter, most): (&Filter, Option<u32>), table: &Table, (port, flags): (
         }
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A chain in the kernel's list.
+    fn chain(family: u8, table: &str, (number, priority): (u32, i32), devices: &[&str]) -> Vec<u8> {
+        let mut hook = Hook::of("theirs", number, priority);
+        hook.devices = devices.iter().map(|dev| (*dev).to_owned()).collect();
+        let mut message = vec![0; LENGTH];
+        message[16] = family;
+        [message, text(1, table), text(3, "theirs"), hook.attribute()].concat()
+    }
+
+    fn priorities(theirs: &Theirs) -> [i32; 2] {
+        theirs.first.each_ref().map(|hook| hook.priority)
+    }
+
+    #[test]
+    fn packets_are_marked_just_before_the_first_chain_of_others() {
+        let mut theirs = Theirs::default();
+        theirs.add(&chain(IPV4, "raw", (0, -300), &[]));
+        theirs.add(&chain(INET, "labctl-trace-3", (0, -900), &[]));
+        theirs.add(&chain(INET, "t", (1, -900), &[]));
+        assert_eq!(priorities(&theirs), [PRIORITY, PRIORITY]);
+        theirs.add(&chain(INET, "t", (0, -500), &[]));
+        theirs.add(&chain(IPV4, "t", (3, i32::MIN), &[]));
+        assert_eq!(priorities(&theirs), [-501, i32::MIN]);
+        assert!(before(theirs.bridge, theirs.devices).is_empty());
+    }
+
+    #[test]
+    fn chains_at_devices_are_met_before_whether_their_family_is_netdev_or_inet() {
+        let mut theirs = Theirs::default();
+        theirs.add(&chain(NETDEV, "t", (0, 0), &["eth0", "eth1"]));
+        theirs.add(&chain(INET, "t", (INET_INGRESS, 0), &["eth1", "eth2"]));
+        let tables = before(theirs.bridge, theirs.devices);
+        let [Table { family: NETDEV, chains }] = &tables[..] else { panic!("{} tables", tables.len()) };
+        let all: Vec<_> = chains.iter().map(|hook| (hook.name.as_str(), hook.devices.join(" "))).collect();
+        assert_eq!(all, [("ingress", "eth0 eth1 eth2".to_owned())]);
+    }
 }

@@ -21,7 +21,10 @@ use super::tracepoints::{Tracepoints, symbol};
 
 /// So many bytes of events are kept until somebody takes them; what comes then is lost.
 const MOST: usize = 128 * 1024 * 1024;
-/// What an event takes beside its bytes.
+/// Of the whole machine's dropped packets, and of look-ups, so many bytes each: others' must not take the room of
+/// what is asked for.
+const MOST_OF_OTHERS: usize = 16 * 1024 * 1024;
+/// What an event takes beside what it points to.
 const EACH: usize = size_of::<Event>() + 128;
 /// The largest thing that any of the sockets gives.
 const LARGEST: usize = 64 * 1024;
@@ -38,7 +41,8 @@ const TRACEPOINTS: u64 = u64::MAX - 1;
 #[derive(Default)]
 struct Kept {
     events: Vec<Event>,
-    bytes: usize,
+    /// What the events take, by [`Share`].
+    bytes: [usize; 3],
     lost: u64,
     /// Beside those, of the machine's dropped packets.
     lost_reasons: u64,
@@ -46,6 +50,45 @@ struct Kept {
     last: Option<Instant>,
     /// Frames that were lost, by place.
     lost_at: HashMap<NsName, u64>,
+}
+
+/// Whose room an event takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Share {
+    Places,
+    Drops,
+    Lookups,
+}
+
+impl Share {
+    fn of(seen: &Seen) -> Share {
+        match seen {
+            Seen::Frame(_) | Seen::Rule(_) | Seen::Conntrack(_) => Share::Places,
+            Seen::Freed(_) => Share::Drops,
+            Seen::Lookup(_) => Share::Lookups,
+        }
+    }
+
+    fn most(self) -> usize {
+        if self == Share::Places { MOST } else { MOST_OF_OTHERS }
+    }
+}
+
+impl Kept {
+    /// Whether there is room for an event, which it then takes; what finds none is counted. A look-up without room
+    /// is no packet, and only leaves a step inferred.
+    fn has_room(&mut self, seen: &Seen) -> bool {
+        let share = Share::of(seen);
+        let bytes = self.bytes[share as usize] + EACH + seen.heap();
+        let fits = bytes <= share.most();
+        match share {
+            _ if fits => self.bytes[share as usize] = bytes,
+            Share::Places => self.lost += 1,
+            Share::Drops => self.lost_reasons += 1,
+            Share::Lookups => {}
+        }
+        fits
+    }
 }
 
 /// Between the thread that reads and the others.
@@ -72,7 +115,7 @@ impl Shared {
 
     pub fn take(&self) -> Vec<Event> {
         let mut kept = self.kept();
-        kept.bytes = 0;
+        kept.bytes = Default::default();
         let mut events = std::mem::take(&mut kept.events);
         drop(kept);
         for event in &mut events {
@@ -122,12 +165,9 @@ impl Shared {
             kept.last = Some(Instant::now());
         }
         for (at, seen) in read.events {
-            let size = EACH + if let Seen::Frame(frame) = &seen { frame.bytes.len() } else { 0 };
-            if kept.bytes + size > MOST {
-                kept.lost += 1;
+            if !kept.has_room(&seen) {
                 continue;
             }
-            kept.bytes += size;
             kept.sequence += 1;
             let sequence = kept.sequence;
             kept.events.push(Event { at, sequence, place: place.cloned(), seen });
@@ -283,8 +323,10 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, SocketAddrV4};
+
     use super::*;
-    use crate::kernel::record::event::{Frame, Freed};
+    use crate::kernel::record::event::{Frame, Freed, Lookup, Point};
     use crate::lab::names::IfName;
 
     fn frame(bytes: usize) -> Seen {
@@ -318,6 +360,26 @@ mod tests {
         let shared = Shared::new().expect("an eventfd");
         shared.keep(None, Read { lost: 7, ..Read::default() });
         assert_eq!((shared.lost(), shared.lost_reasons()), (0, 7));
+    }
+
+    #[test]
+    fn others_drops_and_look_ups_leave_the_room_of_frames() {
+        let shared = Shared::new().expect("an eventfd");
+        let end = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+        let via = Ipv4Addr::UNSPECIFIED;
+        let lookup = Lookup { table: 254, source: end, destination: end, iif: 1, dev: None, via };
+        let point = Point { at: 0, dev: IfName::new("eth0"), outgoing: true, length: 0 };
+        let freed = Freed { trail: vec![point; MOST_OF_OTHERS / 10_000 / size_of::<Point>()], ..Freed::default() };
+        let none = MOST_OF_OTHERS / EACH + 10;
+        let lookups = vec![(1, Seen::Lookup(lookup)); none];
+        shared.keep(None, Read { events: lookups, ..Read::default() });
+        shared.keep(None, Read { events: vec![(1, Seen::Freed(freed)); 10_000], ..Read::default() });
+        shared.keep(Some(&NsName::Router), Read { events: vec![(2, frame(MOST / 2))], ..Read::default() });
+        let events = shared.take();
+        let count = |wanted| events.iter().filter(|event| Share::of(&event.seen) == wanted).count();
+        let (lookups, drops) = (count(Share::Lookups), count(Share::Drops));
+        assert!((1..none).contains(&lookups) && (1..10_000).contains(&drops), "{lookups} and {drops}");
+        assert_eq!((count(Share::Places), shared.lost(), shared.lost_reasons()), (1, 0, 10_000 - drops as u64));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::*;
 use crate::lab::names::{HostName, IfName, NsName};
@@ -73,10 +73,14 @@ fn found(at: u64, iif: u32, (via, dev): (&str, &str)) -> (u64, Lookup) {
 }
 
 fn marked(packet: &mut Packet, told: Vec<(u64, Lookup)>) -> Vec<String> {
+    marked_all(std::slice::from_mut(packet), told)
+}
+
+fn marked_all(packets: &mut [Packet], told: Vec<(u64, Lookup)>) -> Vec<String> {
     let event = |(at, lookup)| Event { at: BEGIN + at, sequence: 0, place: None, seen: Seen::Lookup(lookup) };
     let events = told.into_iter().map(event).collect();
     let recording = Recording { events, lost: 0, lost_reasons: 0, counters: Vec::new(), chains: Default::default() };
-    mark(std::slice::from_mut(packet), &recording, (&there(), BEGIN))
+    mark(packets, &recording, (&there(), BEGIN))
 }
 
 #[test]
@@ -148,4 +152,71 @@ fn an_address_of_the_machine_itself_is_found_at_its_device() {
     assert!(!packet.steps[1].is_inferred());
     let mut packet = taken();
     assert_eq!(marked(&mut packet, vec![found(6 * MS, 2, ("0.0.0.0", "eth0"))]).len(), 1);
+}
+
+/// Sent at a time, by the route over flannel.1.
+fn sent(at: u64) -> Packet {
+    let sent = step(None, None, What::Sent { by: "a program".to_owned() });
+    packet(vec![
+        sent,
+        routed("10.0.0.0/24 dev flannel.1", None, "flannel.1"),
+        step(Some(at), Some("flannel.1"), What::Out),
+    ])
+}
+
+/// A look-up for a packet that was born here, with its ports.
+fn born(at: u64, hop: (&str, &str)) -> (u64, Lookup) {
+    let mut born = found(at, BORN, hop);
+    born.1.source.set_port(4000);
+    born.1.destination.set_port(80);
+    born
+}
+
+#[test]
+fn of_a_packet_that_is_sent_again_the_last_look_up_counts() {
+    let mut packets = [sent(MS), sent(1000 * MS)];
+    let told = [born(0, ("0.0.0.0", "flannel.1")), born(999 * MS, ("0.0.0.0", "eth0"))];
+    let differences = marked_all(&mut packets, told.into());
+    assert_eq!(differences.len(), 1, "{differences:?}");
+    let by = packets.map(|packet| match &packet.steps[1].what {
+        What::Routed(routed) => routed.dev.clone(),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(by.each_ref().map(Option::as_deref), [Some("flannel.1"), Some("eth0")]);
+}
+
+#[test]
+fn what_is_sent_without_a_look_up_goes_by_the_route_that_the_socket_has_kept() {
+    let mut packets = [sent(MS), sent(20 * MS)];
+    marked_all(&mut packets, vec![born(0, ("0.0.0.0", "flannel.1"))]);
+    assert!(packets.iter().all(|packet| !packet.steps[1].is_inferred()), "{packets:#?}");
+    let mut packets = [sent(MS), sent(20 * MS)];
+    marked_all(&mut packets, vec![found(0, BORN, ("0.0.0.0", "flannel.1"))]);
+    let inferred = packets.map(|packet| packet.steps[1].is_inferred());
+    assert_eq!(inferred, [false, true], "without ports it is no socket's");
+}
+
+#[test]
+fn a_look_up_with_ports_counts_before_one_without_and_one_of_another_socket_not_at_all() {
+    let mut one = sent(4 * MS);
+    let reverse = found(3 * MS, BORN, ("0.0.0.0", "eth0"));
+    let mut strange = born(3 * MS, ("0.0.0.0", "eth0"));
+    strange.1.source.set_port(0);
+    let told = vec![born(2 * MS, ("0.0.0.0", "flannel.1")), reverse, strange];
+    assert_eq!(marked(&mut one, told), Vec::<String>::new());
+    assert!(!one.steps[1].is_inferred());
+}
+
+#[test]
+fn what_the_next_machine_looks_up_at_once_does_not_outvote_a_step() {
+    let mut packet = passed_on(routed("10.0.0.0/24 dev flannel.1", None, "flannel.1"));
+    let next = found(7 * MS + 10, 2, ("0.0.0.0", "eth0"));
+    assert_eq!(
+        marked(&mut packet, vec![found(6 * MS, 2, ("0.0.0.0", "flannel.1")), next.clone()]),
+        Vec::<String>::new()
+    );
+    assert!(!packet.steps[1].is_inferred());
+    let mut packet = passed_on(routed("10.0.0.0/24 dev flannel.1", None, "flannel.1"));
+    assert_eq!(marked(&mut packet, vec![next]), Vec::<String>::new());
+    assert!(packet.steps[1].is_inferred());
 }
