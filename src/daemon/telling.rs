@@ -79,8 +79,9 @@ impl Telling {
     }
 
     /// Order what is wanted now, and wait until it is done. It is done again where nothing has changed: a receipt
-    /// says that what was told before has been heard. Who has not done it in time is `silent`.
-    async fn order(&self) {
+    /// says that what was told before has been heard. Who has not done it in time is `silent` for the order's number,
+    /// which is returned.
+    async fn order(&self) -> u64 {
         let number = self.send();
         let done = async {
             loop {
@@ -92,6 +93,7 @@ impl Telling {
             }
         };
         let _ = tokio::time::timeout(PATIENCE, done).await;
+        number
     }
 
     fn send(&self) -> u64 {
@@ -100,9 +102,8 @@ impl Telling {
         number
     }
 
-    /// Who has not obeyed the last order.
-    fn silent(&self) -> Vec<NsName> {
-        let number = self.order.borrow().number;
+    /// Who has not obeyed an order. Others may have ordered something since.
+    fn silent(&self, number: u64) -> Vec<NsName> {
         self.programs.borrow().values().filter(|p| p.obeyed < number).map(|p| p.ns.clone()).collect()
     }
 
@@ -232,11 +233,11 @@ impl Listening {
     /// Hear what has been told until now, and no more.
     pub async fn end(mut self) -> Told {
         self.no_longer();
-        self.telling.order().await;
+        let number = self.telling.order().await;
         let before = |id| self.lost_before.get(&id).copied().unwrap_or(0);
         let lost = self.telling.lost().into_iter().map(|(id, lost)| lost.saturating_sub(before(id))).sum::<u64>();
         let events = self.heard.events.take();
-        Told { events, lost: lost + self.heard.lost.get(), silent: self.telling.silent() }
+        Told { events, lost: lost + self.heard.lost.get(), silent: self.telling.silent(number) }
     }
 
     fn no_longer(&mut self) {
@@ -259,6 +260,8 @@ impl Drop for Listening {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Waker};
+
     use super::*;
     use crate::workload::events::Did;
 
@@ -300,6 +303,26 @@ mod tests {
                 assert!(!telling.order.borrow().on && telling.listeners.borrow().is_empty());
                 drop(telling.listen().await);
                 assert!(!telling.order.borrow().on, "who has gone away does not listen");
+            })
+            .await;
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn who_has_obeyed_is_not_silent_as_another_listener_orders_something_more() {
+        tokio::task::LocalSet::new()
+            .run_until(async {
+                let telling = Rc::new(Telling::default());
+                let _program = obedient(&telling, 0);
+                let one = telling.listen().await;
+                let mut end = std::pin::pin!(one.end());
+                let number = telling.order.borrow().number + 1;
+                let mut unheard = Context::from_waker(Waker::noop());
+                assert!(end.as_mut().poll(&mut unheard).is_pending());
+                while telling.programs.borrow().values().any(|p| p.obeyed < number) {
+                    tokio::task::yield_now().await;
+                }
+                telling.send();
+                assert_eq!(end.await.silent, vec![]);
             })
             .await;
     }
