@@ -13,8 +13,9 @@ use crate::lab::Lab;
 use crate::lab::names::NsName;
 use crate::lab::probe::{Ask, HttpAsk, Probe as Asked, Target};
 use crate::objects::EndpointSlice;
+use crate::plan::Plan;
+use crate::plan::ingress::{self, Arrived};
 use crate::plan::services::{self, PodState};
-use crate::plan::{Plan, ingress};
 use crate::probe::{self, Details, Kind, Outcome};
 use crate::spec::probe::FailureName;
 
@@ -113,7 +114,7 @@ impl Teller<'_> {
         let others = self.others(&probe);
         self.told.notes.extend(others);
         match (&exchange.seen, &asked.ask) {
-            (Seen::Answer, Ask::Http(http)) => self.beyond(&exchange.there.end, http),
+            (Seen::Answer, Ask::Http(http)) => self.beyond(&exchange.there, http),
             (Seen::Answer, Ask::Dns { name, search, record, .. }) if ip == self.lab.dns_address() => {
                 let names = if search.is_empty() { std::slice::from_ref(name) } else { search };
                 self.looked_up((ip, port), names, record)
@@ -131,16 +132,18 @@ impl Teller<'_> {
     }
 
     /// What an ingress controller does with a request that came to it; any other program answers.
-    fn beyond(&mut self, end: &NsName, http: &HttpAsk) -> Sees {
+    fn beyond(&mut self, there: &Path, http: &HttpAsk) -> Sees {
+        let end = &there.end;
         let answer = (words(Seen::Answer).to_owned(), None);
         let router = proxied::router(self.lab).filter(|_| proxied::is_controller(self.lab, end));
-        let Some(router) = router else { return answer };
+        // By then its source may have been translated.
+        let client = there.steps.iter().rev().find_map(|s| s.header.as_ref()).map(|header| header.source);
+        let (Some(router), Some(client)) = (router, client) else { return answer };
         let choice = proxied::choice(&router, http);
-        if choice.app_root.is_some() && http.path == "/" {
-            return status(302);
-        }
-        if choice.options().ssl_redirect && !http.tls {
-            return status(308);
+        let Ok(path) = proxied::path_of(&http.path) else { return status(400) };
+        let body = http.body.as_ref().map_or(0, |body| body.len() as u64);
+        if let Some(own) = choice.own_answer(&Arrived { path: &path, https: http.tls, client, body }) {
+            return status(own.status());
         }
         let Some(backend) = choice.backend() else { return status(404) };
         let mut all = ingress::endpoints(router.routing(), &self.lab.services, &self.slices);

@@ -101,3 +101,35 @@ fn nothing_is_said_of_a_proxy_where_there_is_none() {
     let trace = predicted("a", "http://web/");
     assert!(trace.asked.answered && !trace.notes.iter().any(|n| n.contains("proxy")), "{:?}", trace.notes);
 }
+
+/// An ingress for `shop.example.com` with an annotation.
+fn annotated(annotation: &str) -> String {
+    let named = format!("  shop:\n    annotations: {{ nginx.ingress.kubernetes.io/{annotation} }}\n");
+    format!("{LAB}{}", INGRESS.replace("  shop:\n", &named))
+}
+
+fn seen(lab: &str, url: &str) -> String {
+    predicted_in(lab, "laptop", url, None).asked.seen
+}
+
+#[test]
+fn what_the_controller_answers_itself_is_predicted_by_its_own_rules() {
+    for (annotation, url, status) in [
+        ("whitelist-source-range: 203.0.113.0/24", "http://shop.example.com/web", "403 Forbidden"),
+        ("app-root: /web", "http://shop.example.com/?x=1", "302 Found"),
+        ("force-ssl-redirect: \"true\"", "http://shop.example.com/web", "308 Permanent Redirect"),
+    ] {
+        let seen = seen(&annotated(annotation), url);
+        assert!(seen.ends_with(status), "{annotation}: {seen}");
+    }
+    assert_eq!(seen(&annotated("whitelist-source-range: 0.0.0.0/0"), "http://shop.example.com/web"), "an answer");
+}
+
+#[test]
+fn a_path_is_predicted_as_the_controller_reads_it() {
+    let lab = format!("{LAB}{INGRESS}");
+    let url = |path: &str| format!("http://shop.example.com{path}");
+    assert!(seen(&lab, &url("/web/../none")).ends_with("503 Service Unavailable"));
+    assert_eq!(seen(&lab, &url("/cake/%2e%2e/web")), "an answer");
+    assert!(seen(&lab, &url("/..")).ends_with("400 Bad Request"));
+}
