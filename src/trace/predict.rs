@@ -115,7 +115,7 @@ impl Teller<'_> {
         self.told.notes.extend(others);
         match (&exchange.seen, &asked.ask) {
             (Seen::Answer, Ask::Http(http)) => self.beyond(&exchange.there, http),
-            (Seen::Answer, Ask::Dns { name, search, record, .. }) if ip == self.lab.dns_address() => {
+            (Seen::Answer, Ask::Dns { name, search, record, .. }) if self.is_dns(&exchange, port) => {
                 let names = if search.is_empty() { std::slice::from_ref(name) } else { search };
                 self.looked_up((ip, port), names, record)
             }
@@ -228,7 +228,8 @@ impl Teller<'_> {
             let end = self.told.walked.last().map(|e| e.there.end.to_string()).unwrap_or_default();
             return Verdict { says: format!("will be delivered to {end}: {}", outcome.observed), fault: None };
         }
-        if self.told.flows.is_empty() && outcome.details.failure.is_none() {
+        let is_unknown = self.told.flows.is_empty() || outcome.tried.is_none();
+        if is_unknown && outcome.details.failure.is_none() {
             return Verdict { says: "the plan does not know where this goes".to_owned(), fault: None };
         }
         let (recording, known) = (Recording::default(), Known::default());
@@ -283,6 +284,11 @@ impl Teller<'_> {
         Ok(address.map(|ip| (ip, port, protocol)))
     }
 
+    /// Whether one of the cluster's DNS servers has taken a question.
+    fn is_dns(&self, exchange: &Exchange, port: u16) -> bool {
+        port == DNS && self.plan.get(&exchange.there.end).is_some_and(|ns| ns.dns.is_some())
+    }
+
     /// The address that the asker's DNS server gives for a name, which is asked for first.
     fn by_dns(&mut self, name: &str) -> Result<Option<IpAddr>, String> {
         let resolver = self.lab.resolver_of(&self.asked.from);
@@ -293,10 +299,16 @@ impl Teller<'_> {
         };
         let asked = self.asked;
         let exchange = self.flow(&asked.from, &Probe::to(Protocol::Udp, server, DNS), Role::NameLookup);
-        if exchange.is_none_or(|e| e.seen != Seen::Answer) {
+        let Some(exchange) = exchange.filter(|e| e.seen == Seen::Answer) else {
             return Err(does_not(&format!("no answer from the DNS server {server}")));
-        }
-        let Some(dns) = &self.dns else { return Ok(None) };
+        };
+        let Some(dns) = self.dns.as_ref().filter(|_| self.is_dns(&exchange, DNS)) else {
+            let end = &exchange.there.end;
+            self.told
+                .notes
+                .push(format!("what {end} answers for `{name}` is not known: it is no DNS server of the lab's"));
+            return Ok(None);
+        };
         let reply = dns.ask(SocketAddr::new(server, DNS), &resolver.candidates(name), "A");
         reply.map(|reply| reply.address()).map_err(|why| does_not(&why))
     }
