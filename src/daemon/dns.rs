@@ -24,7 +24,7 @@ use crate::plan::DnsServer;
 use crate::workload::dns::{self, Objects, Update};
 
 use super::programs::{Log, State, keep};
-use super::telling::{Telling, each_line, next_order};
+use super::telling::{Telling, next_order};
 use crate::workload::events::Order;
 
 /// The first pause before a server is started again; it doubles up to [`LONGEST_PAUSE`], which is kubelet's.
@@ -180,9 +180,7 @@ impl Keeper {
             let (mut told, mut orders) = (None, present.orders());
             while tell((&mut self.cluster, &mut orders), &mut told, control).await.is_ok() {}
         };
-        let hearing = each_line(output, |line| {
-            let _ = present.hear(line);
-        });
+        let hearing = present.hear_all(output, |_| {});
         // Its standard output ends when the process does.
         tokio::select! {
             () = telling => {}

@@ -25,7 +25,7 @@ use crate::plan::{Flanneld, PeerLease};
 use crate::workload::flanneld;
 
 use super::programs::{Log, keep};
-use super::telling::{Present, each_line, next_order};
+use super::telling::{Present, next_order};
 
 /// The hidden verb that is flanneld.
 pub const VERB: &str = "lab-flanneld";
@@ -173,9 +173,7 @@ async fn converse(stdout: BufReader<Receiver>, control: Rc<Mutex<Sender>>, prese
     // Its standard output ends when the process does.
     tokio::select! {
         () = ordering => {}
-        () = each_line(stdout, |line| {
-            let _ = present.hear(line);
-        }) => {}
+        () = present.hear_all(stdout, |_| {}) => {}
     }
 }
 

@@ -58,6 +58,8 @@ pub async fn stream(daemon: &Rc<Daemon>, query: &str) -> Outcome {
     tokio::task::spawn_local(async move {
         if say.line(&begun).await {
             follow(&daemon, (&say, machine), (watching, follower), limit).await;
+        } else {
+            watching.close().await;
         }
         drop(place);
         tokio::task::spawn_blocking(memory::give_back);

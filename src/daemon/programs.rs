@@ -19,7 +19,7 @@ use crate::plan::Program;
 use crate::spec::types::RestartPolicy;
 
 use super::rooms::{Key, Rooms};
-use super::telling::{Present, Telling, each_line, next_order};
+use super::telling::{Present, Telling, next_order};
 use crate::workload::events::Order;
 
 /// How much of a program's output is kept, in bytes.
@@ -345,12 +345,7 @@ pub async fn keep(mut output: impl tokio::io::AsyncRead + Unpin, log: Rc<Log>) {
 /// Hear what a program says of itself until it says no more.
 async fn listen(output: Receiver, hear: Hearing, present: Present) {
     hear(None);
-    each_line(output, |line| {
-        if !present.hear(line) {
-            hear(Some(line));
-        }
-    })
-    .await;
+    present.hear_all(output, |line| hear(Some(line))).await;
 }
 
 /// Exit code and Kubernetes' reason.

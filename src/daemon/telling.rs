@@ -17,8 +17,9 @@ use crate::workload::events::{Event, Line, Order, Receipt};
 const PATIENCE: Duration = Duration::from_millis(250);
 /// Bytes of the longest line that is heard.
 const LONGEST_LINE: usize = 64 * 1024;
-/// Events that one listener keeps.
+/// Events that one listener keeps, and bytes of their lines.
 const MOST_KEPT: usize = 20_000;
+const MOST_BYTES: usize = 8 * 1024 * 1024;
 
 /// The programs that can tell, and who listens to them.
 pub struct Telling {
@@ -42,6 +43,8 @@ struct Program {
 #[derive(Default)]
 struct Heard {
     events: RefCell<Vec<(NsName, Event)>>,
+    /// Bytes of their lines.
+    bytes: Cell<usize>,
     lost: Cell<u64>,
 }
 
@@ -79,8 +82,9 @@ impl Telling {
     }
 
     /// Order what is wanted now, and wait until it is done. It is done again where nothing has changed: a receipt
-    /// says that what was told before has been heard. Who has not done it in time is `silent`.
-    async fn order(&self) {
+    /// says that what was told before has been heard. Who has not done it in time is `silent` for the order's number,
+    /// which is returned.
+    async fn order(&self) -> u64 {
         let number = self.send();
         let done = async {
             loop {
@@ -92,6 +96,7 @@ impl Telling {
             }
         };
         let _ = tokio::time::timeout(PATIENCE, done).await;
+        number
     }
 
     fn send(&self) -> u64 {
@@ -100,9 +105,8 @@ impl Telling {
         number
     }
 
-    /// Who has not obeyed the last order.
-    fn silent(&self) -> Vec<NsName> {
-        let number = self.order.borrow().number;
+    /// Who has not obeyed an order. Others may have ordered something since.
+    fn silent(&self, number: u64) -> Vec<NsName> {
         self.programs.borrow().values().filter(|p| p.obeyed < number).map(|p| p.ns.clone()).collect()
     }
 
@@ -110,13 +114,19 @@ impl Telling {
         self.programs.borrow().iter().map(|(id, program)| (*id, program.lost)).collect()
     }
 
-    fn hear(&self, id: u64, line: Line) {
+    /// An event was too long to be heard.
+    fn miss(&self) {
+        self.listeners.borrow().iter().filter_map(Weak::upgrade).for_each(|heard| heard.miss());
+    }
+
+    /// Hear a line of so many bytes.
+    fn hear(&self, id: u64, line: Line, bytes: usize) {
         let mut programs = self.programs.borrow_mut();
         let Some(program) = programs.get_mut(&id) else { return };
         match line {
             Line::Event(event) => {
                 for heard in self.listeners.borrow().iter().filter_map(Weak::upgrade) {
-                    heard.take(&program.ns, &event);
+                    heard.take(&program.ns, &event, bytes);
                 }
             }
             Line::Receipt(Receipt { number, lost }) => {
@@ -128,12 +138,19 @@ impl Telling {
 }
 
 impl Heard {
-    fn take(&self, ns: &NsName, event: &Event) {
+    fn take(&self, ns: &NsName, event: &Event, bytes: usize) {
         let mut events = self.events.borrow_mut();
-        match events.len() < MOST_KEPT {
-            true => events.push((ns.clone(), event.clone())),
-            false => self.lost.set(self.lost.get() + 1),
+        let all = self.bytes.get() + bytes;
+        if events.len() < MOST_KEPT && all <= MOST_BYTES {
+            events.push((ns.clone(), event.clone()));
+            self.bytes.set(all);
+        } else {
+            self.miss();
         }
+    }
+
+    fn miss(&self) {
+        self.lost.set(self.lost.get() + 1);
     }
 }
 
@@ -154,10 +171,21 @@ impl Present {
         orders
     }
 
+    /// Hear its standard output until it ends. Lines that are not of this kind go to `other`; what is too long goes
+    /// to nobody, and counts as lost where it was told.
+    pub async fn hear_all(&self, output: impl AsyncRead + Unpin, mut other: impl FnMut(&str)) {
+        let hear = |line: &str, is_whole: bool| match is_whole {
+            true if !self.hear(line) => other(line),
+            false if Line::is_event(line) => self.telling.miss(),
+            _ => {}
+        };
+        each_line(output, hear).await;
+    }
+
     /// Hear a line of its standard output; whether it was of this kind.
-    pub fn hear(&self, line: &str) -> bool {
-        let Some(line) = Line::read(line) else { return false };
-        self.telling.hear(self.id, line);
+    fn hear(&self, line: &str) -> bool {
+        let Some(read) = Line::read(line) else { return false };
+        self.telling.hear(self.id, read, line.len());
         true
     }
 }
@@ -169,17 +197,19 @@ impl Drop for Present {
     }
 }
 
-/// Give each line of `output` to `each` until it ends. One that is too long is left out.
-pub async fn each_line(mut output: impl AsyncRead + Unpin, mut each: impl FnMut(&str)) {
-    let (mut line, mut buffer) = (Vec::new(), [0u8; 8192]);
+/// Give each line of `output` to `each` until it ends, and whether that is all of it: of one that is too long only the
+/// beginning is kept.
+async fn each_line(mut output: impl AsyncRead + Unpin, mut each: impl FnMut(&str, bool)) {
+    let (mut line, mut is_whole, mut buffer) = (Vec::new(), true, [0u8; 8192]);
     while let Ok(n @ 1..) = output.read(&mut buffer).await {
         for part in buffer[..n].split_inclusive(|byte| *byte == b'\n') {
-            line.extend(part);
-            if line.ends_with(b"\n") {
-                each(String::from_utf8_lossy(&line).trim_end());
+            let room = LONGEST_LINE.saturating_sub(line.len());
+            is_whole &= part.len() <= room;
+            line.extend(part.iter().take(room));
+            if part.ends_with(b"\n") {
+                each(String::from_utf8_lossy(&line).trim_end(), is_whole);
                 line.clear();
-            } else if line.len() > LONGEST_LINE {
-                line.clear();
+                is_whole = true;
             }
         }
     }
@@ -232,11 +262,11 @@ impl Listening {
     /// Hear what has been told until now, and no more.
     pub async fn end(mut self) -> Told {
         self.no_longer();
-        self.telling.order().await;
+        let number = self.telling.order().await;
         let before = |id| self.lost_before.get(&id).copied().unwrap_or(0);
         let lost = self.telling.lost().into_iter().map(|(id, lost)| lost.saturating_sub(before(id))).sum::<u64>();
         let events = self.heard.events.take();
-        Told { events, lost: lost + self.heard.lost.get(), silent: self.telling.silent() }
+        Told { events, lost: lost + self.heard.lost.get(), silent: self.telling.silent(number) }
     }
 
     fn no_longer(&mut self) {
@@ -258,66 +288,4 @@ impl Drop for Listening {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::workload::events::Did;
-
-    fn event(request: u64) -> String {
-        let did = Did::Passed { request, from: None, to: ([10, 244, 1, 2], 80).into() };
-        serde_json::to_string(&Event { at: request, did }).expect("JSON")
-    }
-
-    /// A program that obeys, and tells of one thing more each time before it does.
-    fn obedient(telling: &Rc<Telling>, lost: u64) -> NsName {
-        let ns = NsName::try_from("pod/ingress/controller-1".to_owned()).expect("a pod");
-        let present = telling.enter(&ns);
-        tokio::task::spawn_local(async move {
-            let mut orders = present.orders();
-            loop {
-                let line = next_order(&mut orders).await;
-                let order = Order::read(line.as_bytes()).expect("an order");
-                assert!(present.hear(&event(order.number)));
-                assert!(present.hear(&format!("told {} {}", order.number, order.number * lost)));
-            }
-        });
-        ns
-    }
-
-    #[tokio::test(flavor = "current_thread")]
-    async fn what_is_told_before_the_end_is_heard_and_the_last_listener_ends_it() {
-        tokio::task::LocalSet::new()
-            .run_until(async {
-                let telling = Rc::new(Telling::default());
-                let ns = obedient(&telling, 1);
-                let (one, other) = (telling.listen().await, telling.listen().await);
-                assert!(telling.order.borrow().on);
-                let heard = |told: &Told| told.events.iter().map(|(_, event)| event.at).collect::<Vec<_>>();
-                let one = one.end().await;
-                assert_eq!((heard(&one), one.lost, one.events[0].0.clone()), (vec![1, 2, 3], 2, ns));
-                assert!(telling.order.borrow().on, "another one listens");
-                let other = other.end().await;
-                assert_eq!((heard(&other), other.silent), (vec![2, 3, 4], vec![]));
-                assert!(!telling.order.borrow().on && telling.listeners.borrow().is_empty());
-                drop(telling.listen().await);
-                assert!(!telling.order.borrow().on, "who has gone away does not listen");
-            })
-            .await;
-    }
-
-    #[tokio::test(flavor = "current_thread")]
-    async fn a_program_that_does_not_obey_is_named_and_one_that_has_ended_is_not_waited_for() {
-        tokio::task::LocalSet::new()
-            .run_until(async {
-                let telling = Rc::new(Telling::default());
-                let ns = NsName::try_from("host/node1".to_owned()).expect("a host");
-                let stopped = telling.enter(&ns);
-                let told = telling.listen().await.end().await;
-                assert_eq!(told, Told { silent: vec![ns], ..Told::default() });
-                drop(stopped);
-                let begun = std::time::Instant::now();
-                assert_eq!(telling.listen().await.end().await, Told::default());
-                assert!(begun.elapsed() < PATIENCE);
-            })
-            .await;
-    }
-}
+mod tests;

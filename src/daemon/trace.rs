@@ -7,6 +7,7 @@
 //! the kernel takes it back.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use crate::diag::{Problem, codes};
 use crate::kernel::ns::NetNs;
@@ -137,8 +139,20 @@ struct Watched {
     missing: Vec<Missing>,
 }
 
-/// Ask and tell.
+/// Says by its end that the caller has gone away.
+type Gone = oneshot::Receiver<Infallible>;
+
+/// Ask and tell. It is a task of its own: to stop watching is to wait for threads, which must not be done where a
+/// caller that goes away leaves it.
 pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
+    let (caller, gone) = oneshot::channel();
+    let own = Rc::clone(daemon);
+    let answer = tokio::task::spawn_local(async move { traced(&own, request, gone).await }).await;
+    drop(caller);
+    answer.unwrap_or_else(|e| Err(refused(format!("the trace broke off: {e}"))))
+}
+
+async fn traced(daemon: &Rc<Daemon>, request: TraceRequest, gone: Gone) -> Answered {
     let lab = daemon.lab();
     let (mut asked, to) = match request.asked.probe(&lab) {
         Ok(found) => found,
@@ -158,7 +172,7 @@ pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
     let filter = filter::of_question(&lab, &there, &asked, &serving(daemon, &planned).await);
     let lookups = filter::lookups(&filter, &there, &asked);
     let Watched { outcome, recording, closing, told, missing } =
-        watched(daemon, (&lab, &asked), (filter, concerned, lookups)).await?;
+        watched(daemon, (&lab, &asked), (filter, concerned, lookups), gone).await?;
     let origin = Origin::new(daemon.text(), request.base);
     let told = tokio::task::spawn_blocking(move || {
         let material = Material {
@@ -184,11 +198,13 @@ pub async fn answer(daemon: &Rc<Daemon>, request: TraceRequest) -> Answered {
 }
 
 /// Send the question while everything is watched that passes the filter. Counters of `concerned` namespaces are
-/// read afterwards, also where nothing was seen; look-ups of routes are told of those addresses.
+/// read afterwards, also where nothing was seen; look-ups of routes are told of those addresses. Nobody waits for the
+/// answer once the caller is `gone`.
 async fn watched(
     daemon: &Rc<Daemon>,
     (lab, asked): (&Lab, &Probe),
     (filter, concerned, lookups): (Filter, HashSet<NsName>, HashSet<Ipv4Addr>),
+    gone: Gone,
 ) -> Result<Watched, Box<Problem>> {
     let spots: Vec<Spot> =
         lab.namespaces().filter_map(|place| Some(Spot { netns: daemon.netns(&place)?, place })).collect();
@@ -202,8 +218,13 @@ async fn watched(
         Err(e) => return Err(refused(format!("packets cannot be watched: {e}"))),
     };
     let mut missing = recorder.missing().to_vec();
-    let outcome = probe::run_all(std::slice::from_ref(asked), Arc::new(field(daemon)), 1).await.pop();
-    until_quiet(&recorder, patience).await;
+    let outcome = tokio::select! {
+        mut all = probe::run_all(std::slice::from_ref(asked), Arc::new(field(daemon)), 1) => all.pop(),
+        _ = gone => None,
+    };
+    if outcome.is_some() {
+        until_quiet(&recorder, patience).await;
+    }
     let hand_over = move |recorder: Recorder| recorder.hand_over(|place| concerned.contains(place));
     let finishing = tokio::task::spawn_blocking(move || Arc::into_inner(recorder).map(hand_over));
     let (finished, told) = tokio::join!(finishing, listening.end());

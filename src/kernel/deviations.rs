@@ -2,7 +2,7 @@
 //! messages that mend it: routes of an unusual kind, routing policy, queueing disciplines, the
 //! loopback device. Tables of nf_tables and xtables are `kernel::tables`' and `kernel::observe`'s.
 
-use netlink_packet_core::{Emitable, NetlinkDeserializable, NetlinkHeader};
+use netlink_packet_core::{Emitable, NetlinkDeserializable, NetlinkHeader, Nla};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHop, RouteNextHopFlags, RouteProtocol, RouteType,
 };
@@ -156,7 +156,8 @@ fn rule_words(rule: &RuleMessage) -> String {
     let header = &rule.header;
     let negated = if header.flags.contains(RuleFlags::Invert) { "not " } else { "" };
     let (mut from, mut to) = ("all".to_owned(), String::new());
-    let mut words = Vec::new();
+    let (mut words, mut after) = (Vec::new(), Vec::new());
+    let (mut mark, mut mask, mut l3mdev) = (None, None, false);
     let mut table = header.table.into();
     for attribute in &rule.attributes {
         match attribute {
@@ -164,27 +165,69 @@ fn rule_words(rule: &RuleMessage) -> String {
             RuleAttribute::Destination(ip) => to = format!(" to {ip}/{}", header.dst_len),
             RuleAttribute::Iifname(dev) => words.push(format!("iif {dev}")),
             RuleAttribute::Oifname(dev) => words.push(format!("oif {dev}")),
-            RuleAttribute::FwMark(mark) => words.push(format!("fwmark {mark:#x}")),
+            RuleAttribute::FwMark(m) => mark = Some(*m),
+            RuleAttribute::FwMask(m) => mask = Some(*m),
+            RuleAttribute::UidRange(uids) => words.push(format!("uidrange {}-{}", uids.start, uids.end)),
+            RuleAttribute::TunId(id) => words.push(format!("tun_id {id}")),
+            RuleAttribute::Realm(realm) => after.push(format!("realms {}/{}", realm.source, realm.destination)),
+            // -1 suppresses nothing.
+            RuleAttribute::SuppressPrefixLen(u32::MAX) | RuleAttribute::SuppressIfGroup(u32::MAX) => {}
+            RuleAttribute::SuppressPrefixLen(length) => after.push(format!("suppress_prefixlength {length}")),
+            RuleAttribute::SuppressIfGroup(group) => after.push(format!("suppress_ifgroup {group}")),
+            RuleAttribute::L3MDev(true) => l3mdev = true,
             RuleAttribute::Table(t) => table = *t,
             RuleAttribute::Goto(target) => words.push(format!("goto {target}")),
-            RuleAttribute::IpProtocol(protocol) => words.push(format!("ipproto {protocol:?}").to_lowercase()),
+            RuleAttribute::IpProtocol(protocol) => {
+                words.push(format!("ipproto {}", protocol_words((*protocol).into())))
+            }
             RuleAttribute::SourcePortRange(ports) => words.push(format!("sport {}", port_words(*ports))),
             RuleAttribute::DestinationPortRange(ports) => words.push(format!("dport {}", port_words(*ports))),
-            RuleAttribute::Priority(_) | RuleAttribute::Protocol(_) | RuleAttribute::FwMask(u32::MAX) => {}
-            RuleAttribute::SuppressPrefixLen(u32::MAX) => {}
+            RuleAttribute::Priority(_) | RuleAttribute::Protocol(_) | RuleAttribute::L3MDev(false) => {}
             // What a rule asks for besides must not be passed over: it would be taken for one that fits every packet.
-            other => words.push(format!("{other:?}").to_lowercase()),
+            other => words.push(format!("(attribute {})", other.kind())),
         }
     }
+    words.extend(mark_words(mark, mask));
     if header.tos != 0 {
         words.push(format!("tos {:#x}", header.tos));
     }
     match header.action {
+        RuleAction::ToTable if l3mdev => words.push("lookup [l3mdev-table]".to_owned()),
         RuleAction::ToTable => words.push(format!("lookup {}", table_name(table))),
         RuleAction::Goto => {}
-        other => words.push(format!("{other:?}").to_lowercase()),
+        other => words.push(action_words(other)),
     }
+    words.append(&mut after);
     format!("{}: {negated}from {from}{to} {}", priority(rule), words.join(" "))
+}
+
+/// The mark that a packet must have. A mask makes it a number without `0x`, which nobody takes for a whole mark.
+fn mark_words(mark: Option<u32>, mask: Option<u32>) -> Option<String> {
+    match (mark, mask) {
+        (None, None) => None,
+        (Some(mark), None | Some(u32::MAX)) => Some(format!("fwmark {mark:#x}")),
+        (mark, Some(mask)) => Some(format!("fwmark {}/{mask:#x}", mark.unwrap_or(0))),
+    }
+}
+
+/// By name where every system has one, else by number, which `ip` takes as well.
+fn protocol_words(protocol: i32) -> String {
+    match protocol {
+        libc::IPPROTO_TCP => "tcp".to_owned(),
+        libc::IPPROTO_UDP => "udp".to_owned(),
+        libc::IPPROTO_ICMP => "icmp".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn action_words(action: RuleAction) -> String {
+    match action {
+        RuleAction::Blackhole => "blackhole".to_owned(),
+        RuleAction::Unreachable => "unreachable".to_owned(),
+        RuleAction::Prohibit => "prohibit".to_owned(),
+        RuleAction::Nop => "nop".to_owned(),
+        other => format!("(action {})", u8::from(other)),
+    }
 }
 
 fn port_words(RulePortRange { start, end }: RulePortRange) -> String {
@@ -265,3 +308,6 @@ fn remove_qdisc(qdisc: &Qdisc) -> Request {
     message.header.parent = qdisc.parent.into();
     request(Message::DelQueueDiscipline(message), 0)
 }
+
+#[cfg(test)]
+mod tests;

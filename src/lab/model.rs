@@ -322,6 +322,11 @@ impl Lab {
 
     /// The service that `name`, `name.namespace` and so on up to its full name mean to `from`.
     pub fn service_called(&self, from: &NsName, name: &str) -> Option<&Service> {
+        self.service(&self.service_key(from, name))
+    }
+
+    /// The key of that service, whether there is one or not.
+    pub fn service_key(&self, from: &NsName, name: &str) -> ObjectKey {
         let own = match from {
             NsName::Pod(id) => id.namespace.as_str(),
             _ => "default",
@@ -330,7 +335,7 @@ impl Lab {
         let full = format!(".svc.{}", self.cluster.domain);
         let word = word.strip_suffix(&full).or(word.strip_suffix(".svc")).unwrap_or(word);
         let (name, namespace) = word.split_once('.').unwrap_or((word, own));
-        self.service(&ObjectKey::new(namespace, name))
+        ObjectKey::new(namespace, name)
     }
 
     pub fn pod(&self, id: &PodId) -> Option<&Pod> {

@@ -191,6 +191,21 @@ pub struct Packet {
     pub fate: Fate,
 }
 
+/// What is said behind the kind of a packet that is a copy.
+const COPY: &str = ", a copy";
+
+impl Packet {
+    /// The kind of a copy that a bridge made of a packet of this kind.
+    pub fn copy_of(kind: &str) -> String {
+        format!("{kind}{COPY}")
+    }
+
+    /// Whether it is a copy that a bridge made when it did not know where the packet goes.
+    pub fn is_copy(&self) -> bool {
+        self.kind.ends_with(COPY)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {

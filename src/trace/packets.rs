@@ -225,7 +225,7 @@ impl<'a> Teller<'a> {
         Packet {
             number: self.number,
             direction: packet.direction,
-            kind: if packet.copy { format!("{kind}, a copy") } else { kind },
+            kind: if packet.copy { Packet::copy_of(&kind) } else { kind },
             again: first.filter(|_| !packet.copy && !is_echo),
             about: if packet.copy { first } else { about },
             steps: aligned.steps,

@@ -13,8 +13,9 @@ use crate::lab::Lab;
 use crate::lab::names::NsName;
 use crate::lab::probe::{Ask, HttpAsk, Probe as Asked, Target};
 use crate::objects::EndpointSlice;
+use crate::plan::Plan;
+use crate::plan::ingress::{self, Arrived};
 use crate::plan::services::{self, PodState};
-use crate::plan::{Plan, ingress};
 use crate::probe::{self, Details, Kind, Outcome};
 use crate::spec::probe::FailureName;
 
@@ -113,8 +114,8 @@ impl Teller<'_> {
         let others = self.others(&probe);
         self.told.notes.extend(others);
         match (&exchange.seen, &asked.ask) {
-            (Seen::Answer, Ask::Http(http)) => self.beyond(&exchange.there.end, http),
-            (Seen::Answer, Ask::Dns { name, search, record, .. }) if ip == self.lab.dns_address() => {
+            (Seen::Answer, Ask::Http(http)) => self.beyond(&exchange.there, http),
+            (Seen::Answer, Ask::Dns { name, search, record, .. }) if self.is_dns(&exchange, port) => {
                 let names = if search.is_empty() { std::slice::from_ref(name) } else { search };
                 self.looked_up((ip, port), names, record)
             }
@@ -131,16 +132,18 @@ impl Teller<'_> {
     }
 
     /// What an ingress controller does with a request that came to it; any other program answers.
-    fn beyond(&mut self, end: &NsName, http: &HttpAsk) -> Sees {
+    fn beyond(&mut self, there: &Path, http: &HttpAsk) -> Sees {
+        let end = &there.end;
         let answer = (words(Seen::Answer).to_owned(), None);
         let router = proxied::router(self.lab).filter(|_| proxied::is_controller(self.lab, end));
-        let Some(router) = router else { return answer };
+        // By then its source may have been translated.
+        let client = there.steps.iter().rev().find_map(|s| s.header.as_ref()).map(|header| header.source);
+        let (Some(router), Some(client)) = (router, client) else { return answer };
         let choice = proxied::choice(&router, http);
-        if choice.app_root.is_some() && http.path == "/" {
-            return status(302);
-        }
-        if choice.options().ssl_redirect && !http.tls {
-            return status(308);
+        let Ok(path) = proxied::path_of(&http.path) else { return status(400) };
+        let body = http.body.as_ref().map_or(0, |body| body.len() as u64);
+        if let Some(own) = choice.own_answer(&Arrived { path: &path, https: http.tls, client, body }) {
+            return status(own.status());
         }
         let Some(backend) = choice.backend() else { return status(404) };
         let mut all = ingress::endpoints(router.routing(), &self.lab.services, &self.slices);
@@ -225,7 +228,8 @@ impl Teller<'_> {
             let end = self.told.walked.last().map(|e| e.there.end.to_string()).unwrap_or_default();
             return Verdict { says: format!("will be delivered to {end}: {}", outcome.observed), fault: None };
         }
-        if self.told.flows.is_empty() && outcome.details.failure.is_none() {
+        let is_unknown = self.told.flows.is_empty() || outcome.tried.is_none();
+        if is_unknown && outcome.details.failure.is_none() {
             return Verdict { says: "the plan does not know where this goes".to_owned(), fault: None };
         }
         let (recording, known) = (Recording::default(), Known::default());
@@ -280,6 +284,11 @@ impl Teller<'_> {
         Ok(address.map(|ip| (ip, port, protocol)))
     }
 
+    /// Whether one of the cluster's DNS servers has taken a question.
+    fn is_dns(&self, exchange: &Exchange, port: u16) -> bool {
+        port == DNS && self.plan.get(&exchange.there.end).is_some_and(|ns| ns.dns.is_some())
+    }
+
     /// The address that the asker's DNS server gives for a name, which is asked for first.
     fn by_dns(&mut self, name: &str) -> Result<Option<IpAddr>, String> {
         let resolver = self.lab.resolver_of(&self.asked.from);
@@ -290,10 +299,16 @@ impl Teller<'_> {
         };
         let asked = self.asked;
         let exchange = self.flow(&asked.from, &Probe::to(Protocol::Udp, server, DNS), Role::NameLookup);
-        if exchange.is_none_or(|e| e.seen != Seen::Answer) {
+        let Some(exchange) = exchange.filter(|e| e.seen == Seen::Answer) else {
             return Err(does_not(&format!("no answer from the DNS server {server}")));
-        }
-        let Some(dns) = &self.dns else { return Ok(None) };
+        };
+        let Some(dns) = self.dns.as_ref().filter(|_| self.is_dns(&exchange, DNS)) else {
+            let end = &exchange.there.end;
+            self.told
+                .notes
+                .push(format!("what {end} answers for `{name}` is not known: it is no DNS server of the lab's"));
+            return Ok(None);
+        };
         let reply = dns.ask(SocketAddr::new(server, DNS), &resolver.candidates(name), "A");
         reply.map(|reply| reply.address()).map_err(|why| does_not(&why))
     }

@@ -1,6 +1,7 @@
 //! What a proxy did between the request that it took and the one that it sent: the object that decided,
 //! and the backend.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -196,5 +197,16 @@ pub fn choice<'r>(router: &'r Router, http: &HttpAsk) -> Choice<'r> {
 }
 
 fn chosen<'r>(router: &'r Router, host: &str, path: &str) -> Choice<'r> {
-    router.choose(&host.to_lowercase(), path.split('?').next().unwrap_or(path))
+    // What cannot be read is refused before anything is chosen.
+    let path = path_of(path).unwrap_or_default();
+    router.choose(&ingress::host_of(host).unwrap_or_default(), path)
+}
+
+/// The path of a request for `target`, a path with a query, as rules see it.
+///
+/// # Errors
+/// One that a controller refuses with 400, and why.
+pub fn path_of(target: &str) -> Result<Cow<'_, [u8]>, ingress::Refusal> {
+    let raw = target.split('?').next().unwrap_or(target);
+    ingress::normalise(raw.as_bytes())
 }

@@ -11,6 +11,8 @@ use super::model::Remedy;
 
 /// More differences than these are not told one by one.
 const MOST: usize = 12;
+/// The priorities of the rules that every machine has.
+const FIRST_RULES: [u32; 3] = [0, 32766, 32767];
 
 /// What would mend a machine that is not as planned, each difference by a command. Nothing where it is as planned, or
 /// where labctl alone can mend it.
@@ -19,7 +21,7 @@ pub fn of_machine(place: &NsName, drift: &[Step]) -> Vec<Remedy> {
     if here.is_empty() {
         return Vec::new();
     }
-    let by_hand: Option<Vec<_>> = here.iter().map(|s| commands(&s.op)).collect();
+    let by_hand: Option<Vec<_>> = here.iter().map(|s| commands(&s.op, &here)).collect();
     let mut all = Vec::new();
     if let Some(by_hand) = by_hand.filter(|_| here.len() <= MOST) {
         for (step, commands) in here.iter().zip(by_hand) {
@@ -94,8 +96,8 @@ fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
 
-/// What does a step by hand, in the machine that it is about; nothing where labctl alone can do it.
-fn commands(op: &Op) -> Option<Vec<String>> {
+/// What does a step by hand, in the machine of which `here` are all; nothing where labctl alone can do it.
+fn commands(op: &Op, here: &[&Step]) -> Option<Vec<String>> {
     let one = |command: String| Some(vec![command]);
     match op {
         Op::SetSysctl(Sysctl { key, value, .. }) => one(format!("sysctl -w {}={value}", key.replace('/', "."))),
@@ -113,7 +115,7 @@ fn commands(op: &Op) -> Option<Vec<String>> {
         Op::ChangeLink { from, to } => link(from, to),
         Op::Mend(Deviation::LoopbackDown) => one("ip link set lo up".to_owned()),
         Op::Mend(Deviation::Route(told)) => one(format!("ip route del {}", told.what)),
-        Op::Mend(Deviation::PolicyRule(told)) => one(policy(&told.what)),
+        Op::Mend(Deviation::PolicyRule(told)) => one(policy(&told.what, here)),
         Op::Mend(Deviation::NftTable(table)) => one(format!("nft delete table {} {}", table.family_name(), table.name)),
         Op::Mend(Deviation::Qdisc(qdisc)) => one(format!("tc qdisc del dev {} root", qdisc.dev)),
         Op::SetRules { from, to } => rules(from, to),
@@ -125,11 +127,19 @@ fn commands(op: &Op) -> Option<Vec<String>> {
     }
 }
 
-/// `ip rule` shows the priority in front, and takes it by name.
-fn policy(told: &str) -> String {
-    match told.split_once(':') {
-        Some((priority, rest)) if priority.bytes().all(|b| b.is_ascii_digit()) => {
-            format!("ip rule del priority {priority} {}", rest.trim())
+/// `ip rule` shows the priority in front, and takes it by name. Where no other rule has it, it says all: what a rule
+/// asks for is not always taken in the words in which it is shown.
+fn policy(told: &str, here: &[&Step]) -> String {
+    let priority = |told: &str| told.split_once(':')?.0.parse::<u32>().ok();
+    let of = |step: &Step| match &step.op {
+        Op::Mend(Deviation::PolicyRule(told)) => priority(&told.what),
+        _ => None,
+    };
+    match (priority(told), told.split_once(':')) {
+        (Some(own), Some((_, rest))) => {
+            let is_shared = FIRST_RULES.contains(&own) || here.iter().filter(|s| of(s) == Some(own)).count() > 1;
+            let rest = if is_shared { rest.trim_end() } else { "" };
+            format!("ip rule del priority {own}{rest}")
         }
         _ => format!("ip rule del {told}"),
     }
@@ -233,6 +243,7 @@ mod tests {
     use super::*;
     use crate::lab::names::HostName;
     use crate::plan::Route;
+    use crate::plan::deviation::Told;
 
     fn node() -> NsName {
         NsName::Host(HostName::try_from("node1".to_owned()).expect("a name"))
@@ -261,6 +272,22 @@ mod tests {
             ]
         );
         assert_eq!(told(Vec::new()), [""; 0]);
+    }
+
+    #[test]
+    fn a_policy_rule_is_named_by_its_priority_where_no_other_one_has_it() {
+        let rule = |what: &str| Op::Mend(Deviation::PolicyRule(Told { what: what.to_owned(), message: Vec::new() }));
+        let (own, twice) = (rule("50: from all uidrange 0-0 lookup 7"), rule("60: from all lookup 7"));
+        let first = rule("32766: from 10.0.0.0/8 lookup 7");
+        assert_eq!(
+            told(vec![own, twice.clone(), twice, first]),
+            [
+                "labctl exec node1 -- ip rule del priority 50",
+                "labctl exec node1 -- ip rule del priority 60 from all lookup 7",
+                "labctl exec node1 -- ip rule del priority 60 from all lookup 7",
+                "labctl exec node1 -- ip rule del priority 32766 from 10.0.0.0/8 lookup 7",
+            ]
+        );
     }
 
     #[test]

@@ -101,31 +101,19 @@ impl<'a> Case<'a> {
             let counts = flow.role == Role::Request || !is_answered(flow);
             exchange.fault.clone().filter(|_| counts)
         };
-        if let Some(blame) = self.dropped() {
+        if let Some(blame) = dropped(&decisive(self.flows, self.outcome.details.failure)) {
             return Some(blame);
         }
         if self.outcome.details.failure == Some(FailureName::Name) {
             return walked(Role::NameLookup).find_map(fault).or_else(|| objects::no_name(self));
         }
         let on_the_way = || {
-            let proxied = walked(Role::Proxied).filter_map(fault).next_back();
+            let proxied = walked(Role::Proxied).next_back().and_then(fault);
             walked(Role::Request).filter_map(fault).next_back().or(proxied)
         };
         let beyond = || objects::beyond_the_network(self);
         let told = || self.refused().or_else(|| self.lost());
         on_the_way().or_else(|| unseen.and_then(|e| e.fault.clone())).or_else(beyond).or_else(told)
-    }
-
-    /// A rule that was seen to drop a packet and that the state's walk did not have.
-    fn dropped(&self) -> Option<Blame> {
-        let packets = self.flows.iter().flat_map(|f| &f.packets);
-        let told = |s: &&Step| matches!(s.what, What::Dropped(_)) && s.known_by.contains(&Means::Rules);
-        let (packet, step) = packets.into_iter().find_map(|p| Some((p, p.steps.iter().find(told)?)))?;
-        let What::Dropped(Drop { cause, by, .. }) = &step.what else { return None };
-        let (cause, object) = (*cause, by.clone());
-        let did = if cause == Cause::RuleReject { "refused" } else { "dropped" };
-        let says = format!("the {} is {did} by {by}", packet.kind);
-        Some(Blame { cause, place: step.place.clone(), object, says })
     }
 
     /// Who sent an error in place of an answer, when the state knows no reason: it may have been another moment ago.
@@ -157,17 +145,61 @@ impl<'a> Case<'a> {
     }
 }
 
+/// The flows on which the end hangs. A proxy whose endpoint failed went on to another one, and a resolver to the
+/// next server: what the last one did is what the asker got.
+fn decisive(flows: &[Flow], failure: Option<FailureName>) -> Vec<&Flow> {
+    let last = |role: Role| flows.iter().rfind(|f| f.role == role);
+    match last(Role::NameLookup).filter(|_| failure == Some(FailureName::Name)) {
+        Some(lookup) => vec![lookup],
+        None => flows.iter().filter(|f| f.role == Role::Request).chain(last(Role::Proxied)).collect(),
+    }
+}
+
+/// A rule that was seen to drop a packet for which no answer came, and that the state's walk may not have.
+fn dropped(flows: &[&Flow]) -> Option<Blame> {
+    let told = |s: &&Step| matches!(s.what, What::Dropped(_)) && s.known_by.contains(&Means::Rules);
+    let missed = flows.iter().flat_map(|flow| flow.packets.iter().filter(|p| is_missed(flow, p)));
+    let (packet, step) = missed.into_iter().find_map(|p| Some((p, p.steps.iter().find(told)?)))?;
+    let What::Dropped(Drop { cause, by, .. }) = &step.what else { return None };
+    let (cause, object) = (*cause, by.clone());
+    let did = if cause == Cause::RuleReject { "refused" } else { "dropped" };
+    let says = format!("the {} is {did} by {by}", packet.kind);
+    Some(Blame { cause, place: step.place.clone(), object, says })
+}
+
+/// Whether a packet was missed where it did not come through: it is no copy that a bridge made, no other try of it
+/// came through, and what it was sent for was not answered.
+fn is_missed(flow: &Flow, packet: &Packet) -> bool {
+    let first = |p: &Packet| p.again.unwrap_or(p.number);
+    let came_through = |p: &Packet| first(p) == first(packet) && matches!(p.fate, Fate::Delivered { .. });
+    if packet.is_copy() || flow.packets.iter().any(came_through) {
+        return false;
+    }
+    let has_data = |p: &Packet| p.kind.ends_with(" bytes");
+    match (has_data(packet), packet.direction) {
+        (true, Direction::Back) => true,
+        // That a connection was made answers no request.
+        (true, Direction::There) => !answers(flow).any(|answer| has_data(answer) && answer.number > packet.number),
+        (false, _) => !is_answered(flow),
+    }
+}
+
 /// Whether an answer came back to where the flow began.
 fn is_answered(flow: &Flow) -> bool {
+    answers(flow).next().is_some()
+}
+
+/// What came back to where the flow began and is no refusal.
+fn answers(flow: &Flow) -> impl Iterator<Item = &Packet> {
     let took = |p: &&Packet| p.direction == Direction::There && p.again.is_none();
     let from = flow.packets.iter().find(took).and_then(|p| p.steps.first()).map(|s| &s.place);
-    let is_answer = |p: &Packet| {
+    let is_answer = move |p: &&Packet| {
         p.direction == Direction::Back
             && !p.kind.starts_with("RST")
             && p.about.is_none()
             && matches!(&p.fate, Fate::Delivered { to } if Some(to) == from)
     };
-    flow.packets.iter().any(is_answer)
+    flow.packets.iter().filter(is_answer)
 }
 
 fn remedies(case: &Case, blame: &Blame, drift: &[Difference]) -> Vec<super::model::Remedy> {
@@ -179,3 +211,6 @@ fn remedies(case: &Case, blame: &Blame, drift: &[Difference]) -> Vec<super::mode
     }
     all
 }
+
+#[cfg(test)]
+mod tests;

@@ -140,8 +140,13 @@ pub enum Line {
 }
 
 impl Line {
+    /// Whether a line begins as an event does.
+    pub fn is_event(line: &str) -> bool {
+        line.starts_with('{')
+    }
+
     pub fn read(line: &str) -> Option<Line> {
-        if line.starts_with('{') {
+        if Line::is_event(line) {
             return serde_json::from_str(line).ok().map(Line::Event);
         }
         let mut words = line.strip_prefix(RECEIPT)?.split(' ');

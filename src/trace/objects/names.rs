@@ -55,11 +55,8 @@ pub fn alias(lab: &Lab, from: &NsName, name: &str) -> Option<(ObjectKey, String)
 pub fn meant(case: &Case, name: &str) -> String {
     let (lab, from) = (case.material.lab, &case.asked.from);
     let asks_dns = !lab.resolver_of(from).servers.is_empty();
-    let word = name.trim_end_matches('.');
-    let word = word.strip_suffix(&format!(".svc.{}", lab.cluster.domain)).unwrap_or(word);
     let own = if let NsName::Pod(id) = from { id.namespace.as_str() } else { "default" };
-    let (first, namespace) = word.split_once('.').unwrap_or((word, own));
-    let gone = ObjectKey::new(namespace, first);
+    let gone = lab.service_key(from, name);
     let origin = case.material.origin;
     if let Some(place) = origin.deleted_service(&gone) {
         return format!(
@@ -67,12 +64,13 @@ pub fn meant(case: &Case, name: &str) -> String {
             origin.at(&place)
         );
     }
-    let elsewhere = lab.services.iter().map(|s| ObjectKey::of(&s.metadata)).find(|key| key.name == first);
+    let elsewhere = lab.services.iter().map(|s| ObjectKey::of(&s.metadata)).find(|key| key.name == gone.name);
     if let Some(ObjectKey { name, namespace }) = elsewhere.filter(|_| asks_dns) {
         return format!("there is a service {name} in the namespace {namespace}: ask for `{name}.{namespace}`");
     }
     let all = known(lab, own);
-    match did_you_mean(word, all.iter().map(String::as_str)) {
+    let word = if gone.namespace == own { gone.name } else { format!("{}.{}", gone.name, gone.namespace) };
+    match did_you_mean(&word, all.iter().map(String::as_str)) {
         Some(near) => format!("did you mean `{near}`?"),
         None if asks_dns => "`labctl get services -A` shows the names that there are in the cluster; one from outside \
                              is told to its DNS by `dns: { records: { NAME: ADDRESS } }` in the lab's file"

@@ -1,5 +1,7 @@
 use super::*;
 use crate::diag::Problems;
+use crate::objects::ObjectKey;
+use crate::spec::edit::{Edit, ObjectKind, ObjectRef};
 use crate::spec::load::{Text, decode_text};
 use crate::trace::model::{Cause, What};
 use crate::trace::question::{self, Ask};
@@ -14,9 +16,13 @@ const INGRESS: &str = "ingresses:\n  shop:\n    rules: [{ host: shop.example.com
                        { path: /none, pathType: Prefix, backend: { service: { name: none, port: { number: 80 } } } }] } }]\n";
 
 fn predicted_in(text: &str, from: &str, to: &str, kind: Option<Ask>) -> Trace {
-    let text = Text { name: "lab".into(), text: text.into(), default_name: "lab".into(), ..Text::default() };
+    predicted_after(Vec::new(), text, (from, to, kind))
+}
+
+fn predicted_after(edits: Vec<Edit>, text: &str, (from, to, kind): (&str, &str, Option<Ask>)) -> Trace {
+    let text = Text { name: "lab".into(), text: text.into(), default_name: "lab".into(), edits, ..Text::default() };
     let mut problems = Problems::default();
-    let lab = crate::lab::resolve(&decode_text(&text), None, &mut problems).expect("a lab");
+    let lab = crate::lab::resolve(&decode_text(&text), None, &mut problems).unwrap_or_else(|| panic!("{problems:?}"));
     let asked = question::Question { from: from.into(), to: to.into(), kind, ..Default::default() };
     let origin = Origin::new(text, None);
     trace(&lab, &asked.probe(&lab).expect("a probe"), (to, &origin))
@@ -100,4 +106,61 @@ fn what_the_ingress_controller_does_is_predicted_too() {
 fn nothing_is_said_of_a_proxy_where_there_is_none() {
     let trace = predicted("a", "http://web/");
     assert!(trace.asked.answered && !trace.notes.iter().any(|n| n.contains("proxy")), "{:?}", trace.notes);
+}
+
+/// An ingress for `shop.example.com` with an annotation.
+fn annotated(annotation: &str) -> String {
+    let named = format!("  shop:\n    annotations: {{ nginx.ingress.kubernetes.io/{annotation} }}\n");
+    format!("{LAB}{}", INGRESS.replace("  shop:\n", &named))
+}
+
+fn seen(lab: &str, url: &str) -> String {
+    predicted_in(lab, "laptop", url, None).asked.seen
+}
+
+#[test]
+fn what_the_controller_answers_itself_is_predicted_by_its_own_rules() {
+    for (annotation, url, status) in [
+        ("whitelist-source-range: 203.0.113.0/24", "http://shop.example.com/web", "403 Forbidden"),
+        ("app-root: /web", "http://shop.example.com/?x=1", "302 Found"),
+        ("force-ssl-redirect: \"true\"", "http://shop.example.com/web", "308 Permanent Redirect"),
+    ] {
+        let seen = seen(&annotated(annotation), url);
+        assert!(seen.ends_with(status), "{annotation}: {seen}");
+    }
+    assert_eq!(seen(&annotated("whitelist-source-range: 0.0.0.0/0"), "http://shop.example.com/web"), "an answer");
+}
+
+#[test]
+fn a_path_is_predicted_as_the_controller_reads_it() {
+    let lab = format!("{LAB}{INGRESS}");
+    let url = |path: &str| format!("http://shop.example.com{path}");
+    assert!(seen(&lab, &url("/web/../none")).ends_with("503 Service Unavailable"));
+    assert_eq!(seen(&lab, &url("/cake/%2e%2e/web")), "an answer");
+    assert!(seen(&lab, &url("/..")).ends_with("400 Bad Request"));
+}
+
+#[test]
+fn a_name_that_another_server_is_asked_for_is_not_known() {
+    let lab = LAB.replace(
+        "pods: { a: { host: node1 } }",
+        "pods: { b: { host: node2, ports: [{ containerPort: 53, protocol: UDP }], address: 10.244.2.9 }, \
+         a: { host: node1, dnsPolicy: None, dnsConfig: { nameservers: [10.244.2.9] } } }",
+    );
+    let trace = predicted_in(&lab, "a", "http://web.default.svc.cluster.local/", None);
+    assert_eq!((roles(&trace), trace.asked.answered), (vec![Role::NameLookup], false));
+    assert_eq!(trace.verdict.says, "the plan does not know where this goes");
+    assert!(trace.notes.iter().any(|n| n.starts_with("what b answers for `web.default")), "{:?}", trace.notes);
+}
+
+#[test]
+fn a_service_that_was_deleted_is_known_by_each_of_its_names() {
+    for name in ["web", "web.default", "web.default.svc", "web.default.svc.cluster.local."] {
+        let gone = ObjectRef { kind: ObjectKind::Service, key: ObjectKey::new("default", "web") };
+        let trace = predicted_after(vec![Edit::Delete(gone)], LAB, ("a", &format!("{name}:80"), None));
+        assert_eq!(cause(&trace), Cause::NoSuchName);
+        let remedy = &trace.verdict.fault.expect("a fault").remedy;
+        let says = |says: &str| remedy.iter().any(|r| r.says.contains(says));
+        assert!(says("service default/web was deleted from the running lab"), "{name}: {remedy:?}");
+    }
 }

@@ -11,7 +11,9 @@ use hyper::{Method, Request, StatusCode, Version};
 use super::connection::Peer;
 use super::headers::{self, Facts};
 use super::pages::Page;
-use crate::plan::ingress::{Backend, BackendName, Choice, Options, Rewritten, Router, host_of, normalise};
+use crate::plan::ingress::{
+    Arrived, Backend, BackendName, Choice, Options, OwnAnswer, Rewritten, Router, host_of, normalise,
+};
 
 /// Where a request goes.
 pub struct Way<'a> {
@@ -66,13 +68,16 @@ fn follow<'a>((router, peer): (&'a Router, &Peer), choice: Choice<'a>, asked: As
     let Asked { authority, host, path, request, id } = asked;
     let trust = router.routing().settings.use_forwarded_headers;
     let facts = facts(peer, request.headers(), (authority.cloned(), id, trust));
-    if let Some(root) = choice.app_root.filter(|_| path == b"/") {
-        let written = authority.and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let to = format!("{}://{written}{root}", facts.scheme.to_str().unwrap_or("http"));
-        return Err(Page::redirect(StatusCode::FOUND, to));
+    let arrived = Arrived {
+        path,
+        https: facts.scheme.as_bytes() == b"https",
+        client: facts.remote,
+        body: request.body().size_hint().lower(),
+    };
+    if let Some(own) = choice.own_answer(&arrived) {
+        return Err(page(own, &facts, (authority, request)));
     }
     let options = choice.options();
-    admit(options, &facts, request)?;
     let (name, backend) = backend(router, &choice, host)?;
     let target = target(&choice, path, request)?;
     let cookie = backend.affinity.as_ref().and_then(|a| headers::cookie(request.headers(), &a.cookie));
@@ -118,22 +123,25 @@ fn first_of(value: &HeaderValue) -> Option<HeaderValue> {
     HeaderValue::from_bytes(first).ok().filter(|value| !value.is_empty())
 }
 
-/// Body limit, redirect to https, who may come.
-fn admit(options: &Options, facts: &Facts, request: &Request<Incoming>) -> Result<(), Page> {
-    if options.body_size > 0 && request.body().size_hint().lower() > options.body_size {
-        return Err(too_large(options.body_size));
+/// The page of an answer of the controller's own.
+fn page(own: OwnAnswer, facts: &Facts, (authority, request): (Option<&HeaderValue>, &Request<Incoming>)) -> Page {
+    match own {
+        OwnAnswer::AppRoot(root) => {
+            let written = authority.and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let to = format!("{}://{written}{root}", facts.scheme.to_str().unwrap_or("http"));
+            Page::redirect(StatusCode::FOUND, to)
+        }
+        OwnAnswer::TooLarge(limit) => too_large(limit),
+        OwnAnswer::ToHttps => {
+            let host = facts.host.to_str().ok().and_then(|written| host_of(written).ok());
+            let rest = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+            Page::redirect(StatusCode::PERMANENT_REDIRECT, format!("https://{}{rest}", host.unwrap_or_default()))
+        }
+        OwnAnswer::Forbidden => {
+            let why = format!("{} is in none of the ranges that may come here", facts.remote);
+            Page::new(StatusCode::FORBIDDEN, why)
+        }
     }
-    if options.ssl_redirect && facts.scheme.as_bytes() != b"https" {
-        let host = facts.host.to_str().ok().and_then(|written| host_of(written).ok());
-        let rest = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
-        let to = format!("https://{}{rest}", host.unwrap_or_default());
-        return Err(Page::redirect(StatusCode::PERMANENT_REDIRECT, to));
-    }
-    if !options.allow.is_empty() && !options.allow.iter().any(|range| range.contains(&facts.remote)) {
-        let why = format!("{} is in none of the ranges that may come here", facts.remote);
-        return Err(Page::new(StatusCode::FORBIDDEN, why));
-    }
-    Ok(())
 }
 
 pub fn too_large(limit: u64) -> Page {
