@@ -315,7 +315,7 @@ fn failure(seen: Seen) -> Option<FailureName> {
     Some(match seen {
         Seen::Answer => return None,
         Seen::Refused => FailureName::Refused,
-        Seen::Unreachable => FailureName::Unreachable,
+        Seen::Unreachable | Seen::NotPermitted => FailureName::Unreachable,
         Seen::TooBig => FailureName::TooBig,
         Seen::TtlExceeded => FailureName::TtlExceeded,
         Seen::Timeout => FailureName::Timeout,
@@ -342,6 +342,7 @@ fn words(seen: Seen) -> &'static str {
         Seen::Answer => "an answer",
         Seen::Refused => "refused",
         Seen::Unreachable => "unreachable",
+        Seen::NotPermitted => probe::NOT_PERMITTED,
         Seen::TooBig => "too big",
         Seen::TtlExceeded => "the TTL runs out",
         Seen::Timeout => "no answer",

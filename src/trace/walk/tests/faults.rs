@@ -169,6 +169,24 @@ fn a_packet_that_must_not_be_cut_and_is_too_large() {
 }
 
 #[test]
+fn what_the_senders_own_rules_drop_fails_at_once_but_for_tcp() {
+    let datagram = Probe::to(Protocol::Udp, ip("10.244.2.2"), 8080);
+    for (table, chain, place, seen) in [
+        ("filter", "OUTPUT", "pod/default/a1", [Seen::NotPermitted, Seen::NotPermitted, Seen::Timeout]),
+        ("mangle", "POSTROUTING", "pod/default/a1", [Seen::NotPermitted, Seen::NotPermitted, Seen::Timeout]),
+        // Another machine's rules tell nobody.
+        ("filter", "FORWARD", "host/node1", [Seen::Timeout; 3]),
+        ("mangle", "POSTROUTING", "host/node2", [Seen::Timeout; 3]),
+        // Nor do those that an answer meets.
+        ("filter", "OUTPUT", "pod/default/b1", [Seen::Timeout; 3]),
+    ] {
+        let spoilt = Spoilt::new(VXLAN, |p| rule(p, place, (table, chain), "-j DROP"));
+        let all = [&datagram, &ping("10.244.2.2"), &tcp("10.244.2.2", 8080)];
+        assert_eq!(all.map(|probe| spoilt.ask("pod/default/a1", probe).seen), seen, "{table} {chain} of {place}");
+    }
+}
+
+#[test]
 fn a_switch_that_is_too_narrow_tells_nobody() {
     let spoilt = Spoilt::new("backend: host-gw", |p| {
         let router = of(p, "router");
