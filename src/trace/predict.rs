@@ -322,7 +322,8 @@ fn failure(seen: Seen) -> Option<FailureName> {
     })
 }
 
-fn target(asked: &Asked) -> Option<&Target> {
+/// Whom a question asks.
+pub fn target(asked: &Asked) -> Option<&Target> {
     match &asked.ask {
         Ask::Ping { to, .. } | Ask::Tcp { to, .. } | Ask::Udp { to, .. } => Some(to),
         Ask::Http(http) => Some(&http.to),
