@@ -49,6 +49,8 @@ fn observed(args: &TraceArgs) -> Result<Traced, Failure> {
 
 /// Who had to say which lab is meant has to say it again: where several run, commands do not know it.
 fn name_lab(trace: &mut Trace, lab: &str) {
+    let (alone, told) = ("`labctl exec ", format!("`labctl exec -l {lab} "));
+    trace.notes.iter_mut().for_each(|note| *note = note.replace(alone, &told));
     let remedies = trace.verdict.fault.iter_mut().flat_map(|fault| &mut fault.remedy);
     for command in remedies.filter_map(|remedy| remedy.command.as_mut()) {
         let mut words = command.splitn(3, ' ');

@@ -178,7 +178,7 @@ fn spots(daemon: &Daemon) -> Vec<Spot> {
 async fn read(daemon: &Rc<Daemon>) -> Result<World, Box<crate::diag::Problem>> {
     let lab = daemon.lab();
     let (there, planned) = daemon.there_and_planned().await?;
-    let known = learnt(daemon, &lab).await;
+    let known = learnt(daemon, &lab, None).await;
     let spots = spots(daemon);
     let chains = tokio::task::spawn_blocking(move || record::book(&spots)).await.unwrap_or_default();
     Ok(World { lab, planned, there, known, chains, read_at: now() })

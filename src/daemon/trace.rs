@@ -24,12 +24,13 @@ use crate::kernel::record::{Closing, Event, Filter, Missing, Options, Recorder, 
 use crate::kernel::{learnt, listening, memory};
 use crate::lab::Lab;
 use crate::lab::names::{IfName, NsName};
-use crate::lab::probe::{Ask, Expect, Probe};
+use crate::lab::probe::{Ask, Expect, Probe, Target};
 use crate::plan::Plan;
 use crate::probe::{self, Outcome};
 use crate::trace::filter;
 use crate::trace::model::{Means, Trace, What};
 use crate::trace::origin::Origin;
+use crate::trace::predict;
 use crate::trace::question::{MARK_HEADER, Question};
 use crate::trace::tell::{self, Material};
 use crate::trace::walk::Known;
@@ -166,7 +167,7 @@ async fn traced(daemon: &Rc<Daemon>, request: TraceRequest, gone: Gone) -> Answe
         Ask::Udp { send: send @ None, .. } => *send = Some(format!("{mark} is a trace of labctl's\n")),
         _ => {}
     }
-    let (read, known) = tokio::join!(daemon.there_and_planned(), learnt(daemon, &lab));
+    let (read, known) = tokio::join!(daemon.there_and_planned(), learnt(daemon, &lab, Some(&asked)));
     let (there, planned) = read?;
     let concerned = tell::concerned(&asked, (&there, &known, &planned));
     let filter = filter::of_question(&lab, &there, &asked, &serving(daemon, &planned).await);
@@ -255,15 +256,19 @@ async fn serving(daemon: &Rc<Daemon>, planned: &Plan) -> Vec<NsName> {
     read.await.unwrap_or_default()
 }
 
-/// What the namespaces have learnt. One that cannot be read says nothing; the others still do.
-pub(super) async fn learnt(daemon: &Rc<Daemon>, lab: &Lab) -> Known {
+/// What the namespaces have learnt, the asker's also of the way that is asked. One that cannot be read says nothing; the
+/// others still do.
+pub(super) async fn learnt(daemon: &Rc<Daemon>, lab: &Lab, asked: Option<&Probe>) -> Known {
+    let way = asked.and_then(|asked| Some((asked.from.clone(), address(lab, asked)?)));
     let all: Vec<(NsName, NetNs)> =
         lab.namespaces().filter_map(|place| Some((place.clone(), daemon.netns(&place)?))).collect();
     let read = tokio::task::spawn_blocking(move || {
         let mut known = Known::default();
         for (place, netns) in all {
-            let Ok(learnt) = learnt::read(&netns) else { continue };
+            let asked = way.as_ref().filter(|(from, _)| *from == place).map(|(_, to)| *to);
+            let Ok(learnt) = learnt::read(&netns, asked) else { continue };
             known.neighbours.extend(learnt.neighbours.into_iter().map(|n| (place.clone(), n)));
+            known.path_mtus.extend(learnt.path_mtus.into_iter().map(|m| (place.clone(), m)));
             known.sysctls.extend(learnt.settings.into_iter().map(|s| (place.clone(), s)));
             if learnt.conntrack_full {
                 known.conntrack_full.insert(place);
@@ -272,6 +277,15 @@ pub(super) async fn learnt(daemon: &Rc<Daemon>, lab: &Lab) -> Known {
         known
     });
     read.await.unwrap_or_default()
+}
+
+/// Whom a question asks, where no name must be looked up first.
+fn address(lab: &Lab, asked: &Probe) -> Option<Ipv4Addr> {
+    match predict::target(asked)? {
+        Target::Address(ip) => v4(*ip),
+        Target::Machine(ns) => v4(lab.address_of(ns)?),
+        Target::Service(_) | Target::Name(_) => None,
+    }
 }
 
 /// Wait until nothing has come for a while, but not for ever.

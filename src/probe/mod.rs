@@ -47,6 +47,7 @@ pub(crate) use dns::{
 pub use name::{by_books, by_hosts_file as known_without_dns};
 pub use outcome::{Details, Kind, Outcome, Verdict, asked};
 pub use run::run_all;
+pub use socket::NOT_PERMITTED;
 
 use outcome::Failure;
 

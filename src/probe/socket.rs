@@ -136,6 +136,9 @@ pub fn from_icmp(asking: &Asking, told: &Told, tried: &str, target: IpAddr) -> F
     Failure::new(kind, text)
 }
 
+/// What `EPERM` means to one who sends.
+pub const NOT_PERMITTED: &str = "a rule of the sender's own drops the packet";
+
 /// The failure that an error number alone tells of.
 pub fn from_errno(error: &io::Error, tried: &str) -> Failure {
     let Some(number) = error.raw_os_error() else {
@@ -156,7 +159,7 @@ pub fn from_errno(error: &io::Error, tried: &str) -> Failure {
         Errno::EMSGSIZE => Failure::new(FailureName::TooBig, format!("the packet to {tried} is larger than a link")),
         Errno::ENETUNREACH => unreachable("the sender has no route to it"),
         Errno::EHOSTUNREACH => unreachable("no neighbour answers for it, or a route says unreachable"),
-        Errno::EPERM => unreachable("a rule of the sender's own drops the packet"),
+        Errno::EPERM => unreachable(NOT_PERMITTED),
         Errno::EACCES => unreachable("the sender's routes prohibit it"),
         Errno::EINVAL => unreachable("the sender's routes lead nowhere"),
         Errno::ENETDOWN => unreachable("the sender's device is down"),

@@ -7,7 +7,7 @@ use crate::plan::diff::Step as Difference;
 use super::model::{Cause, Fate, Means, Packet, Step, What};
 use super::verdict::Case;
 use super::walk::Blame;
-use super::{freed, remedy};
+use super::{freed, remedy, remembered};
 
 /// More lines than these are not told of one kind.
 const MOST: usize = 6;
@@ -30,6 +30,7 @@ impl Case<'_> {
         all.extend(freed::reasons(self.evidence, self.material.recording, self.flows).into_iter().take(MOST));
         all.extend(self.counted(blame).take(MOST).map(|c| format!("{}: {} went up by {}", c.place, c.name, c.by)));
         all.extend(self.unanswered_arp());
+        all.extend(remembered::words(self).filter(|_| blame.cause == Cause::TooBig));
         let here = remedy::origins(&blame.place, drift).into_iter().flat_map(remedy::in_words);
         all.extend(here.take(MOST).map(|what| format!("{} is not as planned: {what}", blame.place)));
         all

@@ -137,7 +137,10 @@ impl<'a> Teller<'a> {
         let Some(first) = found.packets.first() else { return (None, None) };
         let sight = first.sights.first().map(|n| &self.evidence.sights[*n]);
         let (place, header) = match sight {
-            Some(sight) => (&sight.place, Header { macs: None, ..sight.header.clone() }),
+            Some(sight) => {
+                let length = whole(found, sight, &self.evidence.sights);
+                (&sight.place, Header { macs: None, length, ..sight.header.clone() })
+            }
             None => (self.from, Probe::to(found.tuple.protocol, found.tuple.destination.0, 0).header),
         };
         // A machine's own rules may have translated it before any tap saw it.
@@ -263,6 +266,18 @@ impl<'a> Teller<'a> {
 /// Whether a packet was seen where it was going to.
 pub fn is_at_its_end(sight: &Sight, who: &Who) -> bool {
     !sight.outgoing && sight.layer == 0 && who.machine(sight.header.destination) == Some(&sight.place)
+}
+
+/// Bytes of a packet of which `sight` may be the first fragment.
+fn whole(found: &Found, sight: &Sight, sights: &[Sight]) -> u32 {
+    let rest = found.packets.iter().flat_map(|p| &p.sights).map(|n| &sights[*n]);
+    let end = |piece: &Sight| match (piece.essence, piece.piece_of) {
+        (Essence::Fragment { offset, .. }, Some((_, of))) if of == sight.essence && piece.layer == sight.layer => {
+            Some(u32::from(offset) * 8 + piece.header.length)
+        }
+        _ => None,
+    };
+    rest.filter_map(end).fold(sight.header.length, u32::max)
 }
 
 /// Whether a packet is to be walked as the first of its flow, which meets the rules that choose. One in the middle of a

@@ -330,14 +330,15 @@ fn failure(seen: Seen) -> Option<FailureName> {
     Some(match seen {
         Seen::Answer => return None,
         Seen::Refused => FailureName::Refused,
-        Seen::Unreachable => FailureName::Unreachable,
+        Seen::Unreachable | Seen::NotPermitted => FailureName::Unreachable,
         Seen::TooBig => FailureName::TooBig,
         Seen::TtlExceeded => FailureName::TtlExceeded,
         Seen::Timeout => FailureName::Timeout,
     })
 }
 
-fn target(asked: &Asked) -> Option<&Target> {
+/// Whom a question asks.
+pub fn target(asked: &Asked) -> Option<&Target> {
     match &asked.ask {
         Ask::Ping { to, .. } | Ask::Tcp { to, .. } | Ask::Udp { to, .. } => Some(to),
         Ask::Http(http) => Some(&http.to),
@@ -357,6 +358,7 @@ fn words(seen: Seen) -> &'static str {
         Seen::Answer => "an answer",
         Seen::Refused => "refused",
         Seen::Unreachable => "unreachable",
+        Seen::NotPermitted => probe::NOT_PERMITTED,
         Seen::TooBig => "too big",
         Seen::TtlExceeded => "the TTL runs out",
         Seen::Timeout => "no answer",

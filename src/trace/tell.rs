@@ -24,6 +24,7 @@ use super::packets::Teller;
 use super::parting;
 use super::programs;
 use super::proxied;
+use super::remembered;
 use super::sight::{self, ArpSight, Sight, Tapped, Tunnels, Tuple};
 use super::translation;
 use super::unseen;
@@ -83,6 +84,7 @@ pub fn trace(material: &Material, (to, asked, outcome): (&str, &Probe, &Outcome)
     proxied::tell(&mut flows, &evidence, (asked, &found, &marked));
     let case = Case { material, evidence: &evidence, teller: &teller, asked, outcome, flows: &flows };
     let verdict = verdict::judge(&case);
+    let outlived = remembered::outlived(&case);
     let means = means(&flows, material);
     Trace {
         version: VERSION,
@@ -97,7 +99,7 @@ pub fn trace(material: &Material, (to, asked, outcome): (&str, &Probe, &Outcome)
         },
         parting: parting::first(&flows, &teller.walked),
         began: evidence.begin,
-        notes: notes(material, &flows, outcome).into_iter().chain(differences).collect(),
+        notes: notes(material, &flows, outcome).into_iter().chain(outlived).chain(differences).collect(),
         flows,
         verdict,
         means,

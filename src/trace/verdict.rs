@@ -123,6 +123,7 @@ impl<'a> Case<'a> {
         let cause = match error.kind.as_str() {
             "destination unreachable: host" => Cause::NoNeighbour,
             "destination unreachable: network" => Cause::NoRoute,
+            "destination unreachable: fragmentation needed" => Cause::TooBig,
             kind if kind.starts_with("time exceeded") => Cause::TtlExceeded,
             _ => Cause::Other,
         };

@@ -10,6 +10,7 @@ mod faults;
 mod files;
 mod foreign;
 mod lookups;
+mod path_mtu;
 mod table;
 mod untouched;
 

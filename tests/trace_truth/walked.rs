@@ -136,6 +136,7 @@ fn agrees(seen: Seen, trace: &Trace) -> bool {
         Seen::Unreachable => says(&["unreachable"]),
         Seen::TooBig => says(&["too big", "too-big", "too large", "MTU"]),
         Seen::TtlExceeded => says(&["TTL", "time to live"]),
+        Seen::NotPermitted => says(&["a rule of the sender's own drops"]),
         Seen::Timeout => says(&["no answer", "timeout", "nothing", "within"]),
     }
 }

@@ -41,8 +41,9 @@ pub fn remedies(case: &Case, blame: &Blame) -> Vec<Remedy> {
             "each router on the way takes one from the time to live: leave `--ttl` out, or take a larger one".to_owned(),
         ),
         Cause::TooBig if matches!(case.asked.ask, Ask::Ping { .. }) => {
-            let most = blame.object.rsplit(' ').next().unwrap_or_default();
-            say(format!("send at most {most} bytes, or let the packet be cut in pieces with `--fragment`"))
+            let most = blame.object.rsplit(' ').next().and_then(|word| word.parse::<u32>().ok());
+            let smaller = most.map_or_else(|| "a smaller packet".to_owned(), |most| format!("at most {most} bytes"));
+            say(format!("send {smaller}, or let the packet be cut in pieces with `--fragment`"))
         }
         Cause::NoNeighbour => say(format!("nobody has the address {}: is it the right one?", blame.object)),
         Cause::WrongCertificate => say(certificate(case, blame)),

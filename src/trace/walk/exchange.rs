@@ -22,6 +22,8 @@ pub enum Seen {
     Unreachable,
     TooBig,
     TtlExceeded,
+    /// An error of the sender's own kernel: its rules drop the packet (`EPERM`).
+    NotPermitted,
     /// Nothing.
     Timeout,
 }
@@ -68,6 +70,7 @@ fn decided(state: &State, from: &NsName, probe: &Probe, choices: &Choices) -> Op
     let next = chooser.next();
     let (back, seen) = match told {
         Some(Told::AtOnce(trouble)) => (None, seen_as(trouble)),
+        Some(Told::NotPermitted) => (None, Seen::NotPermitted),
         None => (None, Seen::Timeout),
         Some(Told::Packet(packet)) => {
             let kind = packet.kind.clone();

@@ -11,13 +11,19 @@ use super::walker::{At, Go, Stage, Walker, Why};
 const LEEWAY: u32 = 4;
 
 impl<'s, 'a> Walker<'s, 'a, '_> {
-    /// A packet that may not be cut and is larger than the sender's own device is never sent.
+    /// A packet that may not be cut and is larger than the sender's own device is never sent. One that may be is cut as
+    /// the sender remembers of the way. What it remembers stops none: TCP sends no more, and pings of labctl's pass it
+    /// over (`IP_PMTUDISC_PROBE`).
     pub fn check_local_size(&mut self, at: At<'s, 'a>, hop: Option<&Hop>) -> Go<()> {
         let Some((hop, link)) = hop.and_then(|hop| Some((hop, at.link(&hop.dev)?))) else { return Ok(()) };
-        match self.packet.size() > link.mtu && self.packet.header.dont_fragment {
-            true => self.too_big(at, &hop.dev, link.mtu),
-            false => Ok(()),
+        if self.packet.header.dont_fragment {
+            return if self.packet.size() > link.mtu { self.too_big(at, &hop.dev, link.mtu) } else { Ok(()) };
         }
+        let remembered = self.state.path_mtu(at.name(), self.packet.header.destination);
+        if let Some(mtu) = remembered.filter(|mtu| self.packet.size() > *mtu) {
+            self.packet.piece = Some(mtu);
+        }
+        Ok(())
     }
 
     pub fn too_big<T>(&mut self, at: At<'s, 'a>, dev: &IfName, mtu: u32) -> Go<T> {

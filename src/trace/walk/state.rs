@@ -5,6 +5,7 @@ use std::cell::OnceCell;
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
+use crate::kernel::learnt::PathMtu;
 use crate::lab::names::{HostName, IfName, NsName};
 use crate::plan::deviation::Deviation;
 use crate::plan::proxy::explain::Rule;
@@ -20,10 +21,19 @@ use super::routing::Tables;
 pub struct Known {
     /// Neighbours that the kernel has learnt, with the namespace that has.
     pub neighbours: Vec<(NsName, Neighbour)>,
+    /// How large packets may be on their way, as the kernel was told, with the namespace that was.
+    pub path_mtus: Vec<(NsName, PathMtu)>,
     /// Settings that no plan has, such as `net/ipv4/conf/eth0/rp_filter`.
     pub sysctls: Vec<(NsName, Sysctl)>,
     /// Namespaces whose table of tracked connections is full.
     pub conntrack_full: BTreeSet<NsName>,
+}
+
+impl Known {
+    /// What a namespace remembers of the way to an address.
+    pub fn path_mtu(&self, place: &NsName, to: IpAddr) -> Option<&PathMtu> {
+        self.path_mtus.iter().find(|(ns, learnt)| ns == place && learnt.to == to).map(|(_, learnt)| learnt)
+    }
 }
 
 /// A lab as it is walked through.
@@ -91,6 +101,11 @@ impl<'a> State<'a> {
 
     pub(super) fn places(&self) -> impl Iterator<Item = &Place<'a>> {
         self.places.iter()
+    }
+
+    /// How many bytes a namespace sends at most to an address without cutting them, as it remembers.
+    pub(super) fn path_mtu(&self, ns: &NsName, to: IpAddr) -> Option<u32> {
+        self.known.and_then(|known| known.path_mtu(ns, to)).map(|learnt| learnt.mtu)
     }
 
     /// Every namespace that has an address, in the plan's order.

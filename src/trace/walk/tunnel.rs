@@ -218,6 +218,7 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         self.step(at, Some(dev), what, says);
         // It is cut where the way is too narrow (`IP_PMTUDISC_WANT`): this socket asks for no more.
         let mtu = at.plan.links.iter().find(|l| l.name.as_str() == "eth0").map_or(u32::MAX, |l| l.mtu);
+        let mtu = self.state.path_mtu(at.name(), lease.public_ip).map_or(mtu, |remembered| remembered.min(mtu));
         let outer = Header { dont_fragment: length <= mtu, ..outer };
         let from = at.name().clone();
         self.wrap(outer, |packet| Load::Packet { packet, from });

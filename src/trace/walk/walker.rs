@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::lab::names::{IfName, NsName};
 use crate::plan::deviation::Deviation;
-use crate::trace::model::{Cause, Drop, Fate, Routed, Step, What};
+use crate::trace::model::{Cause, Drop, Fate, Protocol, Routed, Step, What};
 
 use super::Blame;
 use super::choices::Chooser;
@@ -49,6 +49,8 @@ pub(super) enum Told {
     Packet(Packet),
     /// By its own kernel, when it sends.
     AtOnce(Trouble),
+    /// By its own kernel, whose rules drop it.
+    NotPermitted,
 }
 
 pub(super) type Go<T> = Result<T, Box<End>>;
@@ -127,8 +129,8 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         let hop = hop?;
         let out = hop.as_ref().map_or_else(lo, |hop| hop.dev.clone());
         let before = (self.packet.header.destination, self.packet.mark);
-        self.track(at)?;
-        self.hooks(at, super::netfilter::OUTPUT, (None, Some(&out)))?;
+        let passed = self.track(at).and_then(|()| self.hooks(at, super::netfilter::OUTPUT, (None, Some(&out))));
+        self.told_at_once(at, passed)?;
         // A rule may have led it elsewhere (`ip_route_me_harder`).
         let hop = if (self.packet.header.destination, self.packet.mark) == before { hop } else { self.route_out(at)? };
         self.check_local_size(at, hop.as_ref())?;
@@ -136,6 +138,20 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
             Some(hop) => Ok(Stage::Leave(at, hop)),
             None => self.send_to_itself(at),
         }
+    }
+
+    /// What a sender's own rules drop in silence fails as it is sent (`nf_hook_slow` gives `EPERM`); TCP alone
+    /// tries again and tells nobody.
+    fn told_at_once(&self, at: At<'s, 'a>, passed: Go<()>) -> Go<()> {
+        let has_left = || self.steps.iter().any(|s| matches!(s.what, What::In | What::Out));
+        let is_sent = std::ptr::eq(at, self.from) && !self.is_answer && !self.packet.is_load_or_error() && !has_left();
+        passed.map_err(|mut end| {
+            let silent = end.fate == Fate::Dropped && end.told.is_none();
+            if silent && is_sent && self.packet.header.protocol != Protocol::Tcp {
+                end.told = Some(Told::NotPermitted);
+            }
+            end
+        })
     }
 
     /// The packet is born before it is routed, though its source follows from that.
@@ -154,7 +170,8 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
     /// What a namespace sends to itself goes out of the loopback device and comes in again.
     fn send_to_itself(&mut self, at: At<'s, 'a>) -> Go<Stage<'s, 'a>> {
         let lo = lo();
-        self.hooks(at, super::netfilter::POSTROUTING, (None, Some(&lo)))?;
+        let passed = self.hooks(at, super::netfilter::POSTROUTING, (None, Some(&lo)));
+        self.told_at_once(at, passed)?;
         if at.plan.deviations.contains(&Deviation::LoopbackDown) {
             let says = format!("{} sends it to itself, and its loopback device is down", at.name());
             return self.dropped(at, Some(&lo), Why::new(Cause::LinkDown, "lo", says));
@@ -340,7 +357,8 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
     }
 
     fn leave(&mut self, at: At<'s, 'a>, hop: Hop) -> Go<Stage<'s, 'a>> {
-        self.hooks(at, super::netfilter::POSTROUTING, (None, Some(&hop.dev)))?;
+        let passed = self.hooks(at, super::netfilter::POSTROUTING, (None, Some(&hop.dev)));
+        self.told_at_once(at, passed)?;
         self.transmit(at, &hop)
     }
 }

@@ -2,6 +2,7 @@
 
 use super::super::{Known, Seen, compare, walk};
 use super::*;
+use crate::kernel::learnt::PathMtu;
 use crate::lab::names::IfName;
 use crate::plan::deviation::{Deviation, Told};
 use crate::plan::{Address, LinkKind, Route, Sysctl};
@@ -166,6 +167,67 @@ fn a_packet_that_must_not_be_cut_and_is_too_large() {
     (probe.header.length, probe.header.dont_fragment) = (1450, true);
     spoilt.is("pod/default/a1", &probe, (Cause::TooBig, "node1", "flannel.1 mtu 1400"));
     assert_eq!(spoilt.ask("pod/default/a1", &probe).seen, Seen::TooBig);
+}
+
+#[test]
+fn what_the_senders_own_rules_drop_fails_at_once_but_for_tcp() {
+    let datagram = Probe::to(Protocol::Udp, ip("10.244.2.2"), 8080);
+    for (table, chain, place, seen) in [
+        ("filter", "OUTPUT", "pod/default/a1", [Seen::NotPermitted, Seen::NotPermitted, Seen::Timeout]),
+        ("mangle", "POSTROUTING", "pod/default/a1", [Seen::NotPermitted, Seen::NotPermitted, Seen::Timeout]),
+        // Another machine's rules tell nobody.
+        ("filter", "FORWARD", "host/node1", [Seen::Timeout; 3]),
+        ("mangle", "POSTROUTING", "host/node2", [Seen::Timeout; 3]),
+        // Nor do those that an answer meets.
+        ("filter", "OUTPUT", "pod/default/b1", [Seen::Timeout; 3]),
+    ] {
+        let spoilt = Spoilt::new(VXLAN, |p| rule(p, place, (table, chain), "-j DROP"));
+        let all = [&datagram, &ping("10.244.2.2"), &tcp("10.244.2.2", 8080)];
+        assert_eq!(all.map(|probe| spoilt.ask("pod/default/a1", probe).seen), seen, "{table} {chain} of {place}");
+    }
+}
+
+/// What a namespace remembers of a way, and the steps of a ping over it.
+fn remembering(spoilt: &mut Spoilt, (place, to, mtu): (&str, &str, u32), dont_fragment: bool) -> Exchange {
+    spoilt.known.path_mtus = vec![(ns(place), PathMtu { to: ip(to), mtu, expires: 600 })];
+    let mut probe = ping("10.244.2.2");
+    (probe.header.length, probe.header.dont_fragment) = (1450, dont_fragment);
+    spoilt.ask("pod/default/a1", &probe)
+}
+
+#[test]
+fn a_sender_cuts_as_it_remembers_of_the_way_and_a_narrow_device_beyond_is_named() {
+    let mut narrow = Spoilt::new("backend: host-gw", |p| {
+        of(p, "host/node1").links.iter_mut().find(|l| l.name.as_str() == "eth0").expect("a device").mtu = 1400;
+    });
+    let of_a1 = ("pod/default/a1", "10.244.2.2", 1300);
+    let whole = remembering(&mut narrow, of_a1, true);
+    let fault = whole.fault.as_ref().map(|f| (f.cause, f.place.to_string(), f.object.as_str()));
+    assert_eq!(fault, Some((Cause::TooBig, "node1".to_owned(), "eth0 mtu 1400")), "{}", told(&whole));
+    let mut cut = |remembered| {
+        let way = remembering(&mut narrow, remembered, false);
+        let step = way.there.steps.into_iter().find(|s| s.says.contains("cut into pieces"));
+        step.map(|s| s.says).unwrap_or_default()
+    };
+    assert_eq!(cut(of_a1), "it leaves a1 by eth0, cut into pieces of at most 1300 bytes");
+    // What is remembered of another address, or by a machine that only passes it on, does not count.
+    for other in [("pod/default/a1", "10.244.2.3", 1300), ("host/node1", "10.244.2.2", 1300)] {
+        assert_eq!(cut(other), "it leaves node1 by eth0, cut into pieces of at most 1400 bytes");
+    }
+}
+
+#[test]
+fn flanneld_lets_its_packets_be_cut_once_it_has_learnt_that_the_way_is_narrow() {
+    let mut narrow = Spoilt::new("backend: udp", |p| {
+        of(p, "router").links.iter_mut().filter(|l| l.name.as_str() == "br-rack2").for_each(|l| l.mtu = 1400);
+    });
+    let mut probe = ping("10.244.3.2");
+    probe.header.length = 1450;
+    narrow.is("pod/default/a1", &probe, (Cause::TooBig, "router", "br-rack2 mtu 1400"));
+    let of_host = |ns_word: &str, to: &str| (ns(ns_word), PathMtu { to: ip(to), mtu: 1400, expires: 600 });
+    narrow.known.path_mtus = vec![of_host("host/node1", "192.168.2.11")];
+    let way = narrow.ask("pod/default/a1", &probe);
+    assert_eq!(way.seen, Seen::Answer, "{}", told(&way));
 }
 
 #[test]

@@ -78,7 +78,7 @@ fn fits(fail: Option<FailureName>, seen: Seen) -> bool {
         Some(FailureName::Any) => seen != Seen::Answer,
         Some(FailureName::Timeout) => seen == Seen::Timeout,
         Some(FailureName::Refused) => seen == Seen::Refused,
-        Some(FailureName::Unreachable) => seen == Seen::Unreachable,
+        Some(FailureName::Unreachable) => matches!(seen, Seen::Unreachable | Seen::NotPermitted),
         Some(FailureName::TooBig) => seen == Seen::TooBig,
         Some(FailureName::TtlExceeded) => seen == Seen::TtlExceeded,
     }
