@@ -26,6 +26,7 @@ mod programs;
 mod proxied;
 pub mod question;
 mod remedy;
+mod senders;
 mod settle;
 pub mod show;
 pub mod sight;
