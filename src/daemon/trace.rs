@@ -27,7 +27,7 @@ use crate::lab::names::{IfName, NsName};
 use crate::lab::probe::{Ask, Expect, Probe, Target};
 use crate::plan::Plan;
 use crate::probe::{self, Outcome};
-use crate::trace::filter;
+use crate::trace::filter::{self, v4};
 use crate::trace::model::{Means, Trace, What};
 use crate::trace::origin::Origin;
 use crate::trace::predict;

@@ -15,7 +15,7 @@ use super::tell::Evidence;
 /// at each device.
 const APART: u64 = 10_000_000;
 /// Bytes of an Ethernet header.
-const ETHERNET: u32 = 14;
+pub(super) const ETHERNET: u32 = 14;
 /// Not drops: a packet that was taken, or one of a queue that was thrown away with its owner.
 const NO_DROP: [&str; 3] = ["NOT_SPECIFIED", "SOCKET_RCVBUFF", "PACKET_SOCK_ERROR"];
 

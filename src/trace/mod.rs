@@ -27,6 +27,7 @@ mod proxied;
 pub mod question;
 mod remedy;
 mod remembered;
+mod senders;
 mod settle;
 pub mod show;
 pub mod sight;

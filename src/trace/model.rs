@@ -83,6 +83,8 @@ pub enum Means {
     DropReason,
     /// The kernel told what its routing table answered (the tracepoint `fib:fib_table_lookup`).
     Lookup,
+    /// The kernel told which process was at work when the packet came to its first device (the tracepoint `net:net_dev_queue`).
+    Process,
     /// A counter of the namespace went up.
     Counter,
     /// A program of the lab told of it.

@@ -25,6 +25,7 @@ use super::parting;
 use super::programs;
 use super::proxied;
 use super::remembered;
+use super::senders;
 use super::sight::{self, ArpSight, Sight, Tapped, Tunnels, Tuple};
 use super::translation;
 use super::unseen;
@@ -79,6 +80,7 @@ pub fn trace(material: &Material, (to, asked, outcome): (&str, &Probe, &Outcome)
     let mut differences = Vec::new();
     for flow in &mut flows {
         freed::mark(&mut flow.packets, material.recording, evidence.begin);
+        senders::mark(&mut flow.packets, material.recording, evidence.begin);
         differences.extend(lookups::mark(&mut flow.packets, material.recording, (material.there, evidence.begin)));
     }
     proxied::tell(&mut flows, &evidence, (asked, &found, &marked));

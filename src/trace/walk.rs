@@ -41,6 +41,10 @@ use conntrack::Tracking;
 use packet::Packet;
 use walker::{End, Told, Walker};
 
+/// What a walk says of who sent a packet and who answered it, as it does not know the program.
+pub const A_PROGRAM: &str = "a program";
+pub const ANSWERER: &str = "the answerer";
+
 /// Where one packet went.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Path {

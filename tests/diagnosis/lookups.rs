@@ -1,5 +1,5 @@
-//! What routing tables answered: the kernel tells it to root, and then a route was seen; others have what was read
-//! back.
+//! What routing tables answered, and which process has sent something: the kernel tells it to root, and then it was seen;
+//! others have what was read back.
 
 use labctl::fault::Question;
 use labctl::lab::names::NsName;
@@ -12,6 +12,7 @@ use crate::harness::{Background, Bench, until};
 as_root_and_ordinary_user![
     routes_are_seen_where_the_kernel_tells_of_look_ups,
     a_look_up_that_leads_elsewhere_than_the_state_counts,
+    who_sent_it_is_known_where_the_kernel_tells_of_processes,
 ];
 
 const LAB: &str = "
@@ -75,4 +76,29 @@ fn a_look_up_that_leads_elsewhere_than_the_state_counts(bench: &Bench) {
         assert_eq!((via.as_deref(), notes.len()), (Some("192.168.1.99"), 0), "{step:#?}");
         assert!(step.is_inferred());
     }
+}
+
+fn who_sent_it_is_known_where_the_kernel_tells_of_processes(bench: &Bench) {
+    let broken = Broken::of_text(bench, LAB);
+    // What waits for its next hop's address is sent by an interrupt.
+    broken.is_answered(&question());
+    let trace = broken.is_answered(&question());
+    let packets = &trace.flows[0].packets;
+    let senders: Vec<(&What, &str)> = packets
+        .iter()
+        .flat_map(|p| p.steps.first())
+        .filter(|s| s.layer == 0)
+        .map(|s| (&s.what, s.says.as_str()))
+        .collect();
+    let by = |by: &str| What::Sent { by: by.to_owned() };
+    let first = if bench.is_root() {
+        (by("labctl"), "labctl sends it for a1: SYN")
+    } else {
+        (by("a program"), "a program of a1 sends it: SYN")
+    };
+    assert_eq!((senders[0].0, senders[0].1), (&first.0, first.1));
+    assert_eq!(trace.means.contains(&Means::Process), bench.is_root(), "{:?}", trace.means);
+    // The kernel answers it while it serves an interrupt, whoever is at work then.
+    assert_eq!((senders[1].0, senders[1].1), (&by("the answerer"), "b1 answers: SYN-ACK"));
+    assert!(trace.parting.is_none(), "{:?}", trace.parting);
 }

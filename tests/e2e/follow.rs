@@ -11,6 +11,7 @@ use crate::sample::FOUR_PODS;
 
 as_root_and_ordinary_user![
     a_request_of_another_program_is_told_in_order_and_once,
+    the_program_that_sent_a_packet_is_named_to_root,
     a_line_says_the_way_of_a_new_flow,
     a_packet_that_is_dropped_is_told_with_its_reason,
     what_passes_through_a_host_is_not_the_hosts,
@@ -100,6 +101,35 @@ fn a_request_of_another_program_is_told_in_order_and_once(bench: &Bench) {
     assert!(times.len() == told.len() && times.is_sorted(), "{times:?}");
     let whole = ["pod/default/a1", "host/node1", "router", "host/node2", "pod/default/b1"];
     assert_eq!(places(&told[0]), whole);
+}
+
+/// By whom a packet was sent, in a word and in a sentence.
+fn sender(told: &Value) -> (&str, &str) {
+    let first = &told["packet"]["steps"][0];
+    (first["what"]["by"].as_str().unwrap_or_default(), first["says"].as_str().unwrap_or_default())
+}
+
+fn the_program_that_sent_a_packet_is_named_to_root(bench: &Bench) {
+    bench.up(&bench.write(FOUR_PODS));
+    let address = bench.ip("b1");
+    // What waits for its next hop's address is sent by an interrupt.
+    bench.sh("a1", &format!("ping -c 1 {address}"));
+    let mut follow = Follow::start(bench, "a1");
+    let named = |name: &'static str, said: &'static str, plain: &'static str| match bench.is_root() {
+        true => (name, said),
+        false => ("a program", plain),
+    };
+    bench.sh("a1", &format!("curl -sS http://{address}:8080/tea"));
+    let told = follow.until(|line| kind(line) == "SYN-ACK");
+    assert_eq!(sender(&told[0]), named("curl", "curl (of a1) sends it: SYN", "a program of a1 sends it: SYN"));
+    assert_eq!(sender(&told[1]), ("the answerer", "b1 answers: SYN-ACK"), "{:#}", told[1]);
+    follow.until(|line| kind(line).starts_with("FIN"));
+    bench.sh("a1", &format!("ping -c 1 {address}"));
+    let told = follow.until(|line| kind(line) == "echo reply");
+    let request = told.iter().find(|line| kind(line) == "echo request").expect("a request");
+    let plain = "a program of a1 sends it: echo request";
+    assert_eq!(sender(request), named("ping", "ping (of a1) sends it: echo request", plain));
+    assert_eq!(sender(&told[told.len() - 1]), ("the answerer", "b1 answers: echo reply"));
 }
 
 fn a_line_says_the_way_of_a_new_flow(bench: &Bench) {

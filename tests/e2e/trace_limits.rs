@@ -46,7 +46,8 @@ fn the_daemon_is_small_again_after_a_trace_of_much(bench: &Bench) {
     let url = format!("http://{}:8080/bytes/100000000", bench.ip("d"));
     let line = format!("exec timeout 30 sh -c 'while curl -s {url} > /dev/null; do :; done'");
     let stream = Background::start(bench.labctl(&["exec", "c", "--", "sh", "-c", &line]));
-    let received = || bench.sh("c", "cat /sys/class/net/eth0/statistics/rx_bytes").trim().parse::<u64>().expect("bytes");
+    let received =
+        || bench.sh("c", "cat /sys/class/net/eth0/statistics/rx_bytes").trim().parse::<u64>().expect("bytes");
     until("a stream flows", || received() > 10_000_000);
     // Each waits for its answer all the time.
     let words = ["trace", "a", "10.244.1.200", "--icmp", "--timeout", "8"];

@@ -9,13 +9,13 @@ use crate::lab::names::{IfName, NsName};
 /// Something that the kernel told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Nanoseconds since 1970 (`CLOCK_REALTIME`): when it happened for frames, freed packets and look-ups, when it
+    /// Nanoseconds since 1970 (`CLOCK_REALTIME`): when it happened for frames, freed packets, sendings and look-ups, when it
     /// was read for rules and connections, to which the kernel gives no time.
     pub at: u64,
     /// Counts all events in the order in which they were read. Within one namespace the rules and
     /// connections have it in the order in which they happened, and so have the frames.
     pub sequence: u64,
-    /// The namespace; nothing for a freed packet and a look-up, of which the kernel does not tell it.
+    /// The namespace; nothing for a freed packet, a sending and a look-up, of which the kernel does not tell it.
     pub place: Option<NsName>,
     pub seen: Seen,
 }
@@ -26,6 +26,7 @@ pub enum Seen {
     Rule(RuleSeen),
     Conntrack(Entry),
     Freed(Freed),
+    Sending(Sending),
     Lookup(Lookup),
 }
 
@@ -39,7 +40,7 @@ impl Seen {
                 rule.table.len() + rule.chain.len() + headers
             }
             Seen::Freed(freed) => freed.reason.len() + freed.location.len() + freed.trail.len() * size_of::<Point>(),
-            Seen::Conntrack(_) | Seen::Lookup(_) => 0,
+            Seen::Conntrack(_) | Seen::Lookup(_) | Seen::Sending(_) => 0,
         }
     }
 }
@@ -164,6 +165,33 @@ pub struct Point {
     pub outgoing: bool,
     /// Its bytes there, without the Ethernet header where it came in.
     pub length: u32,
+}
+
+/// A packet that a process sent and that leaves by a device (the tracepoints `net:net_dev_queue` and
+/// `net:net_dev_start_xmit`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sending {
+    /// From when to when, as [`Event::at`]: if a tap saw it there, then in this time.
+    pub between: (u64, u64),
+    /// By name alone, as the kernel does not tell the namespace.
+    pub dev: IfName,
+    /// Its bytes there, with the Ethernet header.
+    pub length: u32,
+    pub by: Sender,
+}
+
+/// A process that sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sender {
+    /// Of the lab.
+    Process {
+        /// As the kernel calls it (/proc/PID/comm), which is no more than 15 bytes; what a program of labctl's is started as.
+        name: String,
+        /// The namespace that it is in.
+        place: NsName,
+    },
+    /// The process that records, which has sockets in all namespaces.
+    Daemon,
 }
 
 /// What a routing table answered (the tracepoint `fib:fib_table_lookup`), in any namespace of the machine.

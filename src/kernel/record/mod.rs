@@ -40,7 +40,7 @@ use tracepoints::Tracepoints;
 
 pub use event::{
     ChainName, CounterDelta, Entry, EntryChange, Event, Frame, Freed, Listing, Lookup, Point, RuleBook, RuleKind,
-    RuleSeen, Seen, Verdict,
+    RuleSeen, Seen, Sender, Sending, Verdict,
 };
 pub use filter::{Filter, Tunnel};
 pub use marking::is_own_table;

@@ -1,8 +1,10 @@
 //! One namespace that is recorded: its sockets, its devices' names, what it had counted before.
 
 use std::io;
+use std::os::fd::AsFd;
 
 use netlink_sys::Socket;
+use nix::sys::stat::fstat;
 use nix::time::{ClockId, clock_gettime};
 
 use crate::kernel::nfnl::short;
@@ -97,6 +99,11 @@ impl Place {
             Ok(marking) => (self.told, self.left) = (Some(marking.socket), marking.left),
             Err(e) => failed.push((Means::Rules, format!("nf_tables does not trace here: {e}"))),
         }
+    }
+
+    /// What stat(2) says of the namespace: its device and inode.
+    pub fn identity(&self) -> Option<(u64, u64)> {
+        fstat(self.netns.as_fd()).ok().map(|stat| (stat.st_dev, stat.st_ino))
     }
 
     /// Let the namespace's log go where it went before. To be done while the socket is still there: until then

@@ -65,7 +65,7 @@ impl Share {
         match seen {
             Seen::Frame(_) | Seen::Rule(_) | Seen::Conntrack(_) => Share::Places,
             Seen::Freed(_) => Share::Drops,
-            Seen::Lookup(_) => Share::Lookups,
+            Seen::Lookup(_) | Seen::Sending(_) => Share::Lookups,
         }
     }
 
@@ -75,8 +75,8 @@ impl Share {
 }
 
 impl Kept {
-    /// Whether there is room for an event, which it then takes; what finds none is counted. A look-up without room
-    /// is no packet, and only leaves a step inferred.
+    /// Whether there is room for an event, which it then takes; what finds none is counted. A look-up or
+    /// a sender without room is no packet, and only leaves a step inferred.
     fn has_room(&mut self, seen: &Seen) -> bool {
         let share = Share::of(seen);
         let bytes = self.bytes[share as usize] + EACH + seen.heap();
@@ -204,7 +204,7 @@ impl Budget {
 }
 
 impl Reader {
-    pub fn new(places: Vec<Place>, tracepoints: Option<Tracepoints>, shared: Arc<Shared>) -> io::Result<Reader> {
+    pub fn new(places: Vec<Place>, mut tracepoints: Option<Tracepoints>, shared: Arc<Shared>) -> io::Result<Reader> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let wait_for = |fd: &dyn AsFd, number| epoll.add(fd.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, number));
         wait_for(&shared.stop, STOP)?;
@@ -215,6 +215,10 @@ impl Reader {
             if let Some(told) = &place.told {
                 wait_for(told, i << 1 | TIDINGS)?;
             }
+        }
+        if let Some(tracepoints) = &mut tracepoints {
+            tracepoints
+                .know(&places.iter().filter_map(|place| Some((place.identity()?, place.name.clone()))).collect());
         }
         for ring in tracepoints.iter().flat_map(Tracepoints::rings) {
             wait_for(ring, TRACEPOINTS)?;
@@ -261,15 +265,21 @@ impl Reader {
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(_) => return self,
             };
+            let mut framed = false;
             for source in ready[..count].iter().map(EpollEvent::data) {
                 if source == STOP {
                     self.rest();
                     return self;
                 }
                 self.read(source);
+                framed |= source & TIDINGS == 0;
                 if self.budget.as_ref().is_some_and(|budget| budget.left == 0) {
                     break;
                 }
+            }
+            if framed {
+                // Whoever sent them may end at once.
+                self.read(TRACEPOINTS);
             }
         }
     }

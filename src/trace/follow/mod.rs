@@ -29,7 +29,7 @@ use super::sight::Sight;
 use super::tell::{Evidence, Material, tunnels};
 use super::walk::Known;
 use super::who::Who;
-use super::{freed, proxied, translation};
+use super::{freed, proxied, senders, translation};
 
 use told::{PacketTold, Told};
 use window::{Whose, Window};
@@ -282,6 +282,7 @@ impl Follower {
         let mut packet = teller.next((part, found), &mut flow.memory);
         freed::end(&mut packet, recording, self.begin);
         freed::mark(std::slice::from_mut(&mut packet), recording, self.begin);
+        senders::mark(std::slice::from_mut(&mut packet), recording, self.begin);
         let sights = || found.sights.iter().map(|n| &evidence.sights[*n]);
         let said = sights().find_map(|s| s.said.clone());
         let because = said.as_deref().filter(|_| comes_to_controller(&packet, evidence));

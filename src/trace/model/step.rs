@@ -35,7 +35,7 @@ pub struct Step {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header: Option<Header>,
     /// How this step is known; several means may agree. Where neither a tap nor rules, connection
-    /// tracking, a look-up or a drop reason is among them, it is inferred.
+    /// tracking, a look-up, a process or a drop reason is among them, it is inferred.
     pub known_by: Vec<Means>,
     /// What happened, in a sentence.
     pub says: String,
@@ -86,7 +86,8 @@ impl fmt::Display for Header {
 pub enum What {
     /// A program, or the kernel itself, sent it.
     Sent {
-        /// Who, such as `a program`, `flanneld`, `the kernel`.
+        /// Who, such as `a program`, `flanneld`, `the kernel`; where the kernel told of the process, the program's name,
+        /// such as `curl`.
         by: String,
     },
     /// It came in by the device.

@@ -72,6 +72,7 @@ fn means(trace: &Trace) -> Option<String> {
         Means::Conntrack => "connection tracking",
         Means::DropReason => "drop reasons",
         Means::Lookup => "look-ups",
+        Means::Process => "processes",
         Means::Counter => "counters",
         Means::Program => "programs",
         Means::State => "kernel state",

@@ -59,6 +59,8 @@ fn is_same(one: &Step, other: &Step) -> bool {
             What::Encapsulated { how, outer, entry },
             What::Encapsulated { how: other_how, outer: other_outer, entry: other_entry },
         ) => (how, ends(outer), entry) == (other_how, ends(other_outer), other_entry),
+        // Who it was no plan says.
+        (What::Sent { .. }, What::Sent { .. }) => true,
         // The words are the kernel's where it has told of it.
         (What::Dropped(one), What::Dropped(other)) => one.cause == other.cause,
         (one, other) => one == other,

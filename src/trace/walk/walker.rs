@@ -7,12 +7,12 @@ use crate::lab::names::{IfName, NsName};
 use crate::plan::deviation::Deviation;
 use crate::trace::model::{Cause, Drop, Fate, Protocol, Routed, Step, What};
 
-use super::Blame;
 use super::choices::Chooser;
 use super::conntrack::Tracking;
 use super::packet::{Hop, Packet, Trouble};
 use super::routing::{Entry, Found, Key, hop_words};
 use super::state::{Place, State};
+use super::{A_PROGRAM, ANSWERER, Blame};
 
 /// More steps than any lab has hops; a bridge that leads into itself would go on for ever.
 const MOST_STAGES: usize = 1_000;
@@ -159,8 +159,8 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         let (by, says) = match (&self.packet.load, self.is_answer) {
             (Some(load), _) if load.is_frame() => ("the kernel", "the kernel sends the outer packet".to_owned()),
             (Some(_), _) => ("flanneld", "flanneld sends the outer packet".to_owned()),
-            (None, true) => ("the answerer", format!("{} answers: {}", at.name(), self.packet.words())),
-            (None, false) => ("a program", format!("a program of {} sends it: {}", at.name(), self.packet.words())),
+            (None, true) => (ANSWERER, format!("{} answers: {}", at.name(), self.packet.words())),
+            (None, false) => (A_PROGRAM, format!("a program of {} sends it: {}", at.name(), self.packet.words())),
         };
         let routed = self.steps.split_off(first);
         self.step(at, None, What::Sent { by: by.to_owned() }, says);

@@ -22,7 +22,7 @@ impl Lookups {
     }
 
     pub fn wanted(&self) -> [Wanted<'static>; 1] {
-        [Wanted { id: self.format.id, filter: None, wakes: false }]
+        [Wanted { id: self.format.id, ..Wanted::default() }]
     }
 
     /// Read a record; nothing where it is about others.

@@ -1,9 +1,11 @@
-//! What the kernel's tracepoints tell: which packets it drops and why, at which devices those were, and what
-//! routing tables answered. perf_event_open(2) gives them, of all namespaces of the machine, to root in the
+//! What the kernel's tracepoints tell: which packets it drops and why, at which devices those were, which process has
+//! sent one, and what routing tables answered. perf_event_open(2) gives them, of all namespaces of the machine, to root in the
 //! first user namespace alone; what is opened goes with its descriptors.
 
 mod lookups;
 mod perf;
+mod processes;
+mod senders;
 mod symbols;
 mod tracefs;
 mod trails;
@@ -18,10 +20,13 @@ use super::event::Seen;
 use super::place::{Read, now};
 use super::tap::nanoseconds;
 use lookups::Lookups;
+use perf::Record;
+use senders::Senders;
 use tracefs::Tracefs;
 use trails::Trails;
 
 pub(super) use perf::Ring;
+pub(super) use processes::Places;
 pub(super) use symbols::{load as load_symbols, name as symbol};
 
 /// A record may come into its buffer so long after its time, in nanoseconds.
@@ -40,8 +45,12 @@ impl Tracepoints {
     /// Listen from now on, in the whole machine. Look-ups are told of for packets with one of the addresses `of`.
     pub fn open(of: &HashSet<Ipv4Addr>) -> io::Result<Tracepoints> {
         let tracefs = Tracefs::open()?;
-        let trails = Trails::new(&tracefs)?;
-        let drops = (Ring::of_each_cpu(&trails.wanted())?, trails);
+        let trails = |senders| {
+            let trails = Trails::new(&tracefs, senders)?;
+            Ok::<_, io::Error>((Ring::of_each_cpu(&trails.wanted())?, trails))
+        };
+        // Kernels before 5.2 do not tell of neighbours: there nobody is named, and all else is told.
+        let drops = Senders::new(&tracefs).and_then(|senders| trails(Some(senders))).or_else(|_| trails(None))?;
         let lookups = match of.is_empty() {
             true => None,
             false => {
@@ -50,6 +59,11 @@ impl Tracepoints {
             }
         };
         Ok(Tracepoints { drops, young: Young::default(), lookups })
+    }
+
+    /// Whose namespaces there are: processes in others are not told of.
+    pub fn know(&mut self, places: &Places) {
+        self.drops.1.senders.iter_mut().for_each(|senders| senders.processes.places.clone_from(places));
     }
 
     /// One for each CPU and kind.
@@ -71,21 +85,23 @@ impl Tracepoints {
         let (rings, trails) = &mut self.drops;
         let (told, lost) = records(rings, shift);
         read.lost += lost;
-        for (at, bytes) in self.young.with(told, horizon) {
-            read.events.extend(trails.take_in(at, &bytes).map(|freed| (at, Seen::Freed(freed))));
+        if let Some(senders) = &mut trails.senders {
+            // A process may end while its records are still too new.
+            senders.meet(&told);
+        }
+        for record in self.young.with(told, horizon) {
+            read.events.extend(trails.take_in(&record).map(|seen| (record.at, seen)));
         }
         trails.forget();
         if let Some((rings, lookups)) = &mut self.lookups {
             // What is lost of these is nobody's packet, and only leaves a step inferred.
             let (told, _) = records(rings, shift);
-            read.events.extend(told.iter().filter_map(|(at, bytes)| Some((*at, Seen::Lookup(lookups.read(bytes)?)))));
+            read.events
+                .extend(told.iter().filter_map(|one| Some((one.at, Seen::Lookup(lookups.read(one.what.bytes()?)?)))));
         }
         read
     }
 }
-
-/// A record, with its time.
-type Record = (u64, Vec<u8>);
 
 /// Records that are so new that others of before may not have been read yet.
 #[derive(Default)]
@@ -95,18 +111,18 @@ impl Young {
     /// All up to `horizon` in the order of time; those behind it are kept.
     fn with(&mut self, mut told: Vec<Record>, horizon: u64) -> Vec<Record> {
         told.append(&mut self.0);
-        told.sort_by_key(|(at, _)| *at);
-        self.0 = told.split_off(told.partition_point(|(at, _)| *at <= horizon));
+        told.sort_by_key(|record| record.at);
+        self.0 = told.split_off(told.partition_point(|record| record.at <= horizon));
         told
     }
 }
 
-/// The records of all CPUs, and how many were lost.
+/// The records of all CPUs, with the time that frames have, and how many were lost.
 fn records(rings: &mut [Ring], shift: i64) -> (Vec<Record>, u64) {
     let mut told: Vec<Record> = Vec::new();
     let mut lost = 0;
     for ring in rings {
-        lost += ring.read(|at, bytes| told.push((at.saturating_add_signed(shift), bytes.to_vec())));
+        lost += ring.read(|record| told.push(Record { at: record.at.saturating_add_signed(shift), ..record }));
     }
     (told, lost)
 }
@@ -126,13 +142,16 @@ fn since_1970() -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use super::perf::What;
     use super::*;
 
     #[test]
     fn what_another_cpu_wrote_before_and_is_read_afterwards_keeps_its_place() {
         let mut young = Young::default();
-        let times = |records: Vec<Record>| records.into_iter().map(|(at, _)| at).collect::<Vec<_>>();
-        let of = |times: &[u64]| times.iter().map(|at| (*at, Vec::new())).collect::<Vec<_>>();
+        let times = |records: Vec<Record>| records.into_iter().map(|record| record.at).collect::<Vec<_>>();
+        let of = |times: &[u64]| {
+            times.iter().map(|at| Record { at: *at, pid: 0, what: What::Point(Vec::new()) }).collect::<Vec<_>>()
+        };
         // The buffer of one CPU was read before its record of 5 came, that of the other with 6.
         assert_eq!(times(young.with(of(&[6, 1]), 4)), [1]);
         assert_eq!(times(young.with(of(&[5, 9]), 8)), [5, 6]);

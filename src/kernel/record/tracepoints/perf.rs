@@ -8,20 +8,26 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// `PERF_TYPE_TRACEPOINT`.
 const TRACEPOINT: u32 = 2;
-/// `PERF_SAMPLE_TIME | PERF_SAMPLE_RAW`.
-const TIME_AND_RECORD: u64 = 1 << 2 | 1 << 10;
-/// Bits of `perf_event_attr`: not yet, wake by how full it is, and a clock of our choice.
+/// `PERF_SAMPLE_TID | PERF_SAMPLE_TIME | PERF_SAMPLE_RAW`.
+const PROCESS_TIME_AND_RECORD: u64 = 1 << 1 | 1 << 2 | 1 << 10;
+/// Bits of `perf_event_attr`: not yet, tell of programs and namespaces of processes, wake by how full it is, tell the time of
+/// all that is told, and a clock of our choice.
 const DISABLED: u64 = 1;
+const COMM: u64 = 1 << 9;
 const WATERMARK: u64 = 1 << 14;
+const ALL_WITH_TIME: u64 = 1 << 18;
 const USE_CLOCK: u64 = 1 << 25;
+const NAMESPACES: u64 = 1 << 28;
 /// `PERF_FLAG_FD_CLOEXEC`.
 const CLOEXEC: libc::c_ulong = 8;
 const ENABLE: libc::c_ulong = 0x2400;
 const SET_OUTPUT: libc::c_ulong = 0x2405;
 const SET_FILTER: libc::c_ulong = 0x4008_2406;
-/// `PERF_RECORD_LOST` and `PERF_RECORD_SAMPLE`.
+/// `PERF_RECORD_LOST`, `PERF_RECORD_COMM`, `PERF_RECORD_SAMPLE` and `PERF_RECORD_NAMESPACES`.
 const LOST: u32 = 2;
+const RENAMED: u32 = 3;
 const SAMPLE: u32 = 9;
+const MOVED: u32 = 16;
 /// Bytes of a buffer, a power of two.
 const BUFFER: usize = 1024 * 1024;
 /// Where the page before the buffer has the kernel's and our place in it (`perf_event_mmap_page`).
@@ -46,11 +52,45 @@ struct Attributes {
 }
 
 /// A tracepoint to listen to.
+#[derive(Default)]
 pub(in crate::kernel::record) struct Wanted<'a> {
     pub id: u64,
     pub filter: Option<&'a str>,
     /// Whether whoever waits is woken by each record, and not only when the buffer is half full.
     pub wakes: bool,
+    /// Whether processes are told of, too: when one begins, runs another program or enters another namespace.
+    pub processes: bool,
+}
+
+/// What was told.
+#[derive(Debug, Clone)]
+pub(super) struct Record {
+    /// `CLOCK_MONOTONIC`, as it comes.
+    pub at: u64,
+    /// The process that the CPU was with, by its number in the PID namespace of whoever opened the event; 0 where it has
+    /// none there, as threads of the kernel.
+    pub pid: u32,
+    pub what: What,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum What {
+    /// By a tracepoint.
+    Point(Vec<u8>),
+    /// The process is now called so.
+    Named(String),
+    /// The process is now in this network namespace, by the device and the inode that stat(2) tells.
+    In(u64, u64),
+}
+
+impl What {
+    /// Of a tracepoint.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            What::Point(bytes) => Some(bytes),
+            What::Named(_) | What::In(..) => None,
+        }
+    }
 }
 
 /// The buffer of one CPU.
@@ -113,9 +153,8 @@ impl Ring {
         unsafe { &*self.map.add(at).cast::<AtomicU64>() }
     }
 
-    /// Call `each` with the time (`CLOCK_MONOTONIC`) and the bytes of every record that is there. Returns
-    /// how many were lost.
-    pub fn read(&mut self, mut each: impl FnMut(u64, &[u8])) -> u64 {
+    /// Call `each` with every record that is there. Returns how many were lost.
+    pub(super) fn read(&mut self, mut each: impl FnMut(Record)) -> u64 {
         let (mut tail, head) = (self.place(TAIL).load(Ordering::Relaxed), self.place(HEAD).load(Ordering::Acquire));
         let mut lost = 0;
         while tail < head {
@@ -128,10 +167,11 @@ impl Ring {
             match kind {
                 LOST => lost += long(&record, 8),
                 SAMPLE => {
-                    let length = usize::try_from(word(&record, 8)).unwrap_or(0);
-                    each(long(&record, 0), record.get(12..12 + length).unwrap_or_default());
+                    let length = usize::try_from(word(&record, 16)).unwrap_or(0);
+                    let bytes = record.get(20..20 + length).unwrap_or_default().to_vec();
+                    each(Record { at: long(&record, 8), pid: word(&record, 0), what: What::Point(bytes) });
                 }
-                _ => {}
+                kind => process(kind, &record).into_iter().for_each(&mut each),
             }
             tail += size as u64;
         }
@@ -171,15 +211,16 @@ impl Drop for Ring {
 
 /// A tracepoint's event on one CPU, of all processes, which does not tell anything yet.
 fn event(cpu: i32, wanted: &Wanted<'_>) -> io::Result<OwnedFd> {
+    let processes = if wanted.processes { COMM | NAMESPACES | ALL_WITH_TIME } else { 0 };
     let (bits, wakeup) = if wanted.wakes { (0, 1) } else { (WATERMARK, BUFFER as u32 / 2) };
     let attributes = Attributes {
         kind: TRACEPOINT,
         size: size_of::<Attributes>() as u32,
         config: wanted.id,
         period: 1,
-        sample: TIME_AND_RECORD,
+        sample: PROCESS_TIME_AND_RECORD,
         read: 0,
-        bits: bits | DISABLED | USE_CLOCK,
+        bits: bits | processes | DISABLED | USE_CLOCK,
         wakeup,
         breakpoint: 0,
         unused: [0; 4],
@@ -200,6 +241,20 @@ fn control(event: &OwnedFd, what: libc::c_ulong, value: libc::c_ulong) -> io::Re
     // SAFETY: the value is a number, or a text that lives for the call, as `what` asks for.
     let done = unsafe { libc::ioctl(event.as_raw_fd(), what as _, value) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// What a record says of a process as a whole; nothing of its threads. Numbers of the process and the thread come first, the
+/// same and the time last.
+fn process(kind: u32, record: &[u8]) -> Option<Record> {
+    let (pid, thread) = (word(record, 0), word(record, 4));
+    let (own, time) = record.split_at_checked(record.len().checked_sub(8)?)?;
+    let what = match kind {
+        RENAMED => What::Named(String::from_utf8_lossy(own.get(8..)?.split(|b| *b == 0).next()?).into_owned()),
+        // The network's namespace is the first of them.
+        MOVED if long(own, 8) > 0 => What::In(long(own, 16), long(own, 24)),
+        _ => return None,
+    };
+    (pid == thread).then_some(Record { at: long(time, 0), pid, what })
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {
