@@ -22,12 +22,17 @@ pub fn run(args: &BreakArgs) -> Done {
     let client = find_lab(args.lab.as_deref())?;
     let request = BreakRequest { name, on: args.on.clone() };
     let broken: Broken = client.post(&format!("{PATH}/break"), &request)?;
-    print(args.format.output, &json!(broken), |_| drawn(&client, &broken));
+    print(args.format.output, &json!(broken), |_| drawn(&client, &broken, &named(args.lab.as_deref())));
     // A fault that shows nothing is worth a word.
     Ok(if broken.before.answered && !broken.now.answered { ExitCode::SUCCESS } else { ExitCode::from(DIFFERED) })
 }
 
-fn drawn(client: &Client, broken: &Broken) -> String {
+/// Words that name the lab again where it had to be named.
+pub fn named(lab: Option<&str>) -> String {
+    lab.map(|lab| format!(" -l {lab}")).unwrap_or_default()
+}
+
+fn drawn(client: &Client, broken: &Broken, lab: &str) -> String {
     let mut out = format!("lab {} is broken: {} on {}\n", client.lab(), broken.name, broken.here.on);
     out.push_str(&format!("  {}\n", broken.says));
     out.extend(broken.steps.iter().map(|step| format!("  {}\n", super::plan::brief(step))));
@@ -36,7 +41,8 @@ fn drawn(client: &Client, broken: &Broken) -> String {
         out.push_str(&format!("  but that was not answered before, either: {}\n", broken.before.seen));
     }
     let trace = broken.here.question.typed().join(" ");
-    out.push_str(&format!("\nTry next:\n  labctl trace {trace} --why\n  labctl diff\n  labctl heal {}\n", broken.name));
+    let heal = format!("labctl heal {}{lab}", broken.name);
+    out.push_str(&format!("\nTry next:\n  labctl trace {trace} --why{lab}\n  labctl diff{lab}\n  {heal}\n"));
     out
 }
 

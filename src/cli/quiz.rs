@@ -27,14 +27,14 @@ pub fn run(args: &QuizArgs) -> Done {
              `labctl quiz --reveal` tells, as does `--why` behind `labctl trace`; `labctl heal` ends it\n",
             client.lab(),
             break_it::asked(&quiz.asks, &quiz.now),
-            looks(&quiz),
+            looks(&quiz, &break_it::named(args.lab.as_deref())),
         )
     });
     Ok(ExitCode::SUCCESS)
 }
 
 /// Where one looks first.
-fn looks(quiz: &Quiz) -> String {
+fn looks(quiz: &Quiz, lab: &str) -> String {
     let from = &quiz.question.from;
     let lines = [
         "labctl status".to_owned(),
@@ -45,7 +45,7 @@ fn looks(quiz: &Quiz) -> String {
         format!("labctl shell {from}"),
         format!("labctl trace {}", quiz.question.typed().join(" ")),
     ];
-    lines.map(|line| format!("  {line}\n")).concat()
+    lines.map(|line| format!("  {line}{lab}\n")).concat()
 }
 
 fn judge(args: &QuizArgs, client: &Client) -> Done {

@@ -320,24 +320,6 @@ impl Lab {
         self.services.iter().find(|s| ObjectKey::of(&s.metadata) == *key)
     }
 
-    /// The service that `name`, `name.namespace` and so on up to its full name mean to `from`.
-    pub fn service_called(&self, from: &NsName, name: &str) -> Option<&Service> {
-        self.service(&self.service_key(from, name))
-    }
-
-    /// The key of that service, whether there is one or not.
-    pub fn service_key(&self, from: &NsName, name: &str) -> ObjectKey {
-        let own = match from {
-            NsName::Pod(id) => id.namespace.as_str(),
-            _ => "default",
-        };
-        let word = name.trim_end_matches('.');
-        let full = format!(".svc.{}", self.cluster.domain);
-        let word = word.strip_suffix(&full).or(word.strip_suffix(".svc")).unwrap_or(word);
-        let (name, namespace) = word.split_once('.').unwrap_or((word, own));
-        ObjectKey::new(namespace, name)
-    }
-
     pub fn pod(&self, id: &PodId) -> Option<&Pod> {
         self.pods.iter().find(|p| p.id == *id)
     }

@@ -8,8 +8,12 @@ use serde::Serialize;
 
 use crate::diag::{Problem, Problems, codes};
 use crate::objects::validate::is_dns_subdomain;
+use crate::objects::{ObjectKey, Service};
 use crate::spec::at::At;
 use crate::spec::resolver::{DnsConfig, DnsOption, DnsPolicy};
+
+use super::Lab;
+use super::names::NsName;
 
 /// The API server's `MaxDNSNameservers`, `MaxDNSSearchPaths` and `MaxDNSSearchListChars`.
 const MOST_NAMESERVERS: usize = 3;
@@ -24,6 +28,29 @@ pub struct Resolver {
     pub nameservers: Vec<IpAddr>,
     pub searches: Vec<String>,
     pub options: Vec<DnsOption>,
+}
+
+impl Lab {
+    /// The service that `name`, `name.namespace` and so on up to its full name mean to `from`.
+    pub fn service_called(&self, from: &NsName, name: &str) -> Option<&Service> {
+        // A name with a dot at its end is whole: nothing is put behind it.
+        let whole = name.strip_suffix('.');
+        let is_one = whole.is_none_or(|whole| whole.ends_with(&format!(".svc.{}", self.cluster.domain)));
+        self.service(&self.service_key(from, name)).filter(|_| is_one)
+    }
+
+    /// The key of that service, whether there is one or not.
+    pub fn service_key(&self, from: &NsName, name: &str) -> ObjectKey {
+        let own = match from {
+            NsName::Pod(id) => id.namespace.as_str(),
+            _ => "default",
+        };
+        let word = name.trim_end_matches('.');
+        let full = format!(".svc.{}", self.cluster.domain);
+        let word = word.strip_suffix(&full).or(word.strip_suffix(".svc")).unwrap_or(word);
+        let (name, namespace) = word.split_once('.').unwrap_or((word, own));
+        ObjectKey::new(namespace, name)
+    }
 }
 
 /// What a resolver goes by: the lines of a resolv.conf.

@@ -31,6 +31,8 @@ const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");
 /// The fault as the objects have it.
 pub fn refined(case: &Case, blame: Blame) -> Blame {
     let blame = match blame.cause {
+        // A DNS server that says so is asked for a service's addresses, and is no service without endpoints itself.
+        Cause::NoEndpoints if case.outcome.tried.is_none() && matches!(blame.place, NsName::Pod(_)) => blame,
         Cause::NoEndpoints | Cause::NoLocalEndpoint => match asked_service(case) {
             Some(service) => without_endpoints(case.material.lab, service, blame),
             None => blame,

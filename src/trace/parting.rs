@@ -6,7 +6,7 @@
 //! state is compared in its place: what is wrong may not have been met yet.
 
 use super::align::is_device;
-use super::model::{Direction, Fate, Flow, Packet, Parting, Step, What};
+use super::model::{Direction, Fate, Flow, Packet, Parting, Protocol, Step, What};
 use super::packets::Walked;
 use super::walk::{Exchange, Path, compare};
 
@@ -26,6 +26,10 @@ pub fn first(flows: &[Flow], walked: &[Walked]) -> Option<Parting> {
 
 fn observed(flow: &Flow, planned: &Exchange) -> Option<Parting> {
     let there = first_of(flow, Direction::There)?;
+    // The plan is of a connection's beginning, and a proxy may go on with one that stood before.
+    if flow.protocol == Protocol::Tcp && there.kind != "SYN" {
+        return None;
+    }
     if let Some(parting) = packet(flow, there, &planned.there) {
         return Some(parting);
     }

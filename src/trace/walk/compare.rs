@@ -30,9 +30,10 @@ pub fn compare<'s>(planned: &'s [Step], actual: &[&'s Step]) -> Option<(Option<&
     }
 }
 
-/// Whether only a tap knows of a step.
+/// Whether only a tap knows of a step, or a rule was met by a tunnel's packet: whether its connection is new, which
+/// says what rules it meets, depends on what the tunnel has carried before.
 fn is_unforeseen(step: &Step) -> bool {
-    step.known_by == [Means::Tap]
+    step.known_by == [Means::Tap] || step.layer > 0 && matches!(step.what, What::Rule(_))
 }
 
 /// What is said to be planned in place of a step that a device saw: the next one that a device sees, or the end.
