@@ -34,6 +34,8 @@ pub(super) struct Tracepoints {
     young: Young,
     /// With buffers of their own, which much traffic of others may fill.
     lookups: Option<(Vec<Ring>, Lookups)>,
+    /// Why look-ups are not told of, where they were asked for: drops still are.
+    pub without: Option<io::Error>,
 }
 
 impl Tracepoints {
@@ -42,14 +44,9 @@ impl Tracepoints {
         let tracefs = Tracefs::open()?;
         let trails = Trails::new(&tracefs)?;
         let drops = (Ring::of_each_cpu(&trails.wanted())?, trails);
-        let lookups = match of.is_empty() {
-            true => None,
-            false => {
-                let lookups = Lookups::new(&tracefs, of.clone())?;
-                Some((Ring::of_each_cpu(&lookups.wanted())?, lookups))
-            }
-        };
-        Ok(Tracepoints { drops, young: Young::default(), lookups })
+        let lookups = (!of.is_empty()).then(|| Lookups::open(&tracefs, of)).transpose();
+        let (lookups, without) = lookups.map_or_else(|e| (None, Some(e)), |lookups| (lookups, None));
+        Ok(Tracepoints { drops, young: Young::default(), lookups, without })
     }
 
     /// One for each CPU and kind.
@@ -74,7 +71,7 @@ impl Tracepoints {
         for (at, bytes) in self.young.with(told, horizon) {
             read.events.extend(trails.take_in(at, &bytes).map(|freed| (at, Seen::Freed(freed))));
         }
-        trails.forget();
+        read.lost += trails.forget(now());
         if let Some((rings, lookups)) = &mut self.lookups {
             // What is lost of these is nobody's packet, and only leaves a step inferred.
             let (told, _) = records(rings, shift);
