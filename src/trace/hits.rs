@@ -13,9 +13,9 @@ use crate::plan::Plan;
 
 use super::align::Hit;
 use super::met::met;
-use super::model::{RuleMet, Ruleset};
+use super::model::{Protocol, RuleMet, Ruleset};
 use super::packet::{self, Essence};
-use super::sight::{Sight, Tuple};
+use super::sight::{Sight, Tunnels, Tuple};
 
 /// How a packet is known where it met rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,14 +44,14 @@ pub struct Hits(HashMap<Key, Vec<PacketHit>>);
 
 impl Hits {
     /// Read all of `recording`; `there` has the rules' texts.
-    pub fn read(recording: &Recording, there: &Plan) -> Hits {
+    pub fn read(recording: &Recording, there: &Plan, tunnels: Tunnels) -> Hits {
         let mut events: Vec<(&Event, &NsName, &RuleSeen)> = recording.events.iter().filter_map(rule).collect();
         events.sort_by_key(|(event, place, _)| ((*place).clone(), event.sequence));
         let mut hits = Hits::default();
         let mut current: HashMap<(&NsName, u32), At> = HashMap::new();
         let mut passes: HashMap<(&NsName, Key), Pass> = HashMap::new();
         for (event, place, seen) in events {
-            let known = headers(seen);
+            let known = headers(seen, tunnels);
             // xtables has no numbers for packets.
             if let (Some(known), None) = (known, seen.legacy) {
                 current.insert((place, seen.id), known);
@@ -135,16 +135,42 @@ struct At {
     leaves: bool,
 }
 
-fn headers(seen: &RuleSeen) -> Option<At> {
+fn headers(seen: &RuleSeen, tunnels: Tunnels) -> Option<At> {
     let packet = packet::parts(&seen.network, &seen.transport)?;
     let header = &packet.header;
     let tuple = Tuple::of(header);
+    let is_tunnels = header.protocol == Protocol::Udp
+        && header.destination_port != 0
+        && [tunnels.vxlan, tunnels.flannel_udp].contains(&header.destination_port);
     let key = match packet.essence {
         // What a tunnel carries cannot be told from the beginning of its packet.
-        Essence::Udp { begin: [8, 0, 0, 0, ..], .. } | Essence::Udp { begin: [0x45, ..], .. } => {
+        Essence::Udp { .. } if is_tunnels => {
             outer(header.source, header.destination, packet.identification, header.length)
         }
         essence => Key::Packet(essence),
     };
     Some(At { key, tuple, own: seen.iif.is_none(), leaves: seen.oif.is_some() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A datagram to a port as nf_tables tells of it, with the beginning of what it says.
+    fn datagram(port: u16, begin: [u8; 4]) -> RuleSeen {
+        let network = vec![0x45, 0, 0, 40, 0, 7, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        let mut transport = vec![0x10, 0, 0, 0, 0, 20, 0, 0];
+        transport[2..4].copy_from_slice(&port.to_be_bytes());
+        transport.extend(begin);
+        RuleSeen { network, transport, ..RuleSeen::default() }
+    }
+
+    #[test]
+    fn a_tunnels_packet_is_known_by_its_port_and_not_by_what_a_datagram_says() {
+        let is_outer =
+            |seen: &RuleSeen, tunnels| matches!(headers(seen, tunnels).expect("headers").key, Key::Outer(..));
+        let (vxlan, udp) = (Tunnels { vxlan: 8472, flannel_udp: 0 }, Tunnels { vxlan: 0, flannel_udp: 8285 });
+        assert!(is_outer(&datagram(8472, [8, 0, 0, 0]), vxlan) && is_outer(&datagram(8285, *b"E\0\0("), udp));
+        assert!(!is_outer(&datagram(7, *b"Echo"), udp) && !is_outer(&datagram(7, [8, 0, 0, 0]), vxlan));
+    }
 }

@@ -22,8 +22,13 @@ pub fn met(place: &NsName, seen: &RuleSeen, recording: &Recording, there: &Plan)
         _ => return None,
     };
     let listed = recording.chains.text(place, seen).map(str::to_owned);
-    let (of, table, rule) = if is_of_iptables(seen.family, &seen.table) {
-        let rules = there.get(place).map(|ns| &ns.rules);
+    let ns = there.get(place);
+    // One of a name that iptables-nft gives is somebody else's where the lab speaks to xtables.
+    let is_strange =
+        |d: &Deviation| matches!(d, Deviation::NftTable(t) if (t.family, &t.name) == (seen.family, &seen.table));
+    let is_strange = ns.is_some_and(|ns| ns.deviations.iter().any(is_strange));
+    let (of, table, rule) = if is_of_iptables(seen.family, &seen.table) && !is_strange {
+        let rules = ns.map(|ns| &ns.rules);
         let chain = rules.and_then(|rules| find(rules, &seen.table, &seen.chain)).map(|(_, chain)| chain);
         (Ruleset::Iptables, seen.table.clone(), chain.and_then(|chain| text(chain, number)).unwrap_or_default())
     } else {
@@ -111,7 +116,9 @@ fn verdict(verdict: &Verdict) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::record::{ChainName, Listing, RuleBook};
     use crate::lab::names::IfName;
+    use crate::plan::NsPlan;
 
     const RULES: &str = "*filter
 :INPUT ACCEPT [0:0]
@@ -145,6 +152,25 @@ COMMIT
             id: 0,
             connection: None,
         }
+    }
+
+    #[test]
+    fn a_table_of_nft_with_a_name_of_iptables_is_told_as_nft_lists_it_where_the_lab_speaks_to_xtables() {
+        let mut ns = NsPlan::new(NsName::Router);
+        ns.rules = Rules::parse(RULES);
+        let mut there = Plan { namespaces: vec![ns] };
+        let met_rule = RuleSeen { handle: Some(4), legacy: None, ..seen("FORWARD", RuleKind::Rule, 0) };
+        let chain = ChainName { place: NsName::Router, family: 2, table: "filter".into(), chain: "FORWARD".into() };
+        let listing = Listing { head: None, rules: vec![(4, Some("tcp dport 80 drop".to_owned()))] };
+        let recording = Recording { chains: RuleBook([(chain, listing)].into()), ..Recording::default() };
+        let told = |there: &Plan| {
+            let met = met(&NsName::Router, &met_rule, &recording, there).expect("a rule");
+            (met.of, met.table, met.rule)
+        };
+        assert_eq!(told(&there), (Ruleset::Iptables, "filter".into(), "-A FORWARD -p tcp -j MINE".into()));
+        let table = NftTable { family: 2, name: "filter".into() };
+        there.namespaces[0].deviations.push(Deviation::NftTable(table));
+        assert_eq!(told(&there), (Ruleset::Nftables, "ip filter".into(), "tcp dport 80 drop".into()));
     }
 
     #[test]

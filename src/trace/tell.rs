@@ -140,7 +140,7 @@ impl<'a> Evidence<'a> {
         Evidence {
             sights,
             arps,
-            hits: Hits::read(recording, material.there),
+            hits: Hits::read(recording, material.there, tunnels(material.lab)),
             entries: translation::entries(&recording.events),
             who: Who::new(material.lab, material.there),
             told: material.told,

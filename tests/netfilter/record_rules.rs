@@ -12,7 +12,7 @@ as_root_and_in_a_user_namespace!(
     rules_of_iptables_legacy_are_told_in_the_order_in_which_they_are_met,
     rules_of_both_kinds_are_told_in_one_order,
     a_namespaces_log_goes_where_it_went_before,
-    a_log_that_somebody_else_reads_is_left_to_him_and_that_is_said,
+    a_log_that_another_recording_reads_is_left_to_it_and_that_is_said,
     a_rule_of_a_table_of_nft_is_told_as_nft_lists_it,
     a_policy_of_a_table_of_nft_is_told_as_nft_lists_it,
     a_rule_at_a_device_is_told,
@@ -102,14 +102,14 @@ fn a_namespaces_log_goes_where_it_went_before() {
     }
 }
 
-fn a_log_that_somebody_else_reads_is_left_to_him_and_that_is_said() {
+fn a_log_that_another_recording_reads_is_left_to_it_and_that_is_said() {
     let line = Line::new();
     legacy(&line, "-A FORWARD -p icmp -j DROP");
     let first = Recorder::open(&line.spots(), &options()).expect("a recording");
     let second = Recorder::open(&line.spots(), &options()).expect("a recording");
     let [one] = second.missing() else { panic!("{:?}", second.missing()) };
     assert_eq!((one.means, &one.places[..]), (Means::Rules, &[host("middle")][..]));
-    assert!(one.why.contains("iptables-legacy") && one.why.contains("somebody else"), "{}", one.why);
+    assert!(one.why.contains("iptables-legacy") && one.why.contains("another trace of labctl's"), "{}", one.why);
     drop(second);
     line.ping(RIGHT);
     let seen = first.finish();

@@ -69,7 +69,7 @@ pub struct Frame {
 
 /// What nf_tables tells of a packet that is traced (`NFT_MSG_TRACE`), or xtables (iptables-legacy) in the words of
 /// its target TRACE.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RuleSeen {
     pub table: String,
     /// `NFPROTO_IPV4` and the like: the table's.
@@ -101,9 +101,10 @@ pub struct RuleSeen {
     pub connection: Option<u32>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum RuleKind {
     /// A rule was met.
+    #[default]
     Rule,
     /// A built-in chain's policy.
     Policy,
@@ -111,10 +112,11 @@ pub enum RuleKind {
     Return,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Verdict {
     Accept,
     Drop,
+    #[default]
     Continue,
     Return,
     Jump(String),

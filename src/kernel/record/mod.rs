@@ -191,6 +191,10 @@ impl Recorder {
             };
             opened.map_err(|e| missing.push(Missing { means: Means::DropReason, why: why(e), places: Vec::new() })).ok()
         });
+        if let Some(e) = tracepoints.as_ref().and_then(|opened| opened.without.as_ref()) {
+            let why = format!("what routing tables answer is not told here: {e}");
+            missing.push(Missing { means: Means::Lookup, why, places: Vec::new() });
+        }
         if tracepoints.is_some() {
             // Meanwhile: nothing waits for it before a dropped packet is given out.
             Builder::new().name("symbols".to_owned()).spawn(tracepoints::load_symbols)?;

@@ -3,6 +3,7 @@
 //! [`super::marking`] serves for both. The log of a namespace goes to who is bound there
 //! (`net.netfilter.nf_log.2`): to a socket of ours as long as a recording lasts, and then as before.
 
+use std::fs;
 use std::io;
 
 use netlink_sys::Socket;
@@ -13,6 +14,7 @@ use crate::lab::names::IfName;
 use crate::plan::Sysctl;
 
 use super::event::{RuleKind, RuleSeen, Verdict};
+use super::is_own_port;
 
 /// Messages of `NFNL_SUBSYS_ULOG` (linux/netfilter/nfnetlink_log.h): a packet, and a setting.
 pub(super) const PACKET: u16 = 4 << 8;
@@ -36,6 +38,9 @@ const PREFIX: &str = "TRACE: ";
 /// Where the log of a namespace went before.
 pub(super) struct Before(String);
 
+/// Who is bound to which group, one a line: the group and the netlink port come first.
+const BOUND: &str = "/proc/thread-self/net/netfilter/nfnetlink_log";
+
 /// Let the log of the calling thread's namespace come by `socket`. Refused where somebody else listens to it.
 pub(super) fn hear(socket: &Socket) -> io::Result<Before> {
     // The group 0, in which traces are. Each packet is told at once: it would be once in a second.
@@ -43,12 +48,24 @@ pub(super) fn hear(socket: &Socket) -> io::Result<Before> {
     let attributes = [attribute(1, &[BIND]), attribute(2, &mode), attribute(5, &1u32.to_be_bytes())].concat();
     let bound = nfnl::request(socket, &Part { kind: CONFIGURE, flags: 0, family: IPV4, attributes });
     bound.map_err(|e| match e.raw_os_error() {
-        Some(libc::EPERM | libc::EBUSY) => io::Error::new(e.kind(), "somebody else reads what is logged there"),
+        Some(libc::EPERM | libc::EBUSY) => io::Error::new(e.kind(), format!("{} reads what is logged there", reader())),
         _ => e,
     })?;
     let before = sysctl::read(SETTING)?;
     set(OURS)?;
     Ok(Before(before))
+}
+
+/// Who has the log of the calling thread's namespace, in words.
+fn reader() -> &'static str {
+    let bound = fs::read_to_string(BOUND).unwrap_or_default();
+    if port(&bound).is_some_and(is_own_port) { "another trace of labctl's" } else { "somebody else" }
+}
+
+/// The netlink port that is bound to group 0.
+fn port(bound: &str) -> Option<u32> {
+    let mut lines = bound.lines().map(str::split_whitespace);
+    lines.find_map(|mut words| (words.next()? == "0").then(|| words.next()?.parse().ok()).flatten())
 }
 
 /// Let it go again where it went before; in the same namespace.
@@ -115,6 +132,13 @@ fn place(line: &str) -> Option<(&str, &str, RuleKind, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_one_who_is_bound_to_the_first_group_is_known_by_his_port() {
+        let bound = "    7   4242     0 2 65535    100  1\n    0 1279345155     0 2    128      1  1\n";
+        assert_eq!(port(bound), Some(1_279_345_155));
+        assert_eq!((port("    7   4242     0 2 65535    100  1\n"), port("")), (None, None));
+    }
 
     #[test]
     fn a_line_of_a_trace_names_the_place_of_a_rule_and_other_lines_do_not() {

@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::kernel::nfnl::{self, LENGTH, NFTABLES, attributes, big, number, short, word};
-use crate::kernel::tables;
+use crate::kernel::tables::{self, Tables};
 use crate::lab::names::{IfName, NsName};
 use crate::plan::deviation::NftTable;
 
@@ -21,24 +21,7 @@ const OF_IPV4: [u8; 4] = [1, 2, 5, 7];
 
 /// Read what is told of a packet; nothing of our own table. `device` gives devices' names.
 pub(super) fn seen(message: &[u8], mut device: impl FnMut(u32) -> IfName) -> Option<RuleSeen> {
-    let mut seen = RuleSeen {
-        table: String::new(),
-        family: *message.get(16)?,
-        chain: String::new(),
-        handle: None,
-        legacy: None,
-        kind: RuleKind::Rule,
-        verdict: Verdict::Continue,
-        link: Vec::new(),
-        network: Vec::new(),
-        transport: Vec::new(),
-        iif: None,
-        oif: None,
-        mark: None,
-        nfproto: None,
-        id: 0,
-        connection: None,
-    };
+    let mut seen = RuleSeen { family: *message.get(16)?, ..RuleSeen::default() };
     let mut policy = None;
     for (kind, value) in attributes(message.get(LENGTH..)?) {
         match kind {
@@ -123,7 +106,10 @@ pub(super) fn book(place: &NsName, book: &mut RuleBook) -> io::Result<()> {
         let chain = ChainName { place: place.clone(), family, table, chain };
         book.0.entry(chain).or_default().rules.push((handle, None));
     })?;
-    let strange = |t: &&NftTable| OF_IPV4.contains(&t.family) && !tables::is_of_iptables(t.family, &t.name);
-    tables::read()?.nft.iter().filter(strange).for_each(|table| listing::add(place, table, book));
+    let Tables { legacy, nft } = tables::read()?;
+    // Beside iptables-legacy one with such a name may be anybody's.
+    let is_own = |t: &NftTable| !legacy && tables::is_of_iptables(t.family, &t.name);
+    let strange = nft.iter().filter(|t| OF_IPV4.contains(&t.family) && !is_own(t));
+    strange.for_each(|table| listing::add(place, table, book));
     Ok(())
 }

@@ -240,7 +240,7 @@ impl Follower {
             sights: std::mem::take(&mut self.window.sights),
             arps: Vec::new(),
             there: &world.there,
-            hits: Hits::read(&recording, &world.there),
+            hits: Hits::read(&recording, &world.there, tunnels(&world.lab)),
             entries: self.window.entries.iter().cloned().collect(),
             who: Who::new(&world.lab, &world.there),
             told: &[],

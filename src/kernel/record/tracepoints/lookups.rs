@@ -8,7 +8,7 @@ use crate::kernel::nfnl::word;
 use crate::kernel::record::event::Lookup;
 use crate::lab::names::IfName;
 
-use super::perf::Wanted;
+use super::perf::{Ring, Wanted};
 use super::tracefs::{Format, Tracefs};
 
 pub(super) struct Lookups {
@@ -17,12 +17,11 @@ pub(super) struct Lookups {
 }
 
 impl Lookups {
-    pub fn new(tracefs: &Tracefs, of: HashSet<Ipv4Addr>) -> io::Result<Lookups> {
-        Ok(Lookups { format: tracefs.format("fib/fib_table_lookup")?, of })
-    }
-
-    pub fn wanted(&self) -> [Wanted<'static>; 1] {
-        [Wanted { id: self.format.id, ..Wanted::default() }]
+    /// With its buffers.
+    pub fn open(tracefs: &Tracefs, of: &HashSet<Ipv4Addr>) -> io::Result<(Vec<Ring>, Lookups)> {
+        let format = tracefs.format("fib/fib_table_lookup")?;
+        let rings = Ring::of_each_cpu(&[Wanted { id: format.id, ..Wanted::default() }])?;
+        Ok((rings, Lookups { format, of: of.clone() }))
     }
 
     /// Read a record; nothing where it is about others.

@@ -39,6 +39,8 @@ pub(super) struct Tracepoints {
     young: Young,
     /// With buffers of their own, which much traffic of others may fill.
     lookups: Option<(Vec<Ring>, Lookups)>,
+    /// Why look-ups are not told of, where they were asked for: drops still are.
+    pub without: Option<io::Error>,
 }
 
 impl Tracepoints {
@@ -51,14 +53,9 @@ impl Tracepoints {
         };
         // Kernels before 5.2 do not tell of neighbours: there nobody is named, and all else is told.
         let drops = Senders::new(&tracefs).and_then(|senders| trails(Some(senders))).or_else(|_| trails(None))?;
-        let lookups = match of.is_empty() {
-            true => None,
-            false => {
-                let lookups = Lookups::new(&tracefs, of.clone())?;
-                Some((Ring::of_each_cpu(&lookups.wanted())?, lookups))
-            }
-        };
-        Ok(Tracepoints { drops, young: Young::default(), lookups })
+        let lookups = (!of.is_empty()).then(|| Lookups::open(&tracefs, of)).transpose();
+        let (lookups, without) = lookups.map_or_else(|e| (None, Some(e)), |lookups| (lookups, None));
+        Ok(Tracepoints { drops, young: Young::default(), lookups, without })
     }
 
     /// Whose namespaces there are: processes in others are not told of.
@@ -92,7 +89,7 @@ impl Tracepoints {
         for record in self.young.with(told, horizon) {
             read.events.extend(trails.take_in(&record).map(|seen| (record.at, seen)));
         }
-        trails.forget();
+        read.lost += trails.forget(now());
         if let Some((rings, lookups)) = &mut self.lookups {
             // What is lost of these is nobody's packet, and only leaves a step inferred.
             let (told, _) = records(rings, shift);

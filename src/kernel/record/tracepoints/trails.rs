@@ -51,11 +51,10 @@ impl Trails {
         [freed].into_iter().chain(others).chain(senders).collect()
     }
 
-    /// Of packets that nobody heard the end of there may be many.
-    pub fn forget(&mut self) {
-        if self.seen.len() > MOST {
-            self.seen.clear();
-        }
+    /// Of packets that nobody heard the end of there may be many: those that were last seen longest ago go. Returns
+    /// how many went that may still be dropped, and so lose their devices.
+    pub fn forget(&mut self, now: u64) -> u64 {
+        forget(&mut self.seen, now, MOST)
     }
 
     /// Read a record; what was dropped, or by whom something was sent, where it tells of that.
@@ -112,5 +111,45 @@ impl Trails {
             trail: trail.filter(|point| at.saturating_sub(point.at) < OLDEST).collect(),
             skb,
         })
+    }
+}
+
+/// Forget, where there are more than `most`, packets that are too old, and where that is not enough the older half.
+/// Returns how many of those went.
+fn forget(seen: &mut HashMap<u64, Vec<Point>>, now: u64, most: usize) -> u64 {
+    if seen.len() <= most {
+        return 0;
+    }
+    let last = |trail: &Vec<Point>| trail.last().map_or(0, |point| point.at);
+    seen.retain(|_, trail| now.saturating_sub(last(trail)) < OLDEST);
+    let young = seen.len();
+    if young > most {
+        let mut times: Vec<u64> = seen.values().map(last).collect();
+        let (_, middle, _) = times.select_nth_unstable(young / 2);
+        let middle = *middle;
+        seen.retain(|_, trail| last(trail) > middle);
+    }
+    (young - seen.len()) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packets(times: impl Iterator<Item = u64>) -> HashMap<u64, Vec<Point>> {
+        let point = |at| Point { at, dev: IfName::new("eth0"), outgoing: true, length: 60 };
+        times.map(|at| (at, vec![point(at)])).collect()
+    }
+
+    #[test]
+    fn where_too_many_packets_are_remembered_old_ones_go_and_then_the_older_half_which_is_counted() {
+        let now = 2 * OLDEST;
+        let mut few = packets(0..10);
+        assert_eq!((forget(&mut few, now, 10), few.len()), (0, 10));
+        let mut old = packets((0..10).chain([now - 1, now]));
+        assert_eq!((forget(&mut old, now, 10), old.len()), (0, 2));
+        let mut many = packets(now - 19..=now);
+        assert_eq!(forget(&mut many, now, 10), 11);
+        assert!(many.len() == 9 && many.keys().all(|at| *at > now - 9), "{many:?}");
     }
 }
