@@ -190,9 +190,14 @@ pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) ->
         .into_iter()
         .filter(|k| k.len().abs_diff(word.len()) <= 1 + k.len() / 4)
         .map(|k| (strsim::damerau_levenshtein(&lower, &k.to_lowercase()), k))
-        .filter(|(distance, k)| *distance <= 1 + k.len().min(word.len()) / 4)
+        .filter(|(distance, k)| *distance <= most_typos(k.len().min(word.len())))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, k)| k)
+}
+
+/// How many letters of a word may be wrong: more in a longer one, but fewer than half.
+fn most_typos(length: usize) -> usize {
+    (1 + length / 4).min(length.saturating_sub(1) / 2).max(1)
 }
 
 /// A path as it is shown to a person.
@@ -211,5 +216,7 @@ mod tests {
         assert_eq!(did_you_mean("host", known), Some("hosts"));
         assert_eq!(did_you_mean("Pods", known), Some("pods"));
         assert_eq!(did_you_mean("zebra", known), None);
+        // Half of a short word is too much.
+        assert_eq!(did_you_mean("nope", ["node1"]), None);
     }
 }

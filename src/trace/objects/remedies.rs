@@ -11,6 +11,7 @@ use crate::objects::{ObjectKey, Service};
 use super::{EXTERNAL_POLICY, asked_service, beyond, hints, names, scaled_to_nothing};
 use crate::trace::model::{Cause, Remedy};
 use crate::trace::proxied;
+use crate::trace::tell::target;
 use crate::trace::verdict::Case;
 use crate::trace::walk::Blame;
 
@@ -37,6 +38,7 @@ pub fn remedies(case: &Case, blame: &Blame) -> Vec<Remedy> {
              `labctl get services -A` shows them"
                 .to_owned(),
         ),
+        Cause::NoRoute => nobodys_address(case).map_or_else(Vec::new, |ip| say(nobody_has(&ip.to_string()))),
         Cause::TtlExceeded if has_ttl(case) => say(
             "each router on the way takes one from the time to live: leave `--ttl` out, or take a larger one".to_owned(),
         ),
@@ -45,7 +47,7 @@ pub fn remedies(case: &Case, blame: &Blame) -> Vec<Remedy> {
             let smaller = most.map_or_else(|| "a smaller packet".to_owned(), |most| format!("at most {most} bytes"));
             say(format!("send {smaller}, or let the packet be cut in pieces with `--fragment`"))
         }
-        Cause::NoNeighbour => say(format!("nobody has the address {}: is it the right one?", blame.object)),
+        Cause::NoNeighbour => say(nobody_has(blame.object.split(' ').next().unwrap_or_default())),
         Cause::WrongCertificate => say(certificate(case, blame)),
         Cause::ProxyRefused => vec![refused(case, blame)],
         Cause::NoListener => say(format!("let a program on {} listen on that port, or ask another one", blame.place)),
@@ -60,6 +62,17 @@ pub fn remedies(case: &Case, blame: &Blame) -> Vec<Remedy> {
         Cause::DnsDead => say("`labctl get pods -n kube-system` shows the DNS servers".to_owned()),
         _ => Vec::new(),
     }
+}
+
+fn nobody_has(address: &str) -> String {
+    format!("nobody has the address {address}: is it the right one?")
+}
+
+/// The address that was asked, where no machine is to have it.
+fn nobodys_address(case: &Case) -> Option<IpAddr> {
+    let (asked, ..) = target(case.asked, case.outcome)?;
+    let mut planned = case.material.planned.namespaces.iter().flat_map(|ns| &ns.addresses);
+    (!planned.any(|address| address.net.addr() == asked)).then_some(asked)
 }
 
 /// Whether the question says itself how far it goes.

@@ -74,6 +74,19 @@ fn what_will_not_be_answered_is_judged_as_if_it_had_been_asked() {
 }
 
 #[test]
+fn an_address_that_nobody_has_is_doubted() {
+    let remedy = |to: &str| {
+        let trace = predicted_in(LAB, "a", to, Some(Ask::Icmp));
+        (cause(&trace), trace.verdict.says, trace.verdict.fault.expect("a fault").remedy.remove(0).says)
+    };
+    let doubt = |ip: &str| format!("nobody has the address {ip}: is it the right one?");
+    let says = "router has no route to 10.9.9.9".to_owned();
+    assert_eq!(remedy("10.9.9.9"), (Cause::NoRoute, says, doubt("10.9.9.9")));
+    let (cause, _, says) = remedy("10.244.2.99");
+    assert_eq!((cause, says), (Cause::NoNeighbour, doubt("10.244.2.99")));
+}
+
+#[test]
 fn a_name_that_nobody_has_is_known_before() {
     let trace = predicted_in(LAB, "a", "nope", Some(Ask::Dns));
     assert_eq!(cause(&trace), Cause::NoSuchName);
