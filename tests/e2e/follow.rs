@@ -119,17 +119,25 @@ fn the_program_that_sent_a_packet_is_named_to_root(bench: &Bench) {
         true => (name, said),
         false => ("a program", plain),
     };
-    bench.sh("a1", &format!("curl -sS http://{address}:8080/tea"));
-    let told = follow.until(|line| kind(line) == "SYN-ACK");
-    assert_eq!(sender(&told[0]), named("curl", "curl (of a1) sends it: SYN", "a program of a1 sends it: SYN"));
-    assert_eq!(sender(&told[1]), ("the answerer", "b1 answers: SYN-ACK"), "{:#}", told[1]);
-    follow.until(|line| kind(line).starts_with("FIN"));
-    bench.sh("a1", &format!("ping -c 1 {address}"));
-    let told = follow.until(|line| kind(line) == "echo reply");
-    let request = told.iter().find(|line| kind(line) == "echo request").expect("a request");
+    // Where the kernel's records come too late nobody is named, and never anybody else.
+    let mut ask = |line: &str, wanted: (&str, &str)| {
+        let nobody = |(by, _): (&str, &str)| by.is_empty() || by == "a program" && wanted.0 != by;
+        for _ in 0..10 {
+            bench.sh("a1", line);
+            let told = follow.until(|line| ["SYN-ACK", "echo reply"].contains(&kind(line)));
+            let request = told.iter().rfind(|line| ["SYN", "echo request"].contains(&kind(line))).expect("a request");
+            let answer = sender(&told[told.len() - 1]);
+            assert!(["", "the answerer"].contains(&answer.0), "an interrupt answers: {answer:?}");
+            if !nobody(sender(request)) {
+                return assert_eq!(sender(request), wanted);
+            }
+        }
+        panic!("nobody was named: {wanted:?}");
+    };
+    let curl = format!("curl -sS http://{address}:8080/tea");
+    ask(&curl, named("curl", "curl (of a1) sends it: SYN", "a program of a1 sends it: SYN"));
     let plain = "a program of a1 sends it: echo request";
-    assert_eq!(sender(request), named("ping", "ping (of a1) sends it: echo request", plain));
-    assert_eq!(sender(&told[told.len() - 1]), ("the answerer", "b1 answers: echo reply"));
+    ask(&format!("ping -c 1 {address}"), named("ping", "ping (of a1) sends it: echo request", plain));
 }
 
 fn a_line_says_the_way_of_a_new_flow(bench: &Bench) {

@@ -63,6 +63,12 @@ impl Tracepoints {
         self.drops.1.senders.iter_mut().for_each(|senders| senders.processes.places.clone_from(places));
     }
 
+    /// Forget all that has been told.
+    pub fn forget(&mut self) {
+        self.young = Young::default();
+        self.drops.1.forget_all();
+    }
+
     /// One for each CPU and kind.
     pub fn rings(&self) -> impl Iterator<Item = &Ring> {
         self.drops.0.iter().chain(self.lookups.iter().flat_map(|(rings, _)| rings))

@@ -57,6 +57,11 @@ impl Trails {
         forget(&mut self.seen, now, MOST)
     }
 
+    /// Let go of all that was heard.
+    pub fn forget_all(&mut self) {
+        (self.seen, self.senders) = (HashMap::new(), None);
+    }
+
     /// Read a record; what was dropped, or by whom something was sent, where it tells of that.
     pub fn take_in(&mut self, record: &Record) -> Option<Seen> {
         if let What::Point(bytes) = &record.what {
