@@ -18,6 +18,8 @@ use super::services;
 /// As kubeadm calls them.
 pub const DNS_NAMESPACE: &str = "kube-system";
 pub const DNS_SERVICE: &str = "kube-dns";
+/// Where it listens.
+pub const DNS_PORT: u16 = 53;
 pub const DNS_LABEL: (&str, &str) = ("k8s-app", "kube-dns");
 /// The deployment's name.
 pub const DNS_DEPLOYMENT: &str = "coredns";

@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::kernel::record::{Filter, Tunnel};
+use crate::lab::dns::DNS_PORT;
 use crate::lab::names::NsName;
 use crate::lab::probe::{Ask, Probe, Target};
 use crate::lab::{Backend, Lab, Pod, Run};
@@ -21,8 +22,6 @@ use crate::plan::{LinkKind, NsPlan, Plan};
 
 use super::who;
 
-/// Cluster DNS' port.
-const DNS: u16 = 53;
 /// Targets of rules that change packets in ways that are not read here.
 const OBSCURE: [&str; 5] = ["NETMAP", "TPROXY", "TEE", "CLUSTERIP", "SYNPROXY"];
 
@@ -50,7 +49,7 @@ pub fn of_question(lab: &Lab, there: &Plan, asked: &Probe, serving: &[NsName]) -
         let proxies = programs.map(Pod::ns).chain(clients).chain(serving.iter().cloned());
         addresses.extend(proxies.flat_map(|ns| own(there, &ns)));
     }
-    let ports = ports.map(|ports| [ports, vec![DNS], asked_port(&asked.ask).into_iter().collect()].concat());
+    let ports = ports.map(|ports| [ports, vec![DNS_PORT], asked_port(&asked.ask).into_iter().collect()].concat());
     filter(lab, there, addresses, ports.unwrap_or_default())
 }
 

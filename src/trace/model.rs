@@ -110,6 +110,17 @@ pub struct Flow {
     pub translations: Vec<Translation>,
 }
 
+impl Flow {
+    /// Who took a packet of the one who began it.
+    pub fn taken_by(&self) -> Option<NsName> {
+        let mut there = self.packets.iter().filter(|p| p.direction == Direction::There);
+        there.find_map(|p| match &p.fate {
+            Fate::Delivered { to } => Some(to.clone()),
+            _ => None,
+        })
+    }
+}
+
 /// What a flow is there for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

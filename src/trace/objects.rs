@@ -8,6 +8,7 @@ mod remedies;
 
 use std::net::IpAddr;
 
+use crate::lab::dns::DNS_PORT;
 use crate::lab::names::{HostName, NsName};
 use crate::lab::{Backend, Deployment, Lab, Pod};
 use crate::objects::hints::{self, Behind, Hint};
@@ -24,8 +25,7 @@ pub use remedies::remedies;
 
 /// The field of a service that says whether connections from outside stay on the host to which they come.
 const EXTERNAL_POLICY: &str = "externalTrafficPolicy";
-/// The cluster's DNS service, and its port.
-const DNS_PORT: u16 = 53;
+/// The cluster's DNS service.
 const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");
 
 /// The fault as the objects have it.

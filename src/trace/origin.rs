@@ -2,6 +2,7 @@
 //! labctl again.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::diag::Place;
 use crate::lab::Pod;
@@ -19,6 +20,10 @@ pub struct Origin {
     text: Text,
     /// Where the caller is.
     base: Option<PathBuf>,
+    /// The text as it was read, with all that was done to the lab since and without. Each is read once, when it is
+    /// first asked for: several remedies may ask.
+    edited: OnceLock<Loaded>,
+    written: OnceLock<Loaded>,
 }
 
 /// What was done to a running lab has no file: neither standard input nor an object that `break` applied.
@@ -28,7 +33,7 @@ fn is_file(name: &str) -> bool {
 
 impl Origin {
     pub fn new(text: Text, base: Option<PathBuf>) -> Origin {
-        Origin { text, base }
+        Origin { text, base, ..Origin::default() }
     }
 
     /// Whether the lab was changed beside its text since, by `apply`, `delete` or `scale`.
@@ -98,27 +103,32 @@ impl Origin {
     }
 
     /// The text with all that was done to the lab since.
-    fn loaded(&self) -> Loaded {
-        decode_text(&self.text)
+    fn edited(&self) -> &Loaded {
+        self.edited.get_or_init(|| decode_text(&self.text))
+    }
+
+    /// The text by itself.
+    fn written(&self) -> &Loaded {
+        self.written.get_or_init(|| decode_text(&Text { edits: Vec::new(), ..self.text.clone() }))
     }
 
     /// The file and line of a service's field.
     pub fn service(&self, key: &ObjectKey, path: &str) -> Option<(String, usize)> {
-        let loaded = self.loaded();
+        let loaded = self.edited();
         let written = loaded.file.objects.services.iter().find(|w| ObjectKey::of(&w.object.metadata) == *key)?;
-        line(&loaded, written.place(path))
+        line(loaded, written.place(path))
     }
 
     /// The file and line of an ingress' rules.
     pub fn rules_of_ingress(&self, key: &ObjectKey) -> Option<(String, usize)> {
-        let loaded = self.loaded();
+        let loaded = self.edited();
         let written = loaded.file.objects.ingresses.iter().find(|w| ObjectKey::of(&w.object.metadata) == *key)?;
-        line(&loaded, written.place("spec.rules"))
+        line(loaded, written.place("spec.rules"))
     }
 
     /// The file and line of the readiness probe of a pod, or of the deployment whose pods have it.
     pub fn readiness(&self, pod: &Pod) -> Option<(String, usize)> {
-        let loaded = self.loaded();
+        let loaded = self.edited();
         let (namespace, file) = (pod.id.namespace.as_str(), &loaded.file);
         let is_in =
             |written: &Option<At<String>>| written.as_ref().map_or("default", |n| n.value.as_str()) == namespace;
@@ -133,7 +143,7 @@ impl Origin {
                 all.next()?.1.readiness_probe.as_ref()
             }
         };
-        line(&loaded, probe?.place)
+        line(loaded, probe?.place)
     }
 
     /// The file and line of a service that the text has and that was deleted from the running lab since.
@@ -141,14 +151,14 @@ impl Origin {
         let is_it =
             |edit: &Edit| matches!(edit, Edit::Delete(gone) if gone.kind == ObjectKind::Service && gone.key == *key);
         self.text.edits.iter().find(|edit| is_it(edit))?;
-        let written = decode_text(&Text { edits: Vec::new(), ..self.text.clone() });
+        let written = self.written();
         let service = written.file.objects.services.iter().find(|w| ObjectKey::of(&w.object.metadata) == *key)?;
-        line(&written, service.name_place())
+        line(written, service.name_place())
     }
 
     /// How many pods a deployment has by the text itself, without what was done to the lab since.
     pub fn replicas(&self, key: &ObjectKey) -> Option<u32> {
-        let written = decode_text(&Text { edits: Vec::new(), ..self.text.clone() });
+        let written = self.written();
         let namespace = |d: &DeploymentSpec| d.namespace.as_ref().map_or("default".to_owned(), |n| n.value.clone());
         let mut all =
             written.file.deployments.iter().filter(|(name, d)| name.value == key.name && namespace(d) == key.namespace);

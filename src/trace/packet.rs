@@ -12,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use hickory_proto::op::{Message, MessageType};
 
+use crate::lab::dns::DNS_PORT;
 use crate::plan::Mac;
 use crate::probe::rcode;
 
@@ -88,8 +89,7 @@ const TIME_EXCEEDED: u8 = 11;
 
 /// Stands before the name that a client asks for over TLS, where HTTP has its method.
 pub const TLS: &str = "TLS";
-/// DNS' port, and how many records of an answer are told.
-const DNS: u16 = 53;
+/// Records of an answer that are told.
 const MOST_RECORDS: usize = 3;
 /// Bytes of an HTTP message in which its first line and host are looked for.
 const LONGEST_HEAD: usize = 1024;
@@ -279,7 +279,7 @@ impl<'a> Packet<'a> {
     pub fn kind(&self) -> String {
         match self.essence {
             Essence::Tcp { flags, data, .. } => tcp_kind(flags, data),
-            Essence::Udp { .. } if [self.header.source_port, self.header.destination_port].contains(&DNS) => {
+            Essence::Udp { .. } if [self.header.source_port, self.header.destination_port].contains(&DNS_PORT) => {
                 dns_kind(self.data).unwrap_or_else(|| "datagram to or from port 53".to_owned())
             }
             Essence::Udp { data, .. } => format!("datagram, {data} bytes"),

@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::kernel::record::Recording;
 use crate::lab::Lab;
+use crate::lab::dns::DNS_PORT;
 use crate::lab::names::NsName;
 use crate::lab::probe::{Ask, HttpAsk, Probe as Asked, Target};
 use crate::objects::EndpointSlice;
@@ -30,8 +31,6 @@ use super::who::Who;
 
 use names::Dns;
 
-/// Cluster DNS' port.
-const DNS: u16 = 53;
 /// More outcomes than these are not told one by one.
 const MOST: usize = 8;
 
@@ -286,7 +285,7 @@ impl Teller<'_> {
 
     /// Whether one of the cluster's DNS servers has taken a question.
     fn is_dns(&self, exchange: &Exchange, port: u16) -> bool {
-        port == DNS && self.plan.get(&exchange.there.end).is_some_and(|ns| ns.dns.is_some())
+        port == DNS_PORT && self.plan.get(&exchange.there.end).is_some_and(|ns| ns.dns.is_some())
     }
 
     /// The address that the asker's DNS server gives for a name, which is asked for first.
@@ -298,18 +297,18 @@ impl Teller<'_> {
             return Err(does_not(&format!("it is not in the /etc/hosts of {from}, which knows no DNS server")));
         };
         let asked = self.asked;
-        let exchange = self.flow(&asked.from, &Probe::to(Protocol::Udp, server, DNS), Role::NameLookup);
+        let exchange = self.flow(&asked.from, &Probe::to(Protocol::Udp, server, DNS_PORT), Role::NameLookup);
         let Some(exchange) = exchange.filter(|e| e.seen == Seen::Answer) else {
             return Err(does_not(&format!("no answer from the DNS server {server}")));
         };
-        let Some(dns) = self.dns.as_ref().filter(|_| self.is_dns(&exchange, DNS)) else {
+        let Some(dns) = self.dns.as_ref().filter(|_| self.is_dns(&exchange, DNS_PORT)) else {
             let end = &exchange.there.end;
             self.told
                 .notes
                 .push(format!("what {end} answers for `{name}` is not known: it is no DNS server of the lab's"));
             return Ok(None);
         };
-        let reply = dns.ask(SocketAddr::new(server, DNS), &resolver.candidates(name), "A");
+        let reply = dns.ask(SocketAddr::new(server, DNS_PORT), &resolver.candidates(name), "A");
         reply.map(|reply| reply.address()).map_err(|why| does_not(&why))
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 
 use crate::kernel::record::{Event, Frame, Missing, Recording, Seen};
+use crate::lab::dns::DNS_PORT;
 use crate::lab::names::NsName;
 use crate::lab::probe::{Ask, Probe, Target};
 use crate::lab::{Backend, Lab};
@@ -32,9 +33,6 @@ use super::unseen;
 use super::verdict::{self, Case};
 use super::walk::{self, Choices, Known, State};
 use super::who::Who;
-
-/// Cluster DNS' port.
-const DNS: u16 = 53;
 
 /// What a trace is made of.
 pub struct Material<'a> {
@@ -198,7 +196,7 @@ fn flows(evidence: &Evidence, asked: &Probe, outcome: &Outcome) -> Vec<Found> {
         })
     };
     let wanted_by_it = |t: &Tuple| is_own(t, &outcome.details.used);
-    let is_lookup = |t: &Tuple| t.destination.1 == DNS && t.protocol != Protocol::Icmp && !is_request(t);
+    let is_lookup = |t: &Tuple| t.destination.1 == DNS_PORT && t.protocol != Protocol::Icmp && !is_request(t);
     let mut all = grown(Role::NameLookup, sent(&|t| is_lookup(t) && wanted_by_it(t)));
     all.extend(grown(Role::Request, sent(&|t| is_request(t) && wanted_by_it(t))));
     let requests = || all.iter().filter(|f| f.role == Role::Request);

@@ -55,19 +55,10 @@ fn placed(Blame { place, says, .. }: &Blame) -> String {
 }
 
 fn answered(case: &Case) -> String {
-    let by = case.flows.iter().rfind(|f| f.role != Role::NameLookup).and_then(taken_by);
+    let by = case.flows.iter().rfind(|f| f.role != Role::NameLookup).and_then(Flow::taken_by);
     match by {
         Some(by) => format!("delivered to {by}; {} got {}", case.asked.from, case.outcome.observed),
         None => case.outcome.observed.clone(),
-    }
-}
-
-/// Who took the first packet of a flow.
-fn taken_by(flow: &Flow) -> Option<String> {
-    let first = flow.packets.iter().find(|p| p.direction == Direction::There)?;
-    match &first.fate {
-        Fate::Delivered { to } => Some(to.to_string()),
-        _ => None,
     }
 }
 

@@ -9,7 +9,7 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -173,7 +173,30 @@ struct Inner {
     on: AtomicBool,
     lost: AtomicU64,
     /// The thread that writes is started when somebody first wants to know. Nothing where it cannot be.
-    queue: OnceLock<Option<SyncSender<Line>>>,
+    queue: OnceLock<Option<Queue>>,
+}
+
+/// Lines on their way to the thread that writes.
+struct Queue {
+    lines: SyncSender<Line>,
+    /// So many are in it, or are just being put there.
+    waiting: Arc<AtomicUsize>,
+    most: usize,
+}
+
+impl Queue {
+    fn has_room(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) < self.most
+    }
+
+    fn put(&self, line: Line) -> bool {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let is_put = self.lines.try_send(line).is_ok();
+        if !is_put {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        is_put
+    }
 }
 
 impl Teller {
@@ -201,30 +224,47 @@ impl Teller {
         self.tell_since(self.moment(), did);
     }
 
+    /// The same of what may turn out to be nothing to tell of.
+    pub fn tell_some(&self, did: impl FnOnce() -> Option<Did>) {
+        self.event(self.moment(), did);
+    }
+
     /// Tell what was begun at a [`moment`](Teller::moment).
     pub fn tell_since(&self, moment: Option<u64>, did: impl FnOnce() -> Did) {
-        if let Some(at) = moment
-            && !self.put(Line::Event(Event { at, did: did() }))
-        {
+        self.event(moment, || Some(did()));
+    }
+
+    fn event(&self, moment: Option<u64>, did: impl FnOnce() -> Option<Did>) {
+        let Some(at) = moment else { return };
+        // Whoever is served waits while it is put together, so that is not done where there is no room for it.
+        let is_told = self.queue().is_some_and(Queue::has_room)
+            && did().is_none_or(|did| self.put(Line::Event(Event { at, did })));
+        if !is_told {
             self.0.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     fn put(&self, line: Line) -> bool {
-        let queue = self.0.queue.get_or_init(|| begin().ok());
-        queue.as_ref().is_some_and(|queue| queue.try_send(line).is_ok())
+        self.queue().is_some_and(|queue| queue.put(line))
+    }
+
+    fn queue(&self) -> Option<&Queue> {
+        self.0.queue.get_or_init(|| begin().ok()).as_ref()
     }
 }
 
-fn begin() -> io::Result<SyncSender<Line>> {
-    let (sender, receiver) = sync_channel(QUEUE);
-    std::thread::Builder::new().name("tell".to_owned()).spawn(move || write(&receiver))?;
-    Ok(sender)
+fn begin() -> io::Result<Queue> {
+    let (lines, receiver) = sync_channel(QUEUE);
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let written = Arc::clone(&waiting);
+    std::thread::Builder::new().name("tell".to_owned()).spawn(move || write(&receiver, &written))?;
+    Ok(Queue { lines, waiting, most: QUEUE })
 }
 
 /// Standard output may be closed, and that is no reason to stop anything else.
-fn write(lines: &Receiver<Line>) {
+fn write(lines: &Receiver<Line>, waiting: &AtomicUsize) {
     for line in lines {
+        waiting.fetch_sub(1, Ordering::Relaxed);
         let _ = line.write(&mut io::stdout().lock());
     }
 }
@@ -270,11 +310,12 @@ mod tests {
     fn what_finds_no_room_is_counted_and_nobody_waits() {
         let teller = Teller::default();
         let (sender, lines) = sync_channel(2);
-        teller.0.queue.set(Some(sender)).expect("not yet begun");
+        let queue = Queue { lines: sender, waiting: Arc::default(), most: 2 };
+        assert!(teller.0.queue.set(Some(queue)).is_ok(), "not yet begun");
         assert!(teller.obey(b"tell on 1\n"));
-        for _ in 0..3 {
-            teller.tell(passed);
-        }
+        teller.tell(passed);
+        teller.tell(|| unreachable!("it has no room"));
+        teller.tell_some(|| unreachable!("it has no room"));
         assert_eq!(lines.recv(), Ok(Line::Receipt(Receipt { number: 1, lost: 0 })));
         assert!(teller.obey(b"tell off 2\n"));
         teller.tell(|| unreachable!("nobody wants to know any more"));

@@ -7,14 +7,14 @@ use crate::objects::ObjectKey;
 use crate::plan::ingress::{Backend, Choice, HostPattern, PathPattern, Router, Server};
 use crate::spec::probe::FailureName;
 
-use crate::trace::model::{Cause, Direction, Fate, Flow, Role};
+use crate::trace::model::{Cause, Flow, Role};
 use crate::trace::proxied;
 use crate::trace::verdict::Case;
 use crate::trace::walk::Blame;
 
 /// A fault above the network: what the one who was reached said no to.
 pub fn beyond_the_network(case: &Case) -> Option<Blame> {
-    let taken = case.flows.iter().rfind(|f| f.role == Role::Request).and_then(taken_by)?;
+    let taken = case.flows.iter().rfind(|f| f.role == Role::Request).and_then(Flow::taken_by)?;
     let outcome = case.outcome;
     let says = outcome.observed.clone();
     match (outcome.details.failure?, outcome.details.status) {
@@ -52,7 +52,7 @@ pub fn asked_host<'c>(case: &Case<'c>) -> &'c str {
 fn refused_by_proxy(case: &Case, controller: NsName, status: u16) -> Blame {
     let lab = case.material.lab;
     let seen = &case.outcome.observed;
-    let proxied = case.flows.iter().rfind(|f| f.role == Role::Proxied).and_then(taken_by);
+    let proxied = case.flows.iter().rfind(|f| f.role == Role::Proxied).and_then(Flow::taken_by);
     let router = proxied::router(lab);
     let (Some(http), Some(router)) = (case.asked_http(), &router) else {
         return Blame {
@@ -143,15 +143,6 @@ fn shown_path(path: &PathPattern) -> String {
         PathPattern::Begin(path) => format!("{path} (ImplementationSpecific)"),
         PathPattern::Regex(path) => format!("{path} (a regular expression)"),
     }
-}
-
-/// Who took a packet of a flow.
-pub fn taken_by(flow: &Flow) -> Option<NsName> {
-    let mut there = flow.packets.iter().filter(|p| p.direction == Direction::There);
-    there.find_map(|p| match &p.fate {
-        Fate::Delivered { to } => Some(to.clone()),
-        _ => None,
-    })
 }
 
 /// The secret that an ingress names for a host.

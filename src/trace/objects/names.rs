@@ -6,8 +6,7 @@ use crate::lab::names::NsName;
 use crate::lab::probe::{Ask, Target};
 use crate::objects::ObjectKey;
 
-use super::beyond::taken_by;
-use crate::trace::model::Cause;
+use crate::trace::model::{Cause, Flow};
 use crate::trace::verdict::Case;
 use crate::trace::walk::Blame;
 
@@ -27,7 +26,7 @@ pub fn no_name(case: &Case) -> Option<Blame> {
     };
     let seen = case.outcome.observed.as_str();
     let seen = seen.strip_prefix("name: ").unwrap_or(seen);
-    let place = case.flows.iter().rev().find_map(taken_by).unwrap_or_else(|| from.clone());
+    let place = case.flows.iter().rev().find_map(Flow::taken_by).unwrap_or_else(|| from.clone());
     if let Some((key, other)) = alias(lab, from, &name) {
         let says = format!("service {key} is another name of {other}, which nobody knows: {seen}");
         return Some(Blame { cause: Cause::NoSuchName, place, object: name, says });

@@ -17,11 +17,7 @@ const MOST_RECORDS: usize = 8;
 
 /// Tell of `reply`, with which `query` was answered.
 pub fn tell(teller: &Teller, records: &Records, client: SocketAddr, (query, reply): (&[u8], &[u8])) {
-    if teller.is_on()
-        && let Some(lookup) = lookup(records, client, (query, reply))
-    {
-        teller.tell(|| Did::Resolved(lookup));
-    }
+    teller.tell_some(|| lookup(records, client, (query, reply)).map(Did::Resolved));
 }
 
 /// Nothing where it was not understood what is asked.
