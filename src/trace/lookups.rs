@@ -9,7 +9,7 @@
 use std::net::IpAddr;
 
 use crate::kernel::record::{Event, Lookup, Recording, Seen};
-use crate::lab::names::NsName;
+use crate::lab::names::{IfName, NsName};
 use crate::plan::deviation::Deviation;
 use crate::plan::{NsPlan, Plan};
 
@@ -136,7 +136,9 @@ impl<'s> Asked<'s> {
             || header.protocol == Protocol::Icmp
             || ports == (header.source_port, header.destination_port)
             || (unbound && ports == (0, header.destination_port));
-        lookup.dev.is_some()
+        // Of a lab beside this one that has the same addresses devices may have other names.
+        let is_here = |dev: &IfName| dev.as_str() == "lo" || self.there.links.iter().any(|link| link.name == *dev);
+        lookup.dev.as_ref().is_some_and(is_here)
             && self.inputs.contains(&lookup.iif)
             && IpAddr::V4(*destination.ip()) == header.destination
             && (unbound || IpAddr::V4(*source.ip()) == header.source)

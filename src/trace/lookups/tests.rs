@@ -112,7 +112,15 @@ fn look_ups_of_others_say_nothing() {
     source.1.source = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
     destination.1.destination = SocketAddrV4::new([10, 0, 0, 8].into(), 0);
     failed.1.dev = None;
-    let others = [found(2 * MS, 2, by), found(20 * MS, 2, by), found(6 * MS, 3, by), source, destination, failed];
+    let others = [
+        found(2 * MS, 2, by),
+        found(20 * MS, 2, by),
+        found(6 * MS, 3, by),
+        found(6 * MS, 2, ("10.0.0.2", "flannel0")),
+        source,
+        destination,
+        failed,
+    ];
     let mut packet = passed_on(own);
     assert_eq!(marked(&mut packet, others.into()), Vec::<String>::new());
     assert!(packet.steps[1].is_inferred());
