@@ -251,13 +251,16 @@ fn a_drop_reason_is_told_with_the_place_in_the_kernel_and_the_device() {
         let [(at, freed)] = &all[..] else { panic!("{all:?}") };
         assert_eq!((freed.reason.as_str(), freed.protocol), ("NETFILTER_DROP", 0x800));
         let trail: Vec<_> = freed.trail.iter().map(|p| (p.dev.as_str(), p.outgoing, p.length)).collect();
-        assert_eq!(trail, [("eth0", true, 771), ("west", false, 757)]);
+        // Before these may be points of a packet of somebody else's that had its place in memory before.
+        let own = [("eth0", true, 771), ("west", false, 757)];
+        assert!(trail.ends_with(&own), "{trail:?}");
         assert!(freed.location.contains('+') && !freed.location.starts_with("0x"), "{freed:?}");
         // Its times are one with the frames'.
         let of_ip = |e: &&Event| matches!(&e.seen, Seen::Frame(frame) if frame.protocol == 0x800);
         let seen: Vec<u64> = events.iter().filter(of_ip).map(|e| e.at).collect();
         assert_eq!(seen.len(), 2, "{events:?}");
-        let apart = seen.iter().zip(&freed.trail).map(|(at, point)| at.abs_diff(point.at)).min();
+        let apart =
+            seen.iter().zip(&freed.trail[trail.len() - own.len()..]).map(|(at, point)| at.abs_diff(point.at)).min();
         assert!(seen[1] <= *at && apart.is_some_and(|apart| apart < 10_000_000), "{events:?}");
     });
 }
