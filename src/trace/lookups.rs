@@ -35,8 +35,9 @@ pub fn mark(packets: &mut [Packet], recording: &Recording, (there, begin): (&Pla
             let asked = Asked::at(&packet.steps, n, (there, &sights));
             let answer = asked.as_ref().and_then(|asked| asked.answered(&all, begin));
             if let (Some(asked), Some(answer)) = (asked, answer) {
-                // Of several next hops the table names the first, and another one may be taken.
-                let is_open = asked.routed.route.contains("nexthop");
+                // Of several next hops the table names the first, and another one may be taken. For ICMP the kernel asks
+                // more than once, errors with other questions (`icmp_route_lookup`), and no port tells them apart.
+                let is_open = asked.routed.route.contains("nexthop") || !asked.has_ports();
                 match asked.agrees(answer) {
                     true => packet.steps[n].known_by.insert(0, Means::Lookup),
                     false if is_open => {}
@@ -86,6 +87,10 @@ struct Asked<'s> {
 }
 
 impl<'s> Asked<'s> {
+    fn has_ports(&self) -> bool {
+        self.step.header.as_ref().is_some_and(|h| matches!(h.protocol, Protocol::Tcp | Protocol::Udp))
+    }
+
     fn at(steps: &'s [Step], n: usize, (there, sights): (&'s Plan, &[(u64, NsName)])) -> Option<Asked<'s>> {
         let step = &steps[n];
         let What::Routed(routed) = &step.what else { return None };

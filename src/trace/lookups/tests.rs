@@ -228,3 +228,18 @@ fn what_the_next_machine_looks_up_at_once_does_not_outvote_a_step() {
     assert_eq!(marked(&mut packet, vec![next]), Vec::<String>::new());
     assert!(packet.steps[1].is_inferred());
 }
+
+#[test]
+fn what_has_no_ports_is_confirmed_and_not_corrected() {
+    let icmp = || {
+        let mut packet = passed_on(routed("10.0.0.0/24 dev flannel.1", None, "flannel.1"));
+        packet.steps.iter_mut().flat_map(|s| &mut s.header).for_each(|h| h.protocol = Protocol::Icmp);
+        packet
+    };
+    let mut other = icmp();
+    assert!(marked(&mut other, vec![found(6 * MS, 2, ("10.0.0.254", "eth0"))]).is_empty());
+    assert!(other.steps[1].is_inferred(), "{:?}", other.steps[1]);
+    let mut same = icmp();
+    marked(&mut same, vec![found(6 * MS, 2, ("0.0.0.0", "flannel.1"))]);
+    assert_eq!(same.steps[1].known_by[0], Means::Lookup);
+}
