@@ -138,19 +138,12 @@ COMMIT
             table: "filter".to_owned(),
             family: 2,
             chain: chain.to_owned(),
-            handle: None,
             legacy: Some(number),
             kind,
             verdict: Verdict::Untold,
-            link: Vec::new(),
-            network: Vec::new(),
-            transport: Vec::new(),
             iif: Some(IfName::new("eth0")),
-            oif: None,
-            mark: None,
             nfproto: Some(2),
-            id: 0,
-            connection: None,
+            ..RuleSeen::default()
         }
     }
 

@@ -9,6 +9,7 @@ mod connections;
 mod counters;
 mod event;
 mod filter;
+mod kept;
 mod listing;
 mod marking;
 mod nflog;
@@ -33,8 +34,9 @@ use crate::lab::names::NsName;
 use crate::trace::model::Means;
 
 use super::ns::NetNs;
+use kept::Shared;
 use place::{Failure, Place};
-use reader::{Reader, Shared};
+use reader::Reader;
 use stamps::Stamps;
 use tracepoints::Tracepoints;
 

@@ -99,19 +99,16 @@ pub(super) fn seen(message: &[u8], mut device: impl FnMut(u32) -> IfName) -> Opt
         table: table.to_owned(),
         family: IPV4,
         chain: chain.to_owned(),
-        handle: None,
         legacy: Some(number),
         kind,
         verdict: Verdict::Untold,
-        link: Vec::new(),
         network: cut(network),
         transport: cut(transport),
         iif,
         oif,
         mark,
         nfproto: Some(IPV4.into()),
-        id: 0,
-        connection: None,
+        ..RuleSeen::default()
     })
 }
 
