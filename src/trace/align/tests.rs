@@ -1,38 +1,13 @@
 use super::*;
-use crate::lab::names::IfName;
-use crate::trace::model::{Header, Protocol, Rewrite, Routed, Ruleset};
-use crate::trace::packet::Essence;
+use crate::trace::model::{Header, Rewrite, Routed, Ruleset};
+use crate::trace::sample::{header, host, sight, walked};
 
-fn host(name: &str) -> NsName {
-    NsName::Host(HostName::try_from(name.to_owned()).expect("a name"))
-}
-
-fn header(source_port: u16) -> Header {
-    Header {
-        source: [10, 0, 0, 1].into(),
-        destination: [10, 0, 0, 2].into(),
-        protocol: Protocol::Tcp,
-        source_port,
-        destination_port: 80,
-        ttl: 64,
-        length: 60,
-        dont_fragment: false,
-        macs: None,
-    }
+fn sent_from(source_port: u16) -> Header {
+    Header { source_port, ..header() }
 }
 
 fn step(place: &str, dev: Option<&str>, what: What) -> Step {
-    Step {
-        at: None,
-        place: host(place),
-        host: None,
-        dev: dev.map(IfName::new),
-        layer: 0,
-        what,
-        header: None,
-        known_by: vec![Means::State],
-        says: "walked".into(),
-    }
+    Step { says: "walked".into(), ..walked(place, dev, what) }
 }
 
 fn rule(chain: &str, number: u32) -> RuleMet {
@@ -44,27 +19,6 @@ fn rule(chain: &str, number: u32) -> RuleMet {
         rule: "-j DROP".into(),
         verdict: "ACCEPT".into(),
         meaning: None,
-    }
-}
-
-fn sight(at: u64, place: &str, dev: &str, outgoing: bool) -> Sight {
-    Sight {
-        at,
-        place: host(place),
-        dev: IfName::new(dev),
-        outgoing,
-        layer: 0,
-        seen: header(4000),
-        header: header(4000),
-        identification: 0,
-        vni: None,
-        essence: Essence::Tcp { sequence: 1, acknowledged: 0, flags: 2, data: 0 },
-        kind: "SYN".into(),
-        about: None,
-        marked: false,
-        said: None,
-        piece_of: None,
-        stray: false,
     }
 }
 
@@ -170,14 +124,14 @@ fn a_rule_of_forwarding_comes_behind_all_that_took_the_packet_in() {
 #[test]
 fn a_rewrite_gets_the_port_that_was_really_chosen() {
     let rewritten =
-        What::Rewritten { how: Rewrite::Source, before: Box::new(header(4000)), after: Box::new(header(1)) };
+        What::Rewritten { how: Rewrite::Source, before: Box::new(sent_from(4000)), after: Box::new(sent_from(1)) };
     let mut walked =
         [step("b", Some("veth"), What::In), step("b", None, rewritten), step("b", Some("eth0"), What::Out)];
-    walked[0].header = Some(header(4000));
-    walked[2].header = Some(header(1));
+    walked[0].header = Some(sent_from(4000));
+    walked[2].header = Some(sent_from(1));
     walked[1].says = "becomes 10.0.0.1:1".into();
     let mut sights = [sight(10, "b", "veth", false), sight(12, "b", "eth0", true)];
-    sights[1].seen = header(50_123);
+    sights[1].seen = sent_from(50_123);
     let (aligned, _) = aligned(&walked, &sights, &[]);
     let What::Rewritten { before, after, .. } = &aligned.steps[1].what else { panic!("no rewrite") };
     assert_eq!((before.source_port, after.source_port), (4000, 50_123));
