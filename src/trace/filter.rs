@@ -34,7 +34,7 @@ pub fn of_question(lab: &Lab, there: &Plan, asked: &Probe, serving: &[NsName]) -
     if asked.from == NsName::Router || from.is_empty() {
         return Filter::default();
     }
-    let mut addresses = [from, between(lab, there), translated.addresses].concat();
+    let mut addresses = [from, loopback(&asked.ask), between(lab, there), translated.addresses].concat();
     let mut ports = translated.ports;
     if let Ask::Http(_) = asked.ask {
         // Whoever is a program may ask somebody else in its turn, on any port.
@@ -132,6 +132,14 @@ fn leading_to(lab: &Lab, machine: &NsName) -> Vec<Ipv4Addr> {
 
 fn is_only(pod: &Pod, wanted: impl Fn(&Run) -> bool) -> bool {
     pod.containers.iter().all(|container| wanted(&container.run))
+}
+
+/// Whoever asks an address of its loopback device has that one itself, which no plan lists.
+fn loopback(ask: &Ask) -> Vec<Ipv4Addr> {
+    match ask.target() {
+        Some((Target::Address(ip), _)) => v4(*ip).filter(Ipv4Addr::is_loopback).into_iter().collect(),
+        _ => Vec::new(),
+    }
 }
 
 fn asked_port(ask: &Ask) -> Option<u16> {
@@ -267,6 +275,13 @@ mod tests {
             node.rules.table("nat").chain("POSTROUTING").add("-o eth0 -j SNAT --to-source 10.1.1.1:80");
         });
         assert!(has(&filter, "10.1.1.1"));
+    }
+
+    #[test]
+    fn what_a_machine_asks_itself_by_its_loopback_address_is_recorded() {
+        let filter = of(&lab(""), "127.0.0.1:8080", |_| {});
+        assert!(has(&filter, "127.0.0.1"), "{filter:?}");
+        assert!(!has(&of(&lab(""), "b:8080", |_| {}), "127.0.0.1"));
     }
 
     #[test]

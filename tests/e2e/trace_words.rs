@@ -16,6 +16,7 @@ as_root_and_ordinary_user![
     a_fault_of_an_object_is_told_with_its_line,
     a_lab_that_came_from_no_file_names_none,
     a_packet_goes_as_far_as_its_time_to_live,
+    what_a_host_asks_itself_by_its_loopback_address_is_seen,
     the_ending_of_a_file_chooses_the_form_and_a_strange_one_is_refused,
     why_the_kernel_drops_packets_is_missed_only_where_one_was_dropped,
 ];
@@ -32,6 +33,7 @@ dns:
 services:
   web: { selector: { app: web }, ports: [{ port: 80, targetPort: 8080 }] }
   bare: { ports: [{ port: 80 }] }
+  door: { type: NodePort, selector: { app: web }, ports: [{ port: 80, targetPort: 8080, nodePort: 30080 }] }
   typo:
     selector: { app: web }
     ports: [{ port: 80, targetPort: 8081 }]
@@ -285,4 +287,20 @@ fn why_the_kernel_drops_packets_is_missed_only_where_one_was_dropped(bench: &Ben
     // Of a question that nobody was asked there is nothing to know, either.
     let text = bench.run(&["trace", "laptop", "nobody.example.com"]).ends_with(1).stdout;
     assert!(text.contains("0 flows, 0 packets\n") && !text.contains("known by"), "{text}");
+}
+
+fn what_a_host_asks_itself_by_its_loopback_address_is_seen(bench: &Bench) {
+    bench.up(&bench.write(LAB));
+    let trace = asked(bench, &["a", "127.0.0.1:8080"]);
+    let steps = &trace["flows"][0]["packets"][0]["steps"];
+    let seen = |step: &&Value| step["knownBy"].as_array().is_some_and(|means| means.contains(&"tap".into()));
+    let seen: Vec<&str> =
+        steps.as_array().into_iter().flatten().filter(seen).filter_map(|s| s["dev"].as_str()).collect();
+    assert_eq!(seen, ["lo", "lo"], "{steps:#}");
+    // A NodePort is had at this address, too.
+    let trace = asked(bench, &["node1", "127.0.0.1:30080"]);
+    let steps = &trace["flows"][0]["packets"][0]["steps"];
+    let met = |step: &&Value| step["what"]["chain"] == "KUBE-NODEPORTS";
+    let met = steps.as_array().into_iter().flatten().find(met);
+    assert!(met.is_some_and(|s| s["knownBy"][0] == "rules"), "{steps:#}");
 }
