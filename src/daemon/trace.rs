@@ -289,10 +289,13 @@ fn address(lab: &Lab, asked: &Probe) -> Option<Ipv4Addr> {
 }
 
 /// Wait until nothing has come for a while, but not for ever.
-async fn until_quiet(recorder: &Recorder, patience: Duration) {
+async fn until_quiet(recorder: &Arc<Recorder>, patience: Duration) {
     let begin = Instant::now();
     while begin.elapsed() < patience {
-        let since = recorder.last_event().map_or(QUIET, |last| last.elapsed());
+        // On a busy machine what has come long ago may not have been read.
+        let (now, own) = (Instant::now(), Arc::clone(recorder));
+        let last = tokio::task::spawn_blocking(move || own.last_event()).await.ok().flatten();
+        let since = last.map_or(QUIET, |last| now.saturating_duration_since(last));
         if since >= QUIET {
             return;
         }

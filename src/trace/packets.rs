@@ -10,6 +10,7 @@ use crate::lab::names::NsName;
 use super::align::{self, Aligned, Way};
 use super::copies;
 use super::flow::{Found, FoundPacket};
+use super::hops;
 use super::model::{Direction, Fate, Flow, Header, Means, Packet, Protocol, Step, What};
 use super::packet::Essence;
 use super::programs;
@@ -159,7 +160,8 @@ impl<'a> Teller<'a> {
         let mine = entries.iter().filter(|e| e.is_translated() && found.tuples.contains_key(&e.original));
         let there = found.tuples.iter().filter(|(_, direction)| **direction == Direction::There);
         let seen = there.map(|(tuple, _)| SocketAddr::from(tuple.destination));
-        Choices::Following { targets: mine.map(|e| e.answers_from()).chain(seen).collect(), hops: Vec::new() }
+        let hops = hops::taken(found, &self.evidence.sights, self.evidence.there);
+        Choices::Following { targets: mine.map(|e| e.answers_from()).chain(seen).collect(), hops }
     }
 
     /// What the state says of a question of which nothing was seen.

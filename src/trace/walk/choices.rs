@@ -2,15 +2,17 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::lab::names::NsName;
+
 /// How chance is decided.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Choices {
     /// The first of what may happen.
     #[default]
     First,
-    /// What was observed: rules that lead to one of these targets are met, and of several next hops
+    /// What was observed: rules that lead to one of these targets are met, and of several next hops in a place
     /// one of these is taken. What they say nothing about is decided as by [`Choices::First`].
-    Following { targets: Vec<SocketAddr>, hops: Vec<IpAddr> },
+    Following { targets: Vec<SocketAddr>, hops: Vec<(NsName, IpAddr)> },
     /// These, one after the other; what follows is decided as by [`Choices::First`].
     Given(Vec<usize>),
 }
@@ -36,7 +38,7 @@ impl Chooser {
     }
 
     /// One of the ways with these odds; `wanted` says whether one leads to a target or next hop.
-    pub fn pick(&mut self, odds: &[f64], wanted: impl Fn(usize, &[SocketAddr], &[IpAddr]) -> bool) -> usize {
+    pub fn pick(&mut self, odds: &[f64], wanted: impl Fn(usize, &[SocketAddr], &[(NsName, IpAddr)]) -> bool) -> usize {
         let taken = match &self.choices {
             Choices::First => 0,
             Choices::Following { targets, hops } => (0..odds.len()).find(|n| wanted(*n, targets, hops)).unwrap_or(0),

@@ -5,7 +5,7 @@ mod rule;
 
 use std::net::IpAddr;
 
-use crate::lab::names::IfName;
+use crate::lab::names::{IfName, NsName};
 use crate::plan::proxy::explain::{Book, Rule};
 use crate::trace::model::{Cause, Fate, Header, Protocol, Rewrite, RuleMet, Ruleset, What};
 
@@ -234,7 +234,7 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         let here = leads(index);
         let later: Vec<_> = (index + 1..rules.len()).flat_map(leads).collect();
         // Met, or not met, which is what is wanted where a later rule leads to the target.
-        let wanted = |way: usize, targets: &[std::net::SocketAddr], _: &[IpAddr]| {
+        let wanted = |way: usize, targets: &[std::net::SocketAddr], _: &[(NsName, IpAddr)]| {
             let all = if way == 0 { &here } else { &later };
             all.iter().any(|to| targets.contains(to))
         };
