@@ -59,7 +59,7 @@ fn exchange(state: &State, from: &NsName, flow: &Flow) -> Option<Exchange> {
     };
     let probe = Probe { header, first: true };
     let targets = flow.translations.iter().map(|t| SocketAddr::new(t.reply.0.ip, t.reply.0.port)).collect();
-    walk::exchange(state, from, &probe, &Choices::Following { targets, hops: Vec::new() })
+    walk::exchange(state, from, &probe, &Choices::Following { targets, hops: Vec::new(), entries: Vec::new() })
 }
 
 /// Place, device, outwards or not, and layer.
