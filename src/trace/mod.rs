@@ -36,6 +36,7 @@ pub mod show;
 pub mod sight;
 pub mod tell;
 mod translation;
+mod unplanned;
 mod unseen;
 mod verdict;
 pub mod walk;

@@ -234,7 +234,7 @@ fn sent_by<'e>(evidence: &'e Evidence, from: &'e NsName) -> impl Iterator<Item =
     let own = evidence.sights.iter().filter(move |s| s.place == *from && s.outgoing && s.layer == 0);
     let seen = own.filter(|s| s.about.is_none()).map(Sight::tuple);
     let tracked = evidence.entries.iter().filter(move |e| e.place == *from && e.is_translated()).map(|e| e.original);
-    tracked.chain(seen).chain(unseen::sent(evidence, from).map(|met| met.tuple))
+    tracked.chain(seen).chain(unseen::sent(evidence, from).map(|met| met.hit.ends))
 }
 
 /// The address, port and protocol that the question went to.

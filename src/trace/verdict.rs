@@ -13,7 +13,7 @@ use super::model::{Cause, Direction, Drop, Fate, Fault, Flow, Means, Packet, Rol
 use super::packets::Teller;
 use super::tell::{Evidence, Material, target};
 use super::walk::{Blame, Exchange};
-use super::{objects, remedy};
+use super::{objects, remedy, unplanned};
 
 /// All that is looked at.
 pub struct Case<'a> {
@@ -55,6 +55,9 @@ fn placed(Blame { place, says, .. }: &Blame) -> String {
 }
 
 fn answered(case: &Case) -> String {
+    if let Some(elsewhere) = unplanned::answered_elsewhere(case) {
+        return format!("{elsewhere}; {} got {}", case.asked.from, case.outcome.observed);
+    }
     let by = case.flows.iter().rfind(|f| f.role != Role::NameLookup).and_then(Flow::taken_by);
     match by {
         Some(by) => format!("delivered to {by}; {} got {}", case.asked.from, case.outcome.observed),
@@ -92,7 +95,8 @@ impl<'a> Case<'a> {
             let counts = flow.role == Role::Request || !is_answered(flow);
             exchange.fault.clone().filter(|_| counts)
         };
-        if let Some(blame) = dropped(&decisive(self.flows, self.outcome.details.failure)) {
+        let decisive = decisive(self.flows, self.outcome.details.failure);
+        if let Some(blame) = dropped(&decisive).or_else(|| unplanned::blame(self, &decisive)) {
             return Some(blame);
         }
         if self.outcome.details.failure == Some(FailureName::Name) {
@@ -177,7 +181,7 @@ fn is_missed(flow: &Flow, packet: &Packet) -> bool {
 }
 
 /// Whether an answer came back to where the flow began.
-fn is_answered(flow: &Flow) -> bool {
+pub fn is_answered(flow: &Flow) -> bool {
     answers(flow).next().is_some()
 }
 
@@ -197,7 +201,10 @@ fn answers(flow: &Flow) -> impl Iterator<Item = &Packet> {
 fn remedies(case: &Case, blame: &Blame, drift: &[Difference]) -> Vec<super::model::Remedy> {
     let origin = case.material.origin;
     let mut all = objects::remedies(case, blame);
-    all.extend(remedy::of_machine(&blame.place, drift));
+    match unplanned::remedy(case, blame) {
+        Some(own) => all.push(own),
+        None => all.extend(remedy::of_machine(&blame.place, drift)),
+    }
     if origin.is_edited() || !drift.is_empty() {
         all.push(origin.up());
     }
