@@ -12,7 +12,7 @@ use crate::spec::probe::FailureName;
 use super::model::{Cause, Direction, Drop, Fate, Fault, Flow, Means, Packet, Role, Step, Verdict, What};
 use super::packets::Teller;
 use super::tell::{Evidence, Material, target};
-use super::walk::{Blame, Exchange};
+use super::walk::{Blame, Exchange, State};
 use super::{objects, remedy};
 
 /// All that is looked at.
@@ -123,11 +123,28 @@ impl<'a> Case<'a> {
         Some(Blame { cause, place, object: error.kind.clone(), says })
     }
 
+    /// A packet that left by a cable and is larger than the device at its other end takes. The walks are those of first
+    /// packets, which are smaller.
+    fn beyond_the_cable(&self, packet: &Packet, last: &Step) -> Option<Blame> {
+        let (What::Out, Some(dev), Some(header)) = (&last.what, &last.dev, &last.header) else { return None };
+        let state = State::observed(self.material.there, self.material.known, self.material.planned);
+        let (place, far) = state.too_small_behind((&last.place, dev), header.length)?;
+        let says = format!(
+            "the {} has {} bytes, and {} of {place} takes {}; nobody is told",
+            packet.kind, header.length, far.name, far.mtu
+        );
+        let object = format!("{} mtu {}", far.name, far.mtu);
+        Some(Blame { cause: Cause::TooBig, place: place.clone(), object, says })
+    }
+
     /// Where a packet was seen last, when the state knows no reason.
     fn lost(&self) -> Option<Blame> {
         let packets = self.flows.iter().filter(|f| f.role != Role::NameLookup).flat_map(|f| &f.packets);
         let packet = packets.into_iter().rfind(|p| !matches!(p.fate, Fate::Delivered { .. }))?;
         let last = packet.steps.iter().rfind(|s| !s.is_inferred())?;
+        if let Some(blame) = self.beyond_the_cable(packet, last) {
+            return Some(blame);
+        }
         let (cause, by) = match &last.what {
             What::Dropped(drop) => (drop.cause, drop.by.clone()),
             _ => (Cause::Other, last.dev.as_ref().map_or_else(|| last.says.clone(), ToString::to_string)),
