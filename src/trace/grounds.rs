@@ -7,7 +7,7 @@ use crate::plan::diff::Step as Difference;
 use super::model::{Cause, Fate, Means, Packet, Role, Step, What};
 use super::verdict::Case;
 use super::walk::Blame;
-use super::{freed, remedy, remembered};
+use super::{freed, listeners, remedy, remembered};
 
 /// More lines than these are not told of one kind.
 const MOST: usize = 6;
@@ -23,7 +23,9 @@ impl Case<'_> {
             let saw = format!("what {} saw: {}", self.asked.from, self.outcome.observed);
             return std::iter::once(saw).chain(told).collect();
         }
-        let mut all: Vec<String> = self.last_sight().into_iter().collect();
+        // Where a program says nothing every packet has arrived.
+        let last = self.last_sight().filter(|_| blame.cause != Cause::ProgramSilent);
+        let mut all: Vec<String> = last.into_iter().collect();
         let told = self.packets().flat_map(|p| &p.steps);
         let dropped = told.filter(|s| s.known_by.contains(&Means::Rules)).filter_map(dropped_by);
         all.extend(dropped.take(1));
@@ -31,6 +33,7 @@ impl Case<'_> {
         all.extend(self.counted(blame).take(MOST).map(|c| format!("{}: {} went up by {}", c.place, c.name, c.by)));
         all.extend(self.unanswered_arp());
         all.extend(self.concluded());
+        all.extend(listeners::words(self).filter(|_| matches!(blame.cause, Cause::ProgramSilent | Cause::DnsDead)));
         all.extend(remembered::words(self).filter(|_| blame.cause == Cause::TooBig));
         let here = remedy::origins(&blame.place, drift).into_iter().flat_map(remedy::in_words);
         all.extend(here.take(MOST).map(|what| format!("{} is not as planned: {what}", blame.place)));

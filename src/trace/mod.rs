@@ -13,6 +13,7 @@ pub mod follow;
 mod freed;
 mod grounds;
 mod hits;
+mod listeners;
 mod lookups;
 mod met;
 pub mod model;

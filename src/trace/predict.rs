@@ -238,6 +238,7 @@ impl Teller<'_> {
             there: self.plan,
             recording: &recording,
             known: &known,
+            sockets: &[],
             told: &[],
             missing: &[],
             origin,

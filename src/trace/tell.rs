@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 
 use crate::kernel::record::{Event, Frame, Missing, Recording, Seen};
+use crate::kernel::sockets::Socket;
 use crate::lab::dns::DNS_PORT;
 use crate::lab::names::NsName;
 use crate::lab::probe::{Ask, Probe, Target};
@@ -46,6 +47,8 @@ pub struct Material<'a> {
     pub known: &'a Known,
     /// What labctl's own programs told, and where they are.
     pub told: &'a [(NsName, program::Event)],
+    /// The sockets of programs after a question that was not answered, and where they are.
+    pub sockets: &'a [(NsName, Vec<Socket>)],
     /// What could not be watched.
     pub missing: &'a [Missing],
     /// Where the lab's text came from.

@@ -13,7 +13,7 @@ use super::model::{Cause, Direction, Drop, Fate, Fault, Flow, Means, Packet, Rol
 use super::packets::Teller;
 use super::tell::{Evidence, Material, target};
 use super::walk::{Blame, Exchange, State};
-use super::{objects, remedy};
+use super::{listeners, objects, remedy};
 
 /// All that is looked at.
 pub struct Case<'a> {
@@ -96,7 +96,8 @@ impl<'a> Case<'a> {
             return Some(blame);
         }
         if self.outcome.details.failure == Some(FailureName::Name) {
-            return walked(Role::NameLookup).find_map(fault).or_else(|| objects::no_name(self));
+            let lookup = walked(Role::NameLookup).find_map(fault).or_else(|| listeners::blame(self));
+            return lookup.or_else(|| objects::no_name(self));
         }
         let on_the_way = || {
             let proxied = walked(Role::Proxied).next_back().and_then(fault);
@@ -104,7 +105,8 @@ impl<'a> Case<'a> {
         };
         let beyond = || objects::beyond_the_network(self);
         let told = || self.refused().or_else(|| self.lost());
-        on_the_way().or_else(|| unseen.and_then(|e| e.fault.clone())).or_else(beyond).or_else(told)
+        let silent = || listeners::blame(self);
+        on_the_way().or_else(|| unseen.and_then(|e| e.fault.clone())).or_else(silent).or_else(beyond).or_else(told)
     }
 
     /// Who sent an error in place of an answer, when the state knows no reason: it may have been another moment ago.
