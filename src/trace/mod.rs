@@ -14,6 +14,7 @@ mod freed;
 mod grounds;
 mod hits;
 mod hops;
+mod listeners;
 mod lookups;
 mod met;
 pub mod model;

@@ -11,7 +11,7 @@ use super::align::{self, Aligned, Way};
 use super::copies;
 use super::flow::{Found, FoundPacket};
 use super::hops;
-use super::model::{Direction, Fate, Flow, Header, Means, Packet, Protocol, Step, What};
+use super::model::{Direction, Fate, Flow, Header, Means, Packet, Protocol, Role, Step, What};
 use super::packet::Essence;
 use super::programs;
 use super::sight::Sight;
@@ -142,7 +142,7 @@ impl<'a> Teller<'a> {
                 let length = whole(found, sight, &self.evidence.sights);
                 (&sight.place, Header { macs: None, length, ..sight.header.clone() })
             }
-            None => (self.from, Probe::to(found.tuple.protocol, found.tuple.destination.0, 0).header),
+            None => (self.sender(found), Probe::to(found.tuple.protocol, found.tuple.destination.0, 0).header),
         };
         // A machine's own rules may have translated it before any tap saw it.
         let first = sight.is_none_or(|sight| begins(found, sight));
@@ -156,6 +156,12 @@ impl<'a> Teller<'a> {
     /// What connection tracking told of a flow.
     fn entries(&self, found: &Found) -> Vec<translation::Entry> {
         self.evidence.entries.iter().filter(|e| found.tuples.contains_key(&e.original)).cloned().collect()
+    }
+
+    /// Who sent a flow's first packet, which no tap saw: a proxy has what it asks for its own.
+    fn sender(&self, found: &Found) -> &'a NsName {
+        let proxy = self.evidence.who.machine(found.tuple.source.0).filter(|_| found.role == Role::Proxied);
+        proxy.unwrap_or(self.from)
     }
 
     /// What chance is known to have chosen for a flow: connection tracking tells of it, and else the ends that
