@@ -24,7 +24,7 @@ use super::model::{Asked as Question, Direction, Flow, Means, Packet, Protocol, 
 use super::origin::Origin;
 use super::packets;
 use super::proxied;
-use super::tell::{Evidence, Material};
+use super::tell::{self, Evidence, Material};
 use super::verdict::{self, Case};
 use super::walk::{self, Exchange, Known, Path, Probe, Seen, State};
 use super::who::Who;
@@ -259,15 +259,8 @@ impl Teller<'_> {
     /// # Errors
     /// A name that has no address, in words.
     fn end(&mut self) -> Result<Option<End>, String> {
-        let (port, protocol) = match &self.asked.ask {
-            Ask::Ping { .. } => (0, Protocol::Icmp),
-            Ask::Tcp { port, .. } => (*port, Protocol::Tcp),
-            Ask::Udp { port, .. } => (*port, Protocol::Udp),
-            Ask::Http(http) => (http.to_port, Protocol::Tcp),
-            Ask::Dns { port, tcp, .. } => (*port, if *tcp { Protocol::Tcp } else { Protocol::Udp }),
-            Ask::Exec { .. } => return Ok(None),
-        };
-        let Some(target) = target(self.asked) else { return Ok(None) };
+        let ask = &self.asked.ask;
+        let (Some((target, port)), Some(protocol)) = (ask.target(), tell::protocol(ask)) else { return Ok(None) };
         let address = match target {
             Target::Address(ip) => Some(*ip),
             Target::Machine(ns) => self.lab.address_of(ns),
@@ -334,16 +327,6 @@ fn failure(seen: Seen) -> Option<FailureName> {
         Seen::TtlExceeded => FailureName::TtlExceeded,
         Seen::Timeout => FailureName::Timeout,
     })
-}
-
-/// Whom a question asks.
-pub fn target(asked: &Asked) -> Option<&Target> {
-    match &asked.ask {
-        Ask::Ping { to, .. } | Ask::Tcp { to, .. } | Ask::Udp { to, .. } => Some(to),
-        Ask::Http(http) => Some(&http.to),
-        Ask::Dns { server, .. } => Some(server),
-        Ask::Exec { .. } => None,
-    }
 }
 
 fn packet(path: &Path, direction: Direction, number: u32) -> Packet {

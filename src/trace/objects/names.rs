@@ -13,15 +13,8 @@ use crate::trace::walk::Blame;
 /// A name that nobody knows. The place is the DNS server that says so, and the asker where it asks none.
 pub fn no_name(case: &Case) -> Option<Blame> {
     let (lab, from) = (case.material.lab, &case.asked.from);
-    let name = match &case.asked.ask {
-        Ask::Ping { to: Target::Name(name), .. }
-        | Ask::Tcp { to: Target::Name(name), .. }
-        | Ask::Udp { to: Target::Name(name), .. }
-        | Ask::Dns { name, .. } => name.clone(),
-        Ask::Http(http) => match &http.to {
-            Target::Name(name) => name.clone(),
-            _ => return None,
-        },
+    let name = match (&case.asked.ask, case.asked.ask.target()?.0) {
+        (Ask::Dns { name, .. }, _) | (_, Target::Name(name)) => name.clone(),
         _ => return None,
     };
     let seen = case.outcome.observed.as_str();
