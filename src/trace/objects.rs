@@ -5,6 +5,7 @@
 mod beyond;
 mod names;
 mod remedies;
+mod speech;
 
 use std::net::IpAddr;
 
@@ -22,6 +23,7 @@ use super::who;
 pub use beyond::beyond_the_network;
 pub use names::no_name;
 pub use remedies::remedies;
+pub use speech::{Speaks, speaks};
 
 /// The field of a service that says whether connections from outside stay on the host to which they come.
 const EXTERNAL_POLICY: &str = "externalTrafficPolicy";
