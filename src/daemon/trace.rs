@@ -31,7 +31,6 @@ use crate::probe::{self, Outcome};
 use crate::trace::filter::{self, v4};
 use crate::trace::model::{Means, Trace, What};
 use crate::trace::origin::Origin;
-use crate::trace::predict;
 use crate::trace::question::{MARK_HEADER, Question};
 use crate::trace::tell::{self, Material};
 use crate::trace::walk::Known;
@@ -311,7 +310,7 @@ pub(super) async fn learnt(daemon: &Rc<Daemon>, lab: &Lab, asked: Option<&Probe>
 
 /// Whom a question asks, where no name must be looked up first.
 fn address(lab: &Lab, asked: &Probe) -> Option<Ipv4Addr> {
-    match predict::target(asked)? {
+    match asked.ask.target()?.0 {
         Target::Address(ip) => v4(*ip),
         Target::Machine(ns) => v4(lab.address_of(ns)?),
         Target::Service(_) | Target::Name(_) => None,

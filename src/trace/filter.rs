@@ -19,6 +19,7 @@ use crate::objects::{ObjectKey, Service};
 use crate::plan::deviation::Deviation;
 use crate::plan::rules::Rules;
 use crate::plan::{LinkKind, NsPlan, Plan};
+use crate::probe;
 
 use super::who;
 
@@ -34,7 +35,7 @@ pub fn of_question(lab: &Lab, there: &Plan, asked: &Probe, serving: &[NsName]) -
     if asked.from == NsName::Router || from.is_empty() {
         return Filter::default();
     }
-    let mut addresses = [from, loopback(&asked.ask), between(lab, there), translated.addresses].concat();
+    let mut addresses = [from, between(lab, there), translated.addresses, loopback(lab, asked)].concat();
     let mut ports = translated.ports;
     if let Ask::Http(_) = asked.ask {
         // Whoever is a program may ask somebody else in its turn, on any port.
@@ -65,6 +66,16 @@ pub fn lookups(filter: &Filter, there: &Plan, asked: &Probe) -> HashSet<Ipv4Addr
         _ => Vec::new(),
     };
     filter.addresses.iter().copied().chain(asked).collect()
+}
+
+/// The asker's own address for itself, where that is asked for.
+fn loopback(lab: &Lab, asked: &Probe) -> Vec<Ipv4Addr> {
+    let ip = match asked.ask.target() {
+        Some((Target::Address(ip), _)) => Some(*ip),
+        Some((Target::Name(name), _)) => probe::by_hosts_file(lab, &asked.from, name),
+        _ => None,
+    };
+    ip.filter(IpAddr::is_loopback).and_then(v4).into_iter().collect()
 }
 
 /// The packets that may be the machine's: those with an address of its own, of a host, which may have taken its
@@ -132,14 +143,6 @@ fn leading_to(lab: &Lab, machine: &NsName) -> Vec<Ipv4Addr> {
 
 fn is_only(pod: &Pod, wanted: impl Fn(&Run) -> bool) -> bool {
     pod.containers.iter().all(|container| wanted(&container.run))
-}
-
-/// Whoever asks an address of its loopback device has that one itself, which no plan lists.
-fn loopback(ask: &Ask) -> Vec<Ipv4Addr> {
-    match ask.target() {
-        Some((Target::Address(ip), _)) => v4(*ip).filter(Ipv4Addr::is_loopback).into_iter().collect(),
-        _ => Vec::new(),
-    }
 }
 
 fn asked_port(ask: &Ask) -> Option<u16> {
@@ -278,10 +281,11 @@ mod tests {
     }
 
     #[test]
-    fn what_a_machine_asks_itself_by_its_loopback_address_is_recorded() {
-        let filter = of(&lab(""), "127.0.0.1:8080", |_| {});
-        assert!(has(&filter, "127.0.0.1"), "{filter:?}");
-        assert!(!has(&of(&lab(""), "b:8080", |_| {}), "127.0.0.1"));
+    fn a_machine_that_asks_itself_is_recorded() {
+        for to in ["127.0.0.1:8080", "http://localhost:8080/"] {
+            assert!(has(&of(&lab(""), to, |_| {}), "127.0.0.1"), "{to}");
+        }
+        assert!(!has(&of(&lab(""), "b", |_| {}), "127.0.0.1"));
     }
 
     #[test]

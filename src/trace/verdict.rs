@@ -10,7 +10,9 @@ use crate::probe::Outcome;
 use crate::spec::probe::FailureName;
 
 use super::model::{Cause, Direction, Drop, Fate, Fault, Flow, Means, Packet, Role, Step, Verdict, What};
+use super::origin::Origin;
 use super::packets::Teller;
+use super::predict;
 use super::tell::{Evidence, Material, target};
 use super::walk::{Blame, Exchange, State};
 use super::{listeners, objects, remedy, unplanned};
@@ -224,10 +226,18 @@ fn remedies(case: &Case, blame: &Blame, drift: &[Difference]) -> Vec<super::mode
         Some(own) => all.push(own),
         None => all.extend(remedy::of_machine(&blame.place, drift)),
     }
-    if origin.is_edited() || !drift.is_empty() {
+    if !drift.is_empty() || (origin.is_edited() && is_answered_as_written(case)) {
         all.push(origin.up());
     }
     all
+}
+
+/// Whether the lab's own text, without what was done to the lab since, has an answer: else it does not help to
+/// go back to it.
+fn is_answered_as_written(case: &Case) -> bool {
+    let Material { lab, origin, .. } = case.material;
+    let written = origin.written_lab(lab);
+    written.is_some_and(|lab| predict::trace(&lab, case.asked, ("", &Origin::default())).asked.answered)
 }
 
 #[cfg(test)]

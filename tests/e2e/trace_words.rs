@@ -13,6 +13,8 @@ as_root_and_ordinary_user![
     a_service_without_endpoints_says_what_would_give_it_some,
     an_ingress_that_refuses_says_which_rules_there_are,
     a_certificate_is_for_names_and_believed_by_clients,
+    what_the_other_does_not_speak_is_told_as_it_was_foreseen,
+    a_machine_asks_itself_without_a_dns_server,
     a_fault_of_an_object_is_told_with_its_line,
     a_lab_that_came_from_no_file_names_none,
     a_packet_goes_as_far_as_its_time_to_live,
@@ -303,4 +305,47 @@ fn what_a_host_asks_itself_by_its_loopback_address_is_seen(bench: &Bench) {
     let met = |step: &&Value| step["what"]["chain"] == "KUBE-NODEPORTS";
     let met = steps.as_array().into_iter().flatten().find(met);
     assert!(met.is_some_and(|s| s["knownBy"][0] == "rules"), "{steps:#}");
+}
+
+fn what_the_other_does_not_speak_is_told_as_it_was_foreseen(bench: &Bench) {
+    bench.up(&bench.write(LAB));
+    let tried = [
+        ("a", "https://web:80/", "web-", "speaks plain HTTP, and TLS came on port 8080", "ask http://web/"),
+        (
+            "laptop",
+            "https://front.example.com:80/",
+            "ingress/",
+            "speaks plain HTTP, and TLS came on port 80",
+            "ask http://front.example.com/",
+        ),
+        (
+            "laptop",
+            "http://front.example.com:443/web",
+            "ingress/",
+            "speaks TLS, and plain HTTP came on port 443",
+            "ask https://front.example.com/web",
+        ),
+    ];
+    for (from, url, place, says, remedy) in tried {
+        let [seen, foreseen] = [asked(bench, &[from, url]), asked(bench, &[from, url, "--predict"])];
+        for trace in [&seen, &foreseen] {
+            let verdict = trace["verdict"]["says"].as_str().unwrap_or_default();
+            assert!(verdict.starts_with(place) && verdict.ends_with(says), "{verdict}");
+            assert_eq!(trace["verdict"]["fault"]["remedy"][0]["says"], remedy, "{:#}", trace["verdict"]);
+        }
+        assert_eq!(seen["asked"]["seen"], foreseen["asked"]["seen"]);
+    }
+}
+
+fn a_machine_asks_itself_without_a_dns_server(bench: &Bench) {
+    bench.up(&bench.write(LAB));
+    for words in [&["web-1", "http://localhost:8080/"][..], &["web-1", "http://localhost:8080/", "--predict"]] {
+        let trace = asked(bench, words);
+        assert_eq!(trace["asked"]["answered"], true, "{:#}", trace["asked"]);
+        assert_eq!(trace["asked"]["tried"], "127.0.0.1:8080");
+        let roles: Vec<_> = trace["flows"].as_array().expect("flows").iter().map(|flow| &flow["role"]).collect();
+        assert_eq!(roles, ["request"]);
+    }
+    // And what is asked of another machine by this name is its own affair.
+    assert_eq!(asked(bench, &["laptop", "localhost:1"])["asked"]["tried"], "127.0.0.1:1");
 }

@@ -146,14 +146,14 @@ fn dnat() -> (RuleMet, Header) {
         rule: "tcp dport 80 dnat to 10.0.0.9".into(),
         ..rule("c", 1)
     };
-    (rule, Header { destination: [10, 0, 0, 9].into(), ..header(4000) })
+    (rule, Header { destination: [10, 0, 0, 9].into(), ..header() })
 }
 
 #[test]
 fn a_rewrite_that_connection_tracking_told_comes_behind_the_rule_that_did_it_and_names_it() {
     let (met, after) = dnat();
     let what =
-        What::Rewritten { how: Rewrite::Destination, before: Box::new(header(4000)), after: Box::new(after.clone()) };
+        What::Rewritten { how: Rewrite::Destination, before: Box::new(header()), after: Box::new(after.clone()) };
     let mut rewritten = step("b", None, what);
     rewritten.known_by = vec![Means::Conntrack];
     let route = What::Routed(Routed { route: "default".into(), via: None, dev: Some("eth0".into()) });
@@ -178,7 +178,7 @@ fn a_device_where_the_packet_has_other_addresses_is_none_of_the_walks() {
     let mut walked = walk();
     let route = Routed { route: "default".into(), via: None, dev: Some("eth0".into()) };
     walked.insert(2, step("b", None, What::Routed(route)));
-    walked.iter_mut().for_each(|s| s.header = Some(header(4000)));
+    walked.iter_mut().for_each(|s| s.header = Some(header()));
     let mut sights = [sight(10, "a", "eth0", true), sight(12, "b", "veth", false), sight(15, "b", "eth0", true)];
     assert_eq!(aligned(&walked, &sights, &[]).0.unforeseen, 0);
     sights[2].seen = dnat().1;
