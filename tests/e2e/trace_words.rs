@@ -35,10 +35,10 @@ dns:
 services:
   web: { selector: { app: web }, ports: [{ port: 80, targetPort: 8080 }] }
   bare: { ports: [{ port: 80 }] }
-  door: { type: NodePort, selector: { app: web }, ports: [{ port: 80, targetPort: 8080, nodePort: 30080 }] }
   typo:
     selector: { app: web }
     ports: [{ port: 80, targetPort: 8081 }]
+  door: { type: NodePort, selector: { app: web }, ports: [{ port: 80, targetPort: 8080, nodePort: 30080 }] }
 ingresses:
   front:
     tls: [{ hosts: [front.example.com], secretName: front-secret }]
