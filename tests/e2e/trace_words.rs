@@ -216,15 +216,23 @@ fn a_fault_of_an_object_is_told_with_its_line(bench: &Bench) {
     assert_eq!(wrong["verdict"]["fault"]["cause"], "wrong-target-port", "{:#}", wrong["verdict"]);
     let at = line(&file, "targetPort: 8081");
     is_mended(&wrong, &format!("{at}: spec.ports[0].targetPort: did you mean `targetPort: 8080`?; then `labctl up "));
-    // An object that was applied stands in its own file.
-    let applied = "apiVersion: v1\nkind: Service\nmetadata: { name: typo }\nspec:\n  selector: { app: wbe }\n  ports: [{ port: 80 }]\n";
-    let path = bench.path("typo.yaml");
-    std::fs::write(&path, applied).expect("a manifest");
-    bench.ok(&["apply", "-f", &path.to_string_lossy()]);
-    let wrong = asked(bench, &["a", "typo"]);
-    is_mended(&wrong, "typo.yaml:5: spec.selector: did you mean app=web?");
-    is_mended(&wrong, "; then `labctl apply -f typo.yaml`");
-    is_mended(&wrong, &format!("labctl up --no-probes {}", name(&file)));
+    // An object that was applied stands in its own file. To go back to the lab's own helps where that is right.
+    let path = bench.path("applied.yaml");
+    let up = format!("labctl up --no-probes {}", name(&file));
+    for (service, is_right_there) in [("typo", false), ("web", true)] {
+        let applied = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{ name: {service} }}\nspec:\n  selector: {{ app: wbe }}\n  \
+             ports: [{{ port: 80 }}]\n"
+        );
+        std::fs::write(&path, applied).expect("a manifest");
+        bench.ok(&["apply", "-f", &path.to_string_lossy()]);
+        let wrong = asked(bench, &["a", service]);
+        is_mended(&wrong, "applied.yaml:5: spec.selector: did you mean app=web?");
+        is_mended(&wrong, "; then `labctl apply -f applied.yaml`");
+        let remedy = &wrong["verdict"]["fault"]["remedy"];
+        let commands = remedy.as_array().into_iter().flatten().filter_map(|r| r["command"].as_str());
+        assert_eq!(commands.filter(|c| *c == up).count(), usize::from(is_right_there), "{remedy:#}");
+    }
 }
 
 fn a_lab_that_came_from_no_file_names_none(bench: &Bench) {
