@@ -19,6 +19,7 @@ as_root_and_ordinary_user![
     a_lab_that_came_from_no_file_names_none,
     a_packet_goes_as_far_as_its_time_to_live,
     what_a_host_asks_itself_by_its_loopback_address_is_seen,
+    a_program_that_answers_what_is_not_http_is_named,
     the_ending_of_a_file_chooses_the_form_and_a_strange_one_is_refused,
     why_the_kernel_drops_packets_is_missed_only_where_one_was_dropped,
 ];
@@ -356,4 +357,30 @@ fn a_machine_asks_itself_without_a_dns_server(bench: &Bench) {
     }
     // And what is asked of another machine by this name is its own affair.
     assert_eq!(asked(bench, &["laptop", "localhost:1"])["asked"]["tried"], "127.0.0.1:1");
+}
+
+fn a_program_that_answers_what_is_not_http_is_named(bench: &Bench) {
+    bench.up(&bench.write(
+        "hosts: { node1: {} }
+pods:
+  a: { host: node1 }
+  greeter:
+    host: node1
+    ports: [9000]
+    command:
+      - python3
+      - -uc
+      - |
+        import socket
+        listening = socket.create_server((\"\", 9000))
+        while True:
+            talk, _ = listening.accept()
+            with talk:
+                talk.recv(1000)
+                talk.sendall(b\"hello\\n\")
+    readinessProbe: { tcpSocket: { port: 9000 }, periodSeconds: 1 }
+",
+    ));
+    let trace = asked(bench, &["a", "http://greeter:9000/"]);
+    is(&trace, "other", "pod/default/greeter", "is it HTTP that it speaks?");
 }
