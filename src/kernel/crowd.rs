@@ -3,12 +3,14 @@
 //! filled with as many, over ctnetlink (linux/netfilter/nfnetlink_conntrack.h).
 //!
 //! The entries are of UDP flows between addresses that benchmarks have (198.18.0.0/15), and count as
-//! answered and long-lived: those the kernel does not drop to make room (`early_drop`).
+//! answered and long-lived: those the kernel does not drop to make room (`early_drop`). Those of others must not
+//! stay among them: they end after seconds, and leave room. By a mark that others' have not they are told apart.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::thread;
 
-use netlink_packet_core::{DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST};
+use netlink_packet_core::{DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_netfilter::conntrack::{
     ConntrackAttribute as Attribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol, Tuple as Part,
@@ -20,9 +22,15 @@ use super::ns::NetNs;
 use super::rtnl::{receive, split};
 use super::sysctl;
 
-/// `CTA_STATUS` and `CTA_TIMEOUT`.
+/// `CTA_STATUS`, `CTA_TIMEOUT`, `CTA_MARK` and `CTA_MARK_MASK`.
 const STATUS: u16 = 3;
 const TIMEOUT: u16 = 7;
+const MARK: u16 = 8;
+const MARK_MASK: u16 = 21;
+/// The bit of an entry's mark that says that it is of the crowd.
+const OURS: u32 = 1 << 30;
+/// So often others' entries are forgotten at most. Of those that are made meanwhile few find room.
+const ROUNDS: usize = 50;
 /// `IPS_CONFIRMED`, `IPS_ASSURED` and `IPS_SEEN_REPLY`.
 const ANSWERED: u32 = 0b1110;
 /// Longer than a lab is broken.
@@ -51,18 +59,56 @@ pub fn fill(netns: &NetNs) -> io::Result<u32> {
         let why = format!("the machine allows {allowed} tracked connections, and more than {MOST} are not filled in");
         return Err(io::Error::new(io::ErrorKind::Unsupported, why));
     }
-    let mut table = Table::open(netns)?;
-    table.forget()?;
-    let template = Template::new();
-    let mut made = 0;
-    while made <= allowed {
-        let refused = table.add(&template, made)?;
-        if refused > 0 {
-            return Ok(made + AT_ONCE - refused);
+    let mut crowd = Crowd { table: Table::open(netns)?, template: Template::new(), next: 0, made: 0 };
+    crowd.table.forget()?;
+    while crowd.add()? == AT_ONCE {
+        if crowd.made > allowed {
+            return Err(io::Error::other("the kernel took more connections than it allows"));
         }
-        made += AT_ONCE;
     }
-    Err(io::Error::other("the kernel took more connections than it allows"))
+    for _ in 0..ROUNDS {
+        if !crowd.table.has_others()? {
+            return Ok(crowd.made);
+        }
+        crowd.take_over(netns)?;
+    }
+    Err(io::Error::other("others make connections faster than they can be forgotten"))
+}
+
+/// Entries that fill a table.
+struct Crowd {
+    table: Table,
+    template: Template,
+    /// The number of the entry that is added next.
+    next: u32,
+    made: u32,
+}
+
+impl Crowd {
+    /// Add as many as are sent at once. Returns for how many there was room.
+    fn add(&mut self) -> io::Result<u32> {
+        let taken = AT_ONCE - self.table.add(&self.template, self.next)?;
+        if taken > 0 {
+            // Which of them are there is not known.
+            self.next += AT_ONCE;
+        }
+        self.made += taken;
+        Ok(taken)
+    }
+
+    /// Forget others' entries, and take their places before somebody else does.
+    fn take_over(&mut self, netns: &NetNs) -> io::Result<()> {
+        let mut others = Table::open(netns)?;
+        thread::scope(|scope| {
+            let forgetting = scope.spawn(move || others.forget_others());
+            let mut is_full = false;
+            while !is_full {
+                let is_over = forgetting.is_finished();
+                is_full = self.add()? == 0 && is_over;
+            }
+            forgetting.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
+        })
+    }
 }
 
 /// Forget what `netns` tracks. Blocks.
@@ -89,7 +135,37 @@ impl Table {
 
     /// Delete every entry: a deletion without a tuple means all.
     fn forget(&mut self) -> io::Result<()> {
-        let request = message(ConntrackMessage::Delete(Vec::new()), NLM_F_ACK, 1);
+        self.delete(Vec::new())
+    }
+
+    /// Delete every entry without the crowd's mark.
+    fn forget_others(&mut self) -> io::Result<()> {
+        self.delete(others())
+    }
+
+    /// Whether there is an entry without the crowd's mark.
+    fn has_others(&mut self) -> io::Result<bool> {
+        self.0.send(&message(ConntrackMessage::Get(others()), NLM_F_DUMP, 2), 0)?;
+        let mut buffer = vec![0; 32 * 1024];
+        let mut found = false;
+        loop {
+            let length = receive(&self.0, &mut buffer)?;
+            for bytes in split(&buffer[..length]) {
+                match NetlinkMessage::<NetfilterMessage>::deserialize(bytes).map_err(io::Error::other)?.payload {
+                    NetlinkPayload::InnerMessage(_) => found = true,
+                    NetlinkPayload::Done(done) if done.code == 0 => return Ok(found),
+                    NetlinkPayload::Done(done) => return Err(io::Error::from_raw_os_error(-done.code)),
+                    NetlinkPayload::Error(e) => {
+                        return Err(io::Error::from_raw_os_error(e.code.map_or(libc::EIO, |code| -code.get())));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn delete(&mut self, which: Vec<Attribute>) -> io::Result<()> {
+        let request = message(ConntrackMessage::Delete(which), NLM_F_ACK, 1);
         match self.exchange(&request, 1)?.1 {
             Some(errno) => Err(io::Error::from_raw_os_error(errno)),
             None => Ok(()),
@@ -150,12 +226,12 @@ impl Template {
             ]
         };
         let (from, to) = ((IpAddr::from(SOURCE), PORT), (IpAddr::from(DESTINATION), DESTINATION_PORT));
-        let number = |kind, value: u32| Attribute::Other(DefaultNla::new(kind, value.to_be_bytes().to_vec()));
         let attributes = vec![
             Attribute::CtaTupleOrig(tuple(from, to)),
             Attribute::CtaTupleReply(tuple(to, from)),
             number(STATUS, ANSWERED),
             number(TIMEOUT, SECONDS),
+            number(MARK, OURS),
         ];
         let bytes = message(ConntrackMessage::New(attributes), NLM_F_CREATE, 0);
         let (addresses, ports) = (places(&bytes, &SOURCE), places(&bytes, &PORT.to_be_bytes()));
@@ -176,6 +252,15 @@ impl Template {
         bytes[8..12].copy_from_slice(&n.to_ne_bytes());
         bytes
     }
+}
+
+/// What all entries without the crowd's mark have, as a filter of dumps and deletions.
+fn others() -> Vec<Attribute> {
+    vec![number(MARK, 0), number(MARK_MASK, OURS)]
+}
+
+fn number(kind: u16, value: u32) -> Attribute {
+    Attribute::Other(DefaultNla::new(kind, value.to_be_bytes().to_vec()))
 }
 
 /// Where a part begins in a message.

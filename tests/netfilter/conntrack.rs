@@ -1,10 +1,13 @@
 //! Reading and forgetting UDP flows, with real packets through real rules.
 
 use std::collections::HashSet;
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use labctl::kernel::conntrack::{Flow, delete, for_each_udp, forget_udp};
+use labctl::kernel::crowd;
 use labctl::kernel::ns::NetNs;
 
 use crate::as_root_and_in_a_user_namespace;
@@ -21,6 +24,7 @@ as_root_and_in_a_user_namespace!(
     flows_of_another_namespace_are_neither_listed_nor_forgotten,
     more_flows_than_one_answer_holds_are_all_listed_and_forgotten,
     a_namespace_that_tracks_nothing_has_no_flows,
+    no_flow_of_others_stays_in_a_table_that_was_filled_while_they_sent,
 );
 
 const SERVICE: &str = "10.96.0.53:53";
@@ -201,4 +205,30 @@ fn a_namespace_that_tracks_nothing_has_no_flows() {
     assert_eq!(all(&ns), []);
     assert_eq!(delete(&ns, &[]).expect("the table"), 0);
     assert_eq!(forget_udp(&ns, |_| true).expect("the table"), 0);
+}
+
+fn no_flow_of_others_stays_in_a_table_that_was_filled_while_they_sent() {
+    let ns = ground();
+    let is_over = AtomicBool::new(false);
+    let filled = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                // Each is a flow of its own; one for which there is no room is refused.
+                let _ = udp(&ns, "10.0.0.9:0").send_to(b"who", FIRST);
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let filled = crowd::fill(&ns);
+        is_over.store(true, Ordering::Relaxed);
+        filled
+    });
+    let (mut ours, mut others) = (0, Vec::new());
+    for_each_udp(&ns, |flow| match flow.original.source.ip() {
+        IpAddr::V4(ip) if ip.octets()[0] == 198 => ours += 1,
+        _ => others.push(flow),
+    })
+    .expect("the table");
+    assert_eq!((ours, others), (filled.expect("a full table"), Vec::new()));
+    crowd::forget(&ns).expect("an empty table");
+    assert_eq!(all(&ns), []);
 }

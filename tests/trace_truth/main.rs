@@ -2,9 +2,10 @@
 //! device, recorded by sockets of this program and laid beside what the trace tells.
 //!
 //! Root asks most of them, and an ordinary user some. The labs' seeds are fixed, so that a failure comes
-//! again. `LABCTL_TRACES=1000` lets root ask so many in place of some 40, and `LABCTL_SEED` begins with another
-//! lab than the first; as nextest ends a test that takes minutes, run those by
-//! `LABCTL_TRACES=1000 cargo test --test trace_truth random_traces -- --nocapture`.
+//! again. `LABCTL_TRACES=1000` asks so many in place of root's 40 or the user's 20, and `LABCTL_SEED` begins with
+//! another lab than the first; as nextest ends a test that takes minutes, run those by
+//! `LABCTL_TRACES=1000 cargo test --test trace_truth random_traces -- --nocapture`, and the user's by
+//! `so_do_those`.
 //!
 //! One file a matter: `labs` and `questions` are what is thrown; `capture` records, `frames` reads what was
 //! recorded; `seen` compares a trace with the recording, `walked` with the plan's prediction, `sound` with

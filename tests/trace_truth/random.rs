@@ -17,8 +17,9 @@ as_root![random_traces_tell_what_was_there_and_what_the_plan_predicts];
 // It is root that records beside the trace.
 on_a_bench!(WithTun, "as_an_ordinary_user", &[Need::Root], so_do_those_of_an_ordinary_user);
 
-/// Traces where nobody asks for more, and so many of each lab.
+/// Traces, the first lab's seed, and how many of each lab.
 const TRACES: u64 = 40;
+const SEED: u64 = 1;
 const EACH: u64 = 10;
 /// Of an ordinary user's labs, which begin elsewhere.
 const OTHERS: u64 = 20;
@@ -36,15 +37,17 @@ struct Found {
 }
 
 fn random_traces_tell_what_was_there_and_what_the_plan_predicts(bench: &Bench) {
-    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
-    are_true(bench, number("LABCTL_TRACES").unwrap_or(TRACES), number("LABCTL_SEED").unwrap_or(1));
+    are_true(bench, TRACES, SEED);
 }
 
 fn so_do_those_of_an_ordinary_user(bench: &Bench) {
     are_true(bench, OTHERS, OTHERS_SEED);
 }
 
-fn are_true(bench: &Bench, wanted: u64, mut seed: u64) {
+/// So many traces, of labs from this seed on, where nobody asks for others.
+fn are_true(bench: &Bench, wanted: u64, seed: u64) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
+    let (wanted, mut seed) = (number("LABCTL_TRACES").unwrap_or(wanted), number("LABCTL_SEED").unwrap_or(seed));
     let (mut found, begin) = (Found::default(), Instant::now());
     while found.traces < wanted {
         of_lab(bench, seed, EACH.min(wanted - found.traces), &mut found);

@@ -10,9 +10,11 @@ use crate::frames::{Header, ICMP, Sighting, TCP, UDP};
 /// Something at a device: where, by what, outwards or not, and the header.
 type Point = (String, String, bool, Header);
 
-/// So many nanoseconds may lie between the stamps that two sockets give the same frame: the kernel may
-/// stamp a copy for each.
-const APART: u64 = 20_000_000;
+/// So many nanoseconds may lie between the stamps that two sockets give the same frame. One that comes in and was
+/// sent by TCP still has the time at which it was to be sent, and each packet socket stamps its own copy in place of
+/// that (`skb_clear_delivery_time`): one after the other, which takes some microseconds, and more only where the
+/// CPU is taken away between them.
+const APART: u64 = 1_000_000;
 
 /// A trace ends when nothing has come for so many nanoseconds; what comes later is none of its matter.
 const QUIET: u64 = 40_000_000;
