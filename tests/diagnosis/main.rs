@@ -10,7 +10,9 @@ mod faults;
 mod files;
 mod foreign;
 mod lookups;
+mod pair;
 mod path_mtu;
+mod rewriting;
 mod table;
 mod untouched;
 
