@@ -178,6 +178,25 @@ fn what_connection_tracking_told_counts_whatever_the_rules_say() {
 }
 
 #[test]
+fn an_identifier_that_masquerading_chose_is_no_other_destination() {
+    let plan = plan(VXLAN);
+    let from = ns("pod/default/a1");
+    let probe = ping("198.51.100.10");
+    let healthy = ask(&plan, "pod/default/a1", &probe);
+    let masqueraded = healthy.translations.first().expect("a translation");
+    let of = |(source, destination): &(crate::trace::model::End, crate::trace::model::End), identifier| sight::Tuple {
+        protocol: Protocol::Icmp,
+        source: (source.ip, identifier),
+        destination: (destination.ip, identifier),
+    };
+    let (original, reply) = (of(&masqueraded.original, 7), of(&masqueraded.reply, 9_999));
+    let entry = Entry { at: 0, place: masqueraded.place.clone(), original, reply };
+    let choices = Choices::Following { targets: Vec::new(), hops: Vec::new(), entries: vec![entry] };
+    let way = exchange(&State::planned(&plan), &from, &probe, &choices).expect("a namespace");
+    assert_eq!(told(&way), told(&healthy));
+}
+
+#[test]
 fn a_later_packet_of_a_flow_meets_no_rule_of_nat_and_is_translated_all_the_same() {
     let plan = plan(VXLAN);
     let probe = Probe { first: false, ..tcp("10.96.0.100", 80) };
