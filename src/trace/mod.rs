@@ -27,6 +27,8 @@ mod proxied;
 pub mod question;
 mod remedy;
 mod remembered;
+#[cfg(test)]
+mod sample;
 mod senders;
 mod settle;
 pub mod show;

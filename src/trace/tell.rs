@@ -305,3 +305,6 @@ fn notes(material: &Material, flows: &[Flow], outcome: &Outcome) -> Vec<String> 
     let missed = material.missing.iter().filter(|m| !(nothing_lost && m.means == Means::DropReason));
     lost.into_iter().chain(reasons).chain(missed.map(|m| m.why.clone())).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,38 +1,13 @@
 use super::*;
-use crate::lab::names::IfName;
-use crate::trace::model::{Header, Protocol, Rewrite, Routed, Ruleset};
-use crate::trace::packet::Essence;
+use crate::trace::model::{Header, Rewrite, Routed, Ruleset};
+use crate::trace::sample::{header, host, sight, walked};
 
-fn host(name: &str) -> NsName {
-    NsName::Host(HostName::try_from(name.to_owned()).expect("a name"))
-}
-
-fn header(source_port: u16) -> Header {
-    Header {
-        source: [10, 0, 0, 1].into(),
-        destination: [10, 0, 0, 2].into(),
-        protocol: Protocol::Tcp,
-        source_port,
-        destination_port: 80,
-        ttl: 64,
-        length: 60,
-        dont_fragment: false,
-        macs: None,
-    }
+fn sent_from(source_port: u16) -> Header {
+    Header { source_port, ..header() }
 }
 
 fn step(place: &str, dev: Option<&str>, what: What) -> Step {
-    Step {
-        at: None,
-        place: host(place),
-        host: None,
-        dev: dev.map(IfName::new),
-        layer: 0,
-        what,
-        header: None,
-        known_by: vec![Means::State],
-        says: "walked".into(),
-    }
+    Step { says: "walked".into(), ..walked(place, dev, what) }
 }
 
 fn rule(chain: &str, number: u32) -> RuleMet {
@@ -49,28 +24,7 @@ fn rule(chain: &str, number: u32) -> RuleMet {
 
 /// A rule that the packet met in `b`, with the ends that it is seen with.
 fn hit(leaves: bool, met: RuleMet) -> Hit {
-    Hit { place: host("b"), layer: 0, leaves, ends: Tuple::of(&header(4000)), met }
-}
-
-fn sight(at: u64, place: &str, dev: &str, outgoing: bool) -> Sight {
-    Sight {
-        at,
-        place: host(place),
-        dev: IfName::new(dev),
-        outgoing,
-        layer: 0,
-        seen: header(4000),
-        header: header(4000),
-        identification: 0,
-        vni: None,
-        essence: Essence::Tcp { sequence: 1, acknowledged: 0, flags: 2, data: 0 },
-        kind: "SYN".into(),
-        about: None,
-        marked: false,
-        said: None,
-        piece_of: None,
-        stray: false,
-    }
+    Hit { place: host("b"), layer: 0, leaves, ends: Tuple::of(&header()), met }
 }
 
 fn aligned(walked: &[Step], sights: &[Sight], hits: &[Hit]) -> (Aligned, Vec<String>) {
@@ -170,14 +124,14 @@ fn a_rule_of_forwarding_comes_behind_all_that_took_the_packet_in() {
 #[test]
 fn a_rewrite_gets_the_port_that_was_really_chosen() {
     let rewritten =
-        What::Rewritten { how: Rewrite::Source, before: Box::new(header(4000)), after: Box::new(header(1)) };
+        What::Rewritten { how: Rewrite::Source, before: Box::new(sent_from(4000)), after: Box::new(sent_from(1)) };
     let mut walked =
         [step("b", Some("veth"), What::In), step("b", None, rewritten), step("b", Some("eth0"), What::Out)];
-    walked[0].header = Some(header(4000));
-    walked[2].header = Some(header(1));
+    walked[0].header = Some(sent_from(4000));
+    walked[2].header = Some(sent_from(1));
     walked[1].says = "becomes 10.0.0.1:1".into();
     let mut sights = [sight(10, "b", "veth", false), sight(12, "b", "eth0", true)];
-    sights[1].seen = header(50_123);
+    sights[1].seen = sent_from(50_123);
     let (aligned, _) = aligned(&walked, &sights, &[]);
     let What::Rewritten { before, after, .. } = &aligned.steps[1].what else { panic!("no rewrite") };
     assert_eq!((before.source_port, after.source_port), (4000, 50_123));
@@ -192,14 +146,14 @@ fn dnat() -> (RuleMet, Header) {
         rule: "tcp dport 80 dnat to 10.0.0.9".into(),
         ..rule("c", 1)
     };
-    (rule, Header { destination: [10, 0, 0, 9].into(), ..header(4000) })
+    (rule, Header { destination: [10, 0, 0, 9].into(), ..header() })
 }
 
 #[test]
 fn a_rewrite_that_connection_tracking_told_comes_behind_the_rule_that_did_it_and_names_it() {
     let (met, after) = dnat();
     let what =
-        What::Rewritten { how: Rewrite::Destination, before: Box::new(header(4000)), after: Box::new(after.clone()) };
+        What::Rewritten { how: Rewrite::Destination, before: Box::new(header()), after: Box::new(after.clone()) };
     let mut rewritten = step("b", None, what);
     rewritten.known_by = vec![Means::Conntrack];
     let route = What::Routed(Routed { route: "default".into(), via: None, dev: Some("eth0".into()) });
@@ -224,7 +178,7 @@ fn a_device_where_the_packet_has_other_addresses_is_none_of_the_walks() {
     let mut walked = walk();
     let route = Routed { route: "default".into(), via: None, dev: Some("eth0".into()) };
     walked.insert(2, step("b", None, What::Routed(route)));
-    walked.iter_mut().for_each(|s| s.header = Some(header(4000)));
+    walked.iter_mut().for_each(|s| s.header = Some(header()));
     let mut sights = [sight(10, "a", "eth0", true), sight(12, "b", "veth", false), sight(15, "b", "eth0", true)];
     assert_eq!(aligned(&walked, &sights, &[]).0.unforeseen, 0);
     sights[2].seen = dnat().1;
