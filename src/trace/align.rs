@@ -208,7 +208,7 @@ fn meet(steps: &mut Vec<Step>, way: &Way) {
         let find = |fits: fn(&Step, &Hit) -> bool| (from..steps.len()).find(|n| fits(&steps[*n], hit));
         let at = match (find(is_met), find(leads_the_same_way)) {
             (Some(at), _) => {
-                confirm(&mut steps[at], hit);
+                confirm(&mut steps[at..], hit);
                 at
             }
             (None, Some(at)) => {
@@ -262,12 +262,16 @@ fn leads_the_same_way(step: &Step, hit: &Hit) -> bool {
         && matches!(&step.what, What::Rule(met) if same(met))
 }
 
-fn confirm(step: &mut Step, hit: &Hit) {
+/// The first step is the rule that was met, and what follows from it was seen as well.
+fn confirm(steps: &mut [Step], hit: &Hit) {
+    let [step, behind @ ..] = steps else { return };
     step.known_by.insert(0, Means::Rules);
     if let What::Rule(met) = &mut step.what {
         met.of = hit.met.of;
         met.verdict.clone_from(&hit.met.verdict);
     }
+    let end = behind.first_mut().filter(|s| hit.met.verdict == "DROP" && matches!(s.what, What::Dropped(_)));
+    end.into_iter().for_each(|s| s.known_by.insert(0, Means::Rules));
 }
 
 /// Where a rule goes that the walk did not have: behind the rules of its place before it and behind the first

@@ -154,3 +154,65 @@ fn removal(met: &PacketHit) -> Option<String> {
         (Ruleset::Iptables, _) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::names::HostName;
+    use crate::plan::NsPlan;
+    use crate::plan::rules::Rules;
+    use crate::trace::model::Protocol;
+    use crate::trace::sight::Tuple;
+
+    fn place() -> NsName {
+        NsName::Host(HostName::try_from("node1".to_owned()).expect("a name"))
+    }
+
+    fn met(of: Ruleset, (table, chain): (&str, &str), (number, rule): (u32, &str)) -> RuleMet {
+        let (table, chain, rule) = (table.to_owned(), chain.to_owned(), rule.to_owned());
+        RuleMet { of, table, chain, number, rule, verdict: "DROP".to_owned(), meaning: None }
+    }
+
+    fn removed(met: RuleMet) -> Option<String> {
+        let end = ([10, 0, 0, 1].into(), 80);
+        let ends = Tuple { protocol: Protocol::Tcp, source: end, destination: end };
+        let hit = Hit { place: place(), layer: 0, leaves: false, ends, met };
+        removal(&PacketHit { hit, handle: Some(4), sequence: 0, pass: 0, own: false })
+    }
+
+    #[test]
+    fn each_rule_is_taken_away_by_its_own_tool() {
+        let nft = |number, rule| met(Ruleset::Nftables, ("inet t", "c"), (number, rule));
+        let legacy = |number, rule| met(Ruleset::IptablesLegacy, ("raw", "OUTPUT"), (number, rule));
+        let all = [
+            removed(nft(1, "drop")),
+            removed(nft(0, "type filter hook input priority filter; policy drop;")),
+            removed(legacy(2, "-A OUTPUT -p tcp -j DROP")),
+            removed(legacy(0, "-P OUTPUT DROP")),
+            // Its text was not to be had.
+            removed(legacy(2, "")),
+        ];
+        let expected = [
+            Some("nft delete rule inet t c handle 4"),
+            Some("nft 'chain inet t c { policy accept; }'"),
+            Some("iptables-legacy -t raw -D OUTPUT -p tcp -j DROP"),
+            Some("iptables-legacy -t raw -P OUTPUT ACCEPT"),
+            None,
+        ];
+        assert_eq!(all.each_ref().map(Option::as_deref), expected);
+    }
+
+    #[test]
+    fn a_rule_is_planned_where_its_chain_has_it_or_is_written_as_a_whole() {
+        let mut ns = NsPlan::new(place());
+        let text = ":PREROUTING ACCEPT [0:0]\n:MINE - [0:0]\n-A PREROUTING -p tcp -j MINE\n";
+        ns.rules = Rules::parse(&format!("*nat\n{text}COMMIT\n"));
+        let plan = Plan { namespaces: vec![ns] };
+        let is = |of, chain: &str, rule: &str| is_planned(&place(), &met(of, ("nat", chain), (1, rule)), &plan);
+        assert!(is(Ruleset::Iptables, "PREROUTING", "-A PREROUTING -p tcp -j MINE"));
+        assert!(is(Ruleset::Iptables, "MINE", "-A MINE -j DNAT --to-destination 10.0.0.1"));
+        assert!(!is(Ruleset::Iptables, "PREROUTING", "-A PREROUTING -j DNAT --to-destination 10.0.0.1"));
+        assert!(!is(Ruleset::Iptables, "OTHER", "-A OTHER -j DNAT --to-destination 10.0.0.1"));
+        assert!(!is(Ruleset::Nftables, "PREROUTING", "-A PREROUTING -p tcp -j MINE"));
+    }
+}

@@ -172,9 +172,12 @@ fn decisive(flows: &[Flow], failure: Option<FailureName>) -> Vec<&Flow> {
     }
 }
 
-/// A rule that was seen to drop a packet for which no answer came, and that the state's walk may not have.
+/// A rule that was seen to drop a packet for which no answer came, and that the state's walk does not have.
 fn dropped(flows: &[&Flow]) -> Option<Blame> {
-    let told = |s: &&Step| matches!(s.what, What::Dropped(_)) && s.known_by.contains(&Means::Rules);
+    let told = |s: &&Step| {
+        let knows = |means| s.known_by.contains(means);
+        matches!(s.what, What::Dropped(_)) && knows(&Means::Rules) && !knows(&Means::State)
+    };
     let missed = flows.iter().flat_map(|flow| flow.packets.iter().filter(|p| is_missed(flow, p)));
     let (packet, step) = missed.into_iter().find_map(|p| Some((p, p.steps.iter().find(told)?)))?;
     let What::Dropped(Drop { cause, by, .. }) = &step.what else { return None };

@@ -2,12 +2,12 @@
 //! shows them where packets meet them, and names the one that drops with what it says.
 
 use labctl::fault::Question;
-use labctl::lab::names::NsName;
-use labctl::trace::model::{Cause, Direction, Fate, Means, Ruleset, Step, Trace, What};
+use labctl::trace::model::{Cause, Direction, Fate, Fault, Means, Ruleset, Step, Trace, What};
 
 use crate::as_root_and_ordinary_user;
 use crate::broken::Broken;
 use crate::harness::Bench;
+use crate::pair::{LAB, at, nft, question, tool, with_services};
 
 as_root_and_ordinary_user![
     a_rule_of_iptables_legacy_that_drops_is_named,
@@ -22,38 +22,15 @@ as_root_and_ordinary_user![
     a_rule_of_nft_on_a_bridge_is_named,
 ];
 
-const LAB: &str = "
-hosts: { node1: {}, node2: {} }
-pods:
-  a1: { host: node1, address: 10.244.1.20 }
-  a2: { host: node1, address: 10.244.1.21, ports: [8080] }
-  b1: { host: node2, address: 10.244.2.20, ports: [8080] }
-services:
-  b-svc: { clusterIP: 10.96.0.100, selector: { app: b }, ports: [{ port: 80, targetPort: 8080 }] }
-";
-
-fn at(path: &str) -> NsName {
-    serde_json::from_value(path.into()).expect("a machine")
-}
-
-fn up(bench: &Bench) -> Broken<'_> {
-    Broken::of_text(bench, LAB)
-}
-
-fn question(to: &str) -> Question {
-    Question::tcp(at("pod/default/a1"), to, 8080)
-}
-
 /// Rules of xtables. Its lock is where root alone may write.
 fn legacy(bench: &Bench, target: &str, line: &str) -> String {
     let lock = bench.path("xtables.lock");
-    bench.sh(target, &format!("export PATH=$PATH:/usr/sbin:/sbin XTABLES_LOCKFILE={}; {line}", lock.display()))
+    tool(bench, target, &format!("export XTABLES_LOCKFILE={}; {line}", lock.display()))
 }
 
-/// A table `t` with a chain `c`.
-fn nft(bench: &Bench, target: &str, family: &str, (hook, rule): (&str, &str)) {
-    let text = format!("table {family} t {{\nchain c {{\ntype filter hook {hook};\n{rule}\n}}\n}}");
-    bench.sh(target, &format!("export PATH=$PATH:/usr/sbin:/sbin; nft -f - <<'END'\n{text}\nEND"));
+/// A table `t` with a chain `c` that filters.
+fn filter(bench: &Bench, target: &str, family: &str, (hook, rule): (&str, &str)) {
+    nft(bench, target, family, ("filter", hook, rule));
 }
 
 /// The steps of the first packet.
@@ -82,10 +59,21 @@ fn is_named(broken: &Broken, question: &Question, (cause, place, object): (Cause
     // Lines are folded.
     let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(told.contains(object), "{told}");
+    is_mended(broken, question, fault);
+}
+
+/// That what is named first takes away the rule alone, and that this suffices.
+fn is_mended(broken: &Broken, question: &Question, fault: &Fault) {
+    let commands: Vec<&str> = fault.remedy.iter().filter_map(|r| r.command.as_deref()).collect();
+    assert!(commands.len() == 2 && commands[1].starts_with("labctl up "), "{commands:?}");
+    let tool = ["nft delete rule ", "nft 'chain ", "iptables-legacy -t "].iter().any(|t| commands[0].contains(t));
+    assert!(tool, "{commands:?}");
+    broken.mend(fault).unwrap_or_else(|e| panic!("{e}"));
+    broken.is_answered(question);
 }
 
 fn a_rule_of_iptables_legacy_that_drops_is_named(bench: &Bench) {
-    let broken = up(bench);
+    let broken = with_services(bench);
     legacy(
         bench,
         "node2",
@@ -96,7 +84,7 @@ fn a_rule_of_iptables_legacy_that_drops_is_named(bench: &Bench) {
 }
 
 fn rules_of_iptables_legacy_are_shown_where_a_packet_met_them(bench: &Bench) {
-    let broken = up(bench);
+    let broken = with_services(bench);
     legacy(
         bench,
         "node1",
@@ -126,12 +114,14 @@ fn rules_of_iptables_legacy_are_shown_where_a_packet_met_them(bench: &Bench) {
 }
 
 fn a_policy_of_iptables_legacy_in_a_pod_is_named(bench: &Bench) {
-    let broken = up(bench);
+    let broken = with_services(bench);
     legacy(bench, "b1", "iptables-legacy -P INPUT DROP");
     let trace = broken.trace(&question("b1"));
     let fault = trace.verdict.fault.unwrap_or_else(|| panic!("no fault: {}", trace.verdict.says));
-    assert_eq!((fault.cause, &fault.place), (Cause::PolicyDrop, &at("pod/default/b1")), "{fault:#?}");
-    assert!(fault.object.contains("-P INPUT DROP"), "{fault:#?}");
+    let object = "iptables-legacy -t filter -P INPUT DROP";
+    let found = (fault.cause, &fault.place, fault.object.as_str());
+    assert_eq!(found, (Cause::PolicyDrop, &at("pod/default/b1"), object), "{fault:#?}");
+    is_mended(&broken, &question("b1"), &fault);
 }
 
 fn a_trace_leaves_iptables_legacy_and_its_log_as_they_were(bench: &Bench) {
@@ -160,43 +150,43 @@ fn a_trace_leaves_iptables_legacy_and_its_log_as_they_were(bench: &Bench) {
 }
 
 fn a_rule_of_a_table_of_nft_that_drops_is_named(bench: &Bench) {
-    let broken = up(bench);
-    nft(bench, "node1", "inet", ("forward priority 0", "tcp dport 8080 drop"));
+    let broken = with_services(bench);
+    filter(bench, "node1", "inet", ("forward priority 0", "tcp dport 8080 drop"));
     let object = "table inet t, chain c: tcp dport 8080 drop";
     is_named(&broken, &question("b1"), (Cause::RuleDrop, "host/node1", object));
 }
 
 fn a_rule_of_nft_that_drops_what_a_pod_sends_is_named(bench: &Bench) {
-    let broken = up(bench);
-    nft(bench, "a1", "ip", ("output priority 0", "ip daddr 10.244.2.20 drop"));
+    let broken = with_services(bench);
+    filter(bench, "a1", "ip", ("output priority 0", "ip daddr 10.244.2.20 drop"));
     let object = "table ip t, chain c: ip daddr 10.244.2.20 drop";
     is_named(&broken, &question("b1"), (Cause::RuleDrop, "pod/default/a1", object));
 }
 
 fn a_rule_of_nft_that_drops_what_comes_to_a_pod_is_named(bench: &Bench) {
-    let broken = up(bench);
-    nft(bench, "b1", "inet", ("input priority 0; policy drop", "ct state established accept"));
+    let broken = with_services(bench);
+    filter(bench, "b1", "inet", ("input priority 0; policy drop", "ct state established accept"));
     let object = "table inet t, chain c: type filter hook input priority filter; policy drop;";
     is_named(&broken, &question("b1"), (Cause::PolicyDrop, "pod/default/b1", object));
 }
 
 fn a_rule_of_nft_that_rejects_is_named(bench: &Bench) {
-    let broken = up(bench);
-    nft(bench, "node2", "inet", ("forward priority 0", "tcp dport 8080 reject with icmp port-unreachable"));
+    let broken = with_services(bench);
+    filter(bench, "node2", "inet", ("forward priority 0", "tcp dport 8080 reject with icmp port-unreachable"));
     let object = "table inet t, chain c: tcp dport 8080 reject with icmp port-unreachable";
     is_named(&broken, &question("b1"), (Cause::RuleReject, "host/node2", object));
 }
 
 fn a_rule_of_nft_at_a_device_is_named(bench: &Bench) {
-    let broken = up(bench);
-    nft(bench, "node2", "netdev", ("ingress device eth0 priority 0", "udp dport 8472 drop"));
+    let broken = with_services(bench);
+    filter(bench, "node2", "netdev", ("ingress device eth0 priority 0", "udp dport 8472 drop"));
     let object = "table netdev t, chain c: udp dport 8472 drop";
     is_named(&broken, &question("b1"), (Cause::RuleDrop, "host/node2", object));
 }
 
 fn a_rule_of_nft_on_a_bridge_is_named(bench: &Bench) {
-    let broken = up(bench);
-    nft(bench, "node1", "bridge", ("forward priority 0", "tcp dport 8080 drop"));
+    let broken = with_services(bench);
+    filter(bench, "node1", "bridge", ("forward priority 0", "tcp dport 8080 drop"));
     let object = "table bridge t, chain c: tcp dport 8080 drop";
     is_named(&broken, &question("a2"), (Cause::RuleDrop, "host/node1", object));
 }

@@ -1,31 +1,18 @@
 //! What routing tables answered, and which process has sent something: the kernel tells it to root, and then it was seen;
 //! others have what was read back.
 
-use labctl::fault::Question;
-use labctl::lab::names::NsName;
 use labctl::trace::model::{Means, Step, Trace, What};
 
 use crate::as_root_and_ordinary_user;
 use crate::broken::Broken;
 use crate::harness::{Background, Bench, until};
+use crate::pair::{LAB, question, tool};
 
 as_root_and_ordinary_user![
     routes_are_seen_where_the_kernel_tells_of_look_ups,
     a_look_up_that_leads_elsewhere_than_the_state_counts,
     who_sent_it_is_known_where_the_kernel_tells_of_processes,
 ];
-
-const LAB: &str = "
-hosts: { node1: {}, node2: {} }
-pods:
-  a1: { host: node1, address: 10.244.1.20 }
-  b1: { host: node2, address: 10.244.2.20, ports: [8080] }
-";
-
-fn question() -> Question {
-    let from: NsName = serde_json::from_value("pod/default/a1".into()).expect("a pod");
-    Question::tcp(from, "b1", 8080)
-}
 
 /// The routing decisions of the first packet there and the first one back.
 fn routed(trace: &Trace) -> Vec<&Step> {
@@ -36,7 +23,7 @@ fn routed(trace: &Trace) -> Vec<&Step> {
 
 fn routes_are_seen_where_the_kernel_tells_of_look_ups(bench: &Bench) {
     let broken = Broken::of_text(bench, LAB);
-    let trace = broken.is_answered(&question());
+    let trace = broken.is_answered(&question("b1"));
     let all = routed(&trace);
     assert!(all.len() >= 8, "{all:#?}");
     for step in &all {
@@ -49,8 +36,8 @@ fn routes_are_seen_where_the_kernel_tells_of_look_ups(bench: &Bench) {
 
 fn a_look_up_that_leads_elsewhere_than_the_state_counts(bench: &Bench) {
     let broken = Broken::of_text(bench, LAB);
-    broken.is_answered(&question());
-    let node1 = |line: &str| bench.sh("node1", &format!("export PATH=$PATH:/usr/sbin:/sbin; {line}"));
+    broken.is_answered(&question("b1"));
+    let node1 = |line: &str| tool(bench, "node1", line);
     // The way leads to nobody, and to another nobody when the first packet has gone it. Those behind it go another one
     // than what was read back when the trace began.
     node1("ip route replace 10.244.2.0/24 via 192.168.1.99 dev eth0");
@@ -82,8 +69,8 @@ fn a_look_up_that_leads_elsewhere_than_the_state_counts(bench: &Bench) {
 fn who_sent_it_is_known_where_the_kernel_tells_of_processes(bench: &Bench) {
     let broken = Broken::of_text(bench, LAB);
     // What waits for its next hop's address is sent by an interrupt.
-    broken.is_answered(&question());
-    let trace = broken.is_answered(&question());
+    broken.is_answered(&question("b1"));
+    let trace = broken.is_answered(&question("b1"));
     let packets = &trace.flows[0].packets;
     let senders: Vec<(&What, &str)> = packets
         .iter()

@@ -10,9 +10,11 @@ mod faults;
 mod files;
 mod foreign;
 mod lookups;
+mod pair;
 mod path_mtu;
 mod programs;
 mod proxied;
+mod rewriting;
 mod table;
 mod untouched;
 

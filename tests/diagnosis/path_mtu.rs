@@ -6,6 +6,7 @@ use labctl::trace::model::{Cause, Trace};
 use crate::as_root_and_ordinary_user;
 use crate::broken::{Broken, typed};
 use crate::harness::Bench;
+use crate::pair::tool;
 
 as_root_and_ordinary_user![two_traces_in_a_row_name_the_same_fault, what_is_remembered_of_a_mended_way_is_told,];
 
@@ -33,7 +34,7 @@ fn tells(lines: &[String]) -> bool {
 fn two_traces_in_a_row_name_the_same_fault(bench: &Bench) {
     Broken::of_text(bench, LAB);
     // The device takes no larger frames either way: a ping in pieces arrives, and its answer is whole.
-    bench.sh("node1", "PATH=$PATH:/usr/sbin:/sbin; ip link set eth0 mtu 1450");
+    tool(bench, "node1", "ip link set eth0 mtu 1450");
     let cut = ping(bench, true);
     for (first, again) in [(ping(bench, false), ping(bench, false)), (cut, ping(bench, true))] {
         for (trace, remembers) in [(&first, false), (&again, true)] {
@@ -49,7 +50,7 @@ fn two_traces_in_a_row_name_the_same_fault(bench: &Bench) {
 
 fn what_is_remembered_of_a_mended_way_is_told(bench: &Bench) {
     Broken::of_text(bench, LAB);
-    let set = |mtu: &str| bench.sh("node1", &format!("PATH=$PATH:/usr/sbin:/sbin; ip link set eth0 mtu {mtu}"));
+    let set = |mtu: &str| tool(bench, "node1", &format!("ip link set eth0 mtu {mtu}"));
     set("1450");
     assert!(!ping(bench, false).asked.answered);
     set("1500");

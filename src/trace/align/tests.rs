@@ -200,3 +200,16 @@ fn behind_a_rule_that_translates_nothing_is_inferred_for_the_ends_before() {
     let (aligned, _) = aligned(&walked, &sights, &[hit(false, dnat().0)]);
     assert_eq!(aligned.steps.len(), 4);
 }
+
+#[test]
+fn a_drop_of_the_walk_is_seen_where_the_rule_that_drops_was_told() {
+    let drop = Drop { cause: Cause::RuleDrop, by: "-t filter -j DROP".into(), reason: None };
+    let mut walked = walk();
+    walked[3] = step("b", None, What::Dropped(drop));
+    let sights = [sight(10, "a", "eth0", true), sight(12, "b", "veth", false)];
+    let met = |verdict: &str| hit(true, RuleMet { verdict: verdict.into(), ..rule("FORWARD", 1) });
+    let (_, told) = aligned(&walked, &sights, &[met("DROP")]);
+    assert_eq!(told[2..], ["b FORWARD 1", "b drop by -t filter -j DROP"]);
+    let (_, told) = aligned(&walked, &sights, &[met("continue")]);
+    assert_eq!(told[2..], ["b FORWARD 1", "b drop by -t filter -j DROP ~"]);
+}

@@ -59,7 +59,7 @@ impl Chooser {
     /// What an answer must be to a flow whose first packet came to a namespace so, where connection tracking told of it.
     pub fn told(&self, place: &NsName, original: Tuple) -> Option<Tuple> {
         let Choices::Following { entries, .. } = &self.choices else { return None };
-        let entry = entries.iter().find(|e| e.place == *place && Tuple::from(e.original) == original);
+        let entry = entries.iter().find(|e| e.place == *place && Tuple::from(e.original).is_of(original));
         entry.map(|e| e.reply.into())
     }
 

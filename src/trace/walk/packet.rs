@@ -124,6 +124,14 @@ impl Tuple {
         }
     }
 
+    /// Whether both are of one flow. The identifier of an echo, which stands for its ports, may have been chosen anew by
+    /// masquerading before, and a walk keeps the first one.
+    pub fn is_of(self, other: Tuple) -> bool {
+        let ends = |t: Tuple| (t.source, t.destination, t.protocol);
+        let ports = |t: Tuple| (t.source_port, t.destination_port);
+        ends(self) == ends(other) && (self.protocol == Protocol::Icmp || ports(self) == ports(other))
+    }
+
     pub fn turned(self) -> Tuple {
         Tuple {
             source: self.destination,

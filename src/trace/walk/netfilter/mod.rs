@@ -1,20 +1,21 @@
 //! iptables: which rules a packet meets at a hook, and what they do to it. The rules are those that
 //! `iptables-save` prints, and `iptables-legacy-save` beside it; the order of tables at a hook is the kernel's.
 
+mod matches;
 mod rule;
 
 use std::net::IpAddr;
 
-use crate::lab::names::{IfName, NsName};
+use crate::lab::names::IfName;
 use crate::plan::proxy::explain::{Book, Rule};
-use crate::trace::model::{Cause, Fate, Header, Means, Protocol, Rewrite, RuleMet, Ruleset, What};
+use crate::trace::model::{Cause, Fate, Means, Rewrite, RuleMet, Ruleset, What};
 
 use super::Blame;
 use super::conntrack::{Known, Tracked};
 use super::packet::{Kind, Packet, Trouble};
 use super::walker::{At, End, Go, Told, Walker, Why};
 pub(super) use rule::Parts;
-use rule::{Match, Target, Test};
+use rule::Target;
 
 /// A hook: its chain, its tables in the order in which they are asked, and which end nat rewrites.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +69,16 @@ struct Where<'h> {
     table: &'h str,
     chain: &'h str,
     devices: Devices<'h>,
+}
+
+impl Where<'_> {
+    /// A rule in a few words; one that `iptables` does not show with its name.
+    fn rule(&self, name: &str) -> String {
+        match self.of {
+            Ruleset::Iptables => format!("a rule of {} in the table {}", self.chain, self.table),
+            Ruleset::IptablesLegacy | Ruleset::Nftables => format!("the rule `{name}`"),
+        }
+    }
 }
 
 /// Chains that lead into themselves are refused by iptables; this is only a bound.
@@ -222,89 +233,6 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         }
     }
 
-    fn matches(&mut self, at: At<'s, 'a>, place: Where, (rules, index): (&[Rule], usize), tests: &[Match]) -> bool {
-        let mut chance = None;
-        for test in tests {
-            let fits = match &test.what {
-                Test::Chance(p) => {
-                    chance = Some(*p);
-                    continue;
-                }
-                Test::Unknown(what) => {
-                    let note = format!(
-                        "{}: the rule `-A {} {}` has `{what}`, which is not known here: it is taken as not met",
-                        at.name(),
-                        place.chain,
-                        rules[index].text()
-                    );
-                    if !self.notes.contains(&note) {
-                        self.notes.push(note);
-                    }
-                    return false;
-                }
-                what => self.fits(at, place.devices, what),
-            };
-            if fits == test.not {
-                return false;
-            }
-        }
-        let Some(p) = chance else { return true };
-        let leads = |n: usize| -> Vec<std::net::SocketAddr> {
-            rules.get(n).and_then(Rule::target).map(|t| targets(at, place, t, rules.get(n))).unwrap_or_default()
-        };
-        let here = leads(index);
-        let later: Vec<_> = (index + 1..rules.len()).flat_map(leads).collect();
-        // Met, or not met, which is what is wanted where a later rule leads to the target.
-        let wanted = |way: usize, targets: &[std::net::SocketAddr], _: &[(NsName, IpAddr)]| {
-            let all = if way == 0 { &here } else { &later };
-            all.iter().any(|to| targets.contains(to))
-        };
-        self.chooser.pick(&[p, 1.0 - p], wanted) == 0
-    }
-
-    fn fits(&self, at: At<'s, 'a>, (input, output): Devices, test: &Test) -> bool {
-        let header = &self.packet.header;
-        let named = |dev: Option<&IfName>, name: &str| match name.strip_suffix('+') {
-            Some(start) => dev.is_some_and(|d| d.as_str().starts_with(start)),
-            None => dev.is_some_and(|d| d.as_str() == name),
-        };
-        let port = |ranges: &[(u16, u16)], port: u16| ranges.iter().any(|(from, to)| (*from..=*to).contains(&port));
-        match test {
-            Test::Source(net) => net.contains(&header.source),
-            Test::Destination(net) => net.contains(&header.destination),
-            Test::Input(name) => named(input, name),
-            Test::Output(name) => named(output, name),
-            Test::Protocol(name) => name == "all" || protocol_is(header, name),
-            Test::SourcePort(ranges) => port(ranges, header.source_port),
-            Test::DestinationPort(ranges) => port(ranges, header.destination_port),
-            Test::Mark { value, mask } => self.packet.mark & mask == *value,
-            Test::SourceLocal => at.has(header.source),
-            Test::DestinationLocal => at.has(header.destination),
-            Test::State(states) => states.iter().any(|s| self.is_in_state(at, s)),
-            Test::OriginalDestination(net) => {
-                self.tracking.current(at.name()).is_some_and(|(e, _)| net.contains(&e.original.destination))
-            }
-            Test::Syn => self.packet.kind == Kind::Syn,
-            // A client that asks for the first time.
-            Test::Remembered { .. } => false,
-            Test::Chance(_) | Test::Unknown(_) => false,
-        }
-    }
-
-    fn is_in_state(&self, at: At, name: &str) -> bool {
-        let entry = self.tracking.current(at.name());
-        match (name, self.tracking.now) {
-            ("NEW", Tracked::Flow { state: Known::New, .. })
-            | ("ESTABLISHED", Tracked::Flow { state: Known::Established, .. })
-            | ("RELATED", Tracked::Flow { state: Known::Related, .. })
-            | ("INVALID", Tracked::Invalid)
-            | ("UNTRACKED", Tracked::Untracked) => true,
-            ("DNAT", Tracked::Flow { .. }) => entry.is_some_and(|(e, _)| e.dnat()),
-            ("SNAT", Tracked::Flow { .. }) => entry.is_some_and(|(e, _)| e.snat()),
-            _ => false,
-        }
-    }
-
     fn met(&mut self, at: At<'s, 'a>, place: Where, (rules, index): (&[Rule], usize), target: &Target) {
         let rule = &rules[index];
         let meaning = self.meaning(at, place, index);
@@ -354,9 +282,7 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         } else {
             Cause::RuleDrop
         };
-        let says = meaning.unwrap_or_else(|| {
-            format!("a rule of {} in the table {} drops it", place.chain, place.of.in_words(place.table))
-        });
+        let says = meaning.unwrap_or_else(|| format!("{} drops it", place.rule(&by)));
         self.dropped(at, None, Why::new(cause, by, says))
     }
 
@@ -364,9 +290,7 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         let (by, meaning) = self.by(at, place, rule);
         let cause =
             if about_endpoints(rule.0, rule.1, "has no endpoints") { Cause::NoEndpoints } else { Cause::RuleReject };
-        let says = meaning.unwrap_or_else(|| {
-            format!("a rule of {} in the table {} refuses it", place.chain, place.of.in_words(place.table))
-        });
+        let says = meaning.unwrap_or_else(|| format!("{} refuses it", place.rule(&by)));
         self.step(at, None, What::Refused { with: with.to_owned() }, format!("{} answers with {with}", at.name()));
         let told = match with {
             "tcp-reset" => Packet::answer(&self.packet, Kind::Reset),
@@ -391,22 +315,4 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
 /// Whether a rule stands there because a service lacks endpoints, as kube-proxy says in its comment.
 fn about_endpoints(rules: &[Rule], index: usize, words: &str) -> bool {
     rules.get(index).is_some_and(|rule| rule.comment().ends_with(words))
-}
-
-fn protocol_is(header: &Header, name: &str) -> bool {
-    match name {
-        "tcp" | "6" => header.protocol == Protocol::Tcp,
-        "udp" | "17" => header.protocol == Protocol::Udp,
-        "icmp" | "1" => header.protocol == Protocol::Icmp,
-        "sctp" | "132" => header.protocol == Protocol::Sctp,
-        _ => false,
-    }
-}
-
-/// Where a rule leads in the end: the targets of DNAT, its own or those of the chain that it jumps to.
-fn targets(at: At, place: Where, target: &str, rule: Option<&Rule>) -> Vec<std::net::SocketAddr> {
-    let of = |rule: &Rule| rule.option("--to-destination").and_then(|to| to.parse().ok());
-    let own = rule.and_then(of);
-    let behind = at.chain(place.of, place.table, target).map(|(_, rules)| rules).unwrap_or_default();
-    own.into_iter().chain(behind.iter().filter_map(of)).collect()
 }

@@ -5,6 +5,7 @@ use super::*;
 use crate::kernel::learnt::PathMtu;
 use crate::lab::names::IfName;
 use crate::plan::deviation::{Deviation, Told};
+use crate::plan::rules::Rules;
 use crate::plan::{Address, LinkKind, Route, Sysctl};
 use crate::trace::model::Cause;
 
@@ -98,6 +99,42 @@ fn a_rule_that_drops_and_one_that_refuses() {
     let spoilt = Spoilt::new(VXLAN, |p| rule(p, "host/node1", ("filter", "FORWARD"), refuses));
     spoilt.across((Cause::RuleReject, "node1", &format!("-t filter -A FORWARD {refuses}")));
     assert_eq!(spoilt.ask("pod/default/a1", &tcp("10.244.2.2", 8080)).seen, Seen::Refused);
+}
+
+/// Rules of xtables in a host, beside those of its own.
+fn legacy(plan: &mut Plan, place: &str, text: &str) {
+    of(plan, place).deviations.push(Deviation::LegacyRules(Rules::parse(text)));
+}
+
+#[test]
+fn rules_of_xtables_are_met_beside_those_of_nf_tables_and_named_as_such() {
+    let rule = "-A FORWARD -p tcp -j DROP";
+    let spoilt = |text: &str| Spoilt::new(VXLAN, |p| legacy(p, "host/node1", text));
+    let filter = format!("*filter\n:FORWARD ACCEPT [0:0]\n{rule}\nCOMMIT\n");
+    spoilt(&filter).across((Cause::RuleDrop, "node1", &format!("iptables-legacy -t filter {rule}")));
+    let raw = "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -j DROP\nCOMMIT\n";
+    spoilt(raw).across((Cause::RuleDrop, "node1", "iptables-legacy -t raw -A PREROUTING -p tcp -j DROP"));
+    let policy = "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n";
+    spoilt(policy).across((Cause::PolicyDrop, "node1", "iptables-legacy -t filter -P FORWARD DROP"));
+    let way = spoilt(raw).ask("pod/default/a1", &tcp("10.244.2.2", 8080));
+    assert!(
+        lines(&way.there).contains("the rule `iptables-legacy -t raw -A PREROUTING -p tcp -j DROP` drops it"),
+        "{}",
+        told(&way)
+    );
+}
+
+#[test]
+fn the_first_rule_that_translates_is_the_last_of_nat_that_is_met() {
+    let rules = |to: &str| format!("-p tcp -m tcp --dport 8080 -j DNAT --to-destination {to}");
+    let nat = format!("*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING {}\nCOMMIT\n", rules("10.244.3.2"));
+    let spoilt = Spoilt::new(VXLAN, |p| {
+        legacy(p, "host/node1", &nat);
+        rule(p, "host/node1", ("nat", "PREROUTING"), &rules("10.244.1.9"));
+    });
+    let way = spoilt.ask("pod/default/a1", &tcp("10.244.2.2", 8080));
+    assert_eq!((way.there.end.to_string().as_str(), way.seen), ("c1", Seen::Answer), "{}", told(&way));
+    assert!(!lines(&way.there).contains("10.244.1.9"), "{}", told(&way));
 }
 
 #[test]

@@ -2,6 +2,9 @@
 
 use super::super::{Seen, every};
 use super::*;
+use crate::trace::model::Means;
+use crate::trace::sight;
+use crate::trace::translation::Entry;
 
 const HOST_GW: &str = "backend: host-gw";
 const UDP: &str = "backend: udp";
@@ -148,6 +151,49 @@ fn what_was_observed_is_followed_over_several_translations() {
     let way = exchange(&State::planned(&plan), &from, &tcp("198.51.100.10", 80), &choices).expect("a namespace");
     assert_eq!((way.there.end.to_string().as_str(), way.seen), ("c1", Seen::Answer), "{}", told(&way));
     assert!(lines(&way.there).contains("becomes node3 192.168.2.11:30080"), "{}", told(&way));
+}
+
+#[test]
+fn what_connection_tracking_told_counts_whatever_the_rules_say() {
+    let plan = plan(VXLAN);
+    let end = |address: &str, port| (ip(address), port);
+    let of = |source, destination| sight::Tuple { protocol: Protocol::Tcp, source, destination };
+    let (asker, other) = (end("10.244.1.2", 40_000), end("10.244.3.2", 8080));
+    let original = of(asker, end("10.244.2.2", 8080));
+    let entry = Entry { at: 0, place: ns("host/node1"), original, reply: of(other, asker) };
+    let choices = Choices::Following { targets: Vec::new(), hops: Vec::new(), entries: vec![entry] };
+    let from = ns("pod/default/a1");
+    let way = exchange(&State::planned(&plan), &from, &tcp("10.244.2.2", 8080), &choices).expect("a namespace");
+    assert_eq!((way.there.end.to_string().as_str(), way.seen), ("c1", Seen::Answer), "{}", told(&way));
+    let rewritten: Vec<_> = way.there.steps.iter().filter(|s| matches!(s.what, What::Rewritten { .. })).collect();
+    let [step] = rewritten[..] else { panic!("{}", told(&way)) };
+    assert_eq!((&step.place, step.known_by.as_slice()), (&ns("host/node1"), &[Means::Conntrack][..]));
+    // Which rules it met before is not known.
+    let is_nat = |s: &&crate::trace::model::Step| {
+        s.place == step.place && s.layer == 0 && matches!(&s.what, What::Rule(met) if met.chain == "PREROUTING")
+    };
+    assert_eq!(way.there.steps.iter().filter(is_nat).count(), 0, "{}", told(&way));
+    let back = way.back.as_ref().expect("an answer");
+    assert!(lines(back).contains("becomes b1 10.244.2.2:8080, as node1 remembers"), "{}", told(&way));
+}
+
+#[test]
+fn an_identifier_that_masquerading_chose_is_no_other_destination() {
+    let plan = plan(VXLAN);
+    let from = ns("pod/default/a1");
+    let probe = ping("198.51.100.10");
+    let healthy = ask(&plan, "pod/default/a1", &probe);
+    let masqueraded = healthy.translations.first().expect("a translation");
+    let of = |(source, destination): &(crate::trace::model::End, crate::trace::model::End), identifier| sight::Tuple {
+        protocol: Protocol::Icmp,
+        source: (source.ip, identifier),
+        destination: (destination.ip, identifier),
+    };
+    let (original, reply) = (of(&masqueraded.original, 7), of(&masqueraded.reply, 9_999));
+    let entry = Entry { at: 0, place: masqueraded.place.clone(), original, reply };
+    let choices = Choices::Following { targets: Vec::new(), hops: Vec::new(), entries: vec![entry] };
+    let way = exchange(&State::planned(&plan), &from, &probe, &choices).expect("a namespace");
+    assert_eq!(told(&way), told(&healthy));
 }
 
 #[test]
