@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use super::model::{Cause, Drop, Header, Means, Packet, RuleMet, Step, What};
+use super::model::{Cause, Drop, Header, Means, Packet, Rewrite, RuleMet, Step, What};
 use super::settle::settle;
 use super::sight::{Sight, Tuple};
 use crate::lab::names::{HostName, NsName};
@@ -81,7 +81,7 @@ pub fn align(way: &Way) -> Aligned {
     told.raw_until(way.sights.len());
     let Told { mut steps, unforeseen, .. } = told;
     meet(&mut steps, way);
-    way.hits.iter().filter(|hit| hit.met.rewrites()).for_each(|hit| leave(&mut steps, hit));
+    way.hits.iter().filter(|hit| hit.met.rewrites().is_some()).for_each(|hit| leave(&mut steps, hit));
     name_who_rewrote(&mut steps);
     let seen = matches[..held].iter().enumerate().filter_map(|(n, found)| Some((n, &way.sights[(*found)?].seen)));
     settle(&mut steps, way.walked, &seen.collect::<Vec<_>>());
@@ -206,7 +206,7 @@ fn meet(steps: &mut Vec<Step>, way: &Way) {
     for hit in way.hits.iter().filter(|hit| hit.met.number > 0 || hit.met.verdict == "DROP") {
         let from = after.get(&hit.place).copied().unwrap_or(0);
         let find = |fits: fn(&Step, &Hit) -> bool| (from..steps.len()).find(|n| fits(&steps[*n], hit));
-        let at = match (find(is_met), find(leads_the_same_way)) {
+        let at = match (find(is_met_in_its_set).or_else(|| find(is_met)), find(leads_the_same_way)) {
             (Some(at), _) => {
                 confirm(&mut steps[at..], hit);
                 at
@@ -234,8 +234,14 @@ fn meet(steps: &mut Vec<Step>, way: &Way) {
     }
 }
 
+/// Whether a step is the rule that was met, of the same set of rules.
+fn is_met_in_its_set(step: &Step, hit: &Hit) -> bool {
+    is_met(step, hit) && matches!(&step.what, What::Rule(met) if met.of == hit.met.of)
+}
+
+/// Whether a step is the rule that was met. What a plan has as iptables' own are rules of xtables where that is what
+/// `iptables` speaks to.
 fn is_met(step: &Step, hit: &Hit) -> bool {
-    // The walk does not tell iptables' rules from those of iptables-legacy, which may have the same place.
     let same = |met: &RuleMet| {
         let place = |met: &RuleMet| (met.table.clone(), met.chain.clone(), met.number);
         let texts = [&met.rule, &hit.met.rule];
@@ -339,7 +345,11 @@ pub fn who_rewrote(steps: &[Step], at: usize) -> Option<&RuleMet> {
         here.filter_map(|s| if let What::Rule(met) = &s.what { Some(met) } else { None })
     };
     let is_bare = |met: &&RuleMet| met.rule.starts_with("handle ") && met.verdict == "ACCEPT";
-    before().find(|met| met.rewrites()).or_else(|| before().find(is_bare))
+    let is_of_end = |met: &&RuleMet| match &steps[at].what {
+        What::Rewritten { how: how @ (Rewrite::Source | Rewrite::Destination), .. } => met.rewrites() == Some(*how),
+        _ => met.rewrites().is_some(),
+    };
+    before().find(is_of_end).or_else(|| before().find(is_bare))
 }
 
 fn met(hit: &Hit, way: &Way) -> Step {

@@ -116,7 +116,9 @@ fn commands(op: &Op, here: &[&Step]) -> Option<Vec<String>> {
         Op::Mend(Deviation::LoopbackDown) => one("ip link set lo up".to_owned()),
         Op::Mend(Deviation::Route(told)) => one(format!("ip route del {}", told.what)),
         Op::Mend(Deviation::PolicyRule(told)) => one(policy(&told.what, here)),
-        Op::Mend(Deviation::NftTable(table)) => one(format!("nft delete table {} {}", table.family_name(), table.name)),
+        Op::Mend(Deviation::NftTable(table)) if is_named(&table.name) => {
+            one(format!("nft delete table {} {}", table.family_name(), table.name))
+        }
         Op::Mend(Deviation::Qdisc(qdisc)) => one(format!("tc qdisc del dev {} root", qdisc.dev)),
         Op::SetRules { from, to } => rules(from, to),
         Op::AddLink { link, peer: None } => made(link),
@@ -235,7 +237,28 @@ fn chain_commands(table: &str, from: &Chain, to: &Chain) -> Option<Vec<String>> 
             here.insert(at, rule);
         }
     }
-    (here.len() == rules.len()).then_some(all)
+    if here.len() != rules.len() {
+        return None;
+    }
+    all.iter().map(|command| typed(command)).collect()
+}
+
+/// A command whose words are quoted as iptables-save does it, so that a shell takes it as it is meant; nothing where it
+/// has no such words.
+pub fn typed(command: &str) -> Option<String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || " \"_@%+=:,./-".contains(c);
+    if command.replace(" ! ", " ").chars().all(is_plain) {
+        return Some(command.to_owned());
+    }
+    shlex::try_join(shlex::split(command)?.iter().map(String::as_str)).ok()
+}
+
+/// Whether each word is a name as nft's own language has it (nft(8), lexical conventions).
+pub fn is_named(words: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "_.-/\\".contains(c);
+    words
+        .split(' ')
+        .all(|word| word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && word.chars().all(is_part))
 }
 
 #[cfg(test)]
@@ -354,6 +377,15 @@ mod tests {
             mended(":FORWARD DROP [0:0]\n-A FORWARD -j A\n-A FORWARD -j X\n", both),
             ["-P FORWARD ACCEPT", "-D FORWARD -j X", "-I FORWARD 2 -j B", "-I FORWARD 3 -j C",]
         );
+    }
+
+    #[test]
+    fn what_a_shell_would_take_otherwise_is_quoted() {
+        let rule = |comment: &str| format!("iptables -A A ! -s 10.0.0.0/8 -m comment --comment \"{comment}\" -j DROP");
+        assert_eq!(typed(&rule("a word")), Some(rule("a word")));
+        let expected = "iptables -A A '!' -s 10.0.0.0/8 -m comment --comment 'costs $5 `id`' -j DROP";
+        assert_eq!(typed(&rule("costs $5 `id`")).as_deref(), Some(expected));
+        assert!(is_named("inet my-table.1") && !is_named("ip x;flush") && !is_named("ip a'b") && !is_named("ip "));
     }
 
     #[test]

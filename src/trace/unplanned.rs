@@ -3,12 +3,16 @@
 
 use crate::lab::names::NsName;
 use crate::plan::Plan;
+use crate::plan::deviation::Deviation;
 
 use super::align::{Hit, who_rewrote};
 use super::hits::PacketHit;
-use super::model::{Cause, Direction, Flow, Means, Packet, Remedy, Rewrite, RuleMet, Ruleset, Step, What};
+use super::model::{
+    Cause, Direction, Fate, Flow, Header, Means, Packet, Remedy, Rewrite, RuleMet, Ruleset, Step, What,
+};
+use super::remedy;
 use super::verdict::{Case, is_answered};
-use super::walk::{Blame, Exchange, Seen};
+use super::walk::{Blame, Exchange, Probe, Seen};
 
 /// What a rule of nobody's plan made of a packet.
 pub struct Rewriting<'a> {
@@ -25,6 +29,13 @@ impl Rewriting<'_> {
         self.met.map_or_else(|| "a rule that was not told of".to_owned(), |met| format!("`{}`", met.named()))
     }
 
+    fn how(&self) -> Option<Rewrite> {
+        match self.step.map(|step| &step.what) {
+            Some(What::Rewritten { how, .. }) => Some(*how),
+            _ => self.met.and_then(RuleMet::rewrites),
+        }
+    }
+
     /// To which ends, in words: `the destination becomes 10.244.2.21:8080`.
     fn to(&self) -> Option<String> {
         let What::Rewritten { how, after, .. } = &self.step?.what else { return None };
@@ -39,7 +50,7 @@ impl Rewriting<'_> {
 }
 
 /// The first rewriting of a flow by a rule that is in no plan.
-fn rewriting<'a>(flow: &'a Flow, planned: &Plan) -> Option<Rewriting<'a>> {
+fn rewriting<'a>(flow: &'a Flow, plans: (&Plan, &Plan)) -> Option<Rewriting<'a>> {
     let all = flow.packets.iter().flat_map(|packet| (0..packet.steps.len()).map(move |at| (packet, at)));
     all.filter_map(|(packet, at)| {
         let step = &packet.steps[at];
@@ -47,14 +58,13 @@ fn rewriting<'a>(flow: &'a Flow, planned: &Plan) -> Option<Rewriting<'a>> {
         match &step.what {
             What::Rewritten { how: Rewrite::Source | Rewrite::Destination, .. } => {
                 let met = who_rewrote(&packet.steps, at);
-                let is_strange =
-                    met.map_or(step.known_by == [Means::Conntrack], |met| !is_planned(place, met, planned));
+                let is_strange = met.map_or(step.known_by == [Means::Conntrack], |met| !is_planned(place, met, plans));
                 is_strange.then_some(Rewriting { packet, place, step: Some(step), met })
             }
-            What::Rule(met) if met.rewrites() && step.known_by.contains(&Means::Rules) => {
+            What::Rule(met) if met.rewrites().is_some() && step.known_by.contains(&Means::Rules) => {
                 let rewritten = packet.steps[at..].iter().take_while(|s| s.place == *place);
                 let is_told = rewritten.into_iter().any(|s| matches!(s.what, What::Rewritten { .. }));
-                let is_strange = !is_told && !is_planned(place, met, planned);
+                let is_strange = !is_told && !is_planned(place, met, plans);
                 is_strange.then_some(Rewriting { packet, place, step: None, met: Some(met) })
             }
             _ => None,
@@ -65,8 +75,16 @@ fn rewriting<'a>(flow: &'a Flow, planned: &Plan) -> Option<Rewriting<'a>> {
 
 /// Whether a rule is in the plan of its namespace. What stands in a planned chain that is no built-in one is held to
 /// be so: such chains are written as a whole, and follow the lab's objects.
-fn is_planned(place: &NsName, met: &RuleMet, planned: &Plan) -> bool {
-    let Some(ns) = planned.get(place).filter(|_| met.of != Ruleset::Nftables) else { return false };
+///
+/// Rules of iptables-legacy are the lab's where it speaks to xtables, and then it has no others beside them (`there`).
+fn is_planned(place: &NsName, met: &RuleMet, (there, planned): (&Plan, &Plan)) -> bool {
+    let is_beside = |d: &Deviation| matches!(d, Deviation::LegacyRules(_));
+    let is_strange = match met.of {
+        Ruleset::Iptables => false,
+        Ruleset::IptablesLegacy => there.get(place).is_some_and(|ns| ns.deviations.iter().any(is_beside)),
+        Ruleset::Nftables => true,
+    };
+    let Some(ns) = planned.get(place).filter(|_| !is_strange) else { return false };
     let chains = ns.rules.tables.iter().filter(|t| t.name == met.table).flat_map(|t| &t.chains);
     let start = format!("-A {} ", met.chain);
     let text = met.rule.strip_prefix(&start);
@@ -76,10 +94,15 @@ fn is_planned(place: &NsName, met: &RuleMet, planned: &Plan) -> bool {
     })
 }
 
+/// What the lab's kernel held, and what it should hold.
+fn plans<'a>(case: &Case<'a>) -> (&'a Plan, &'a Plan) {
+    (case.material.there, case.material.planned)
+}
+
 /// Who answered in place of the one who was asked, and by which rule; nothing where that was foreseen.
 pub fn answered_elsewhere(case: &Case) -> Option<String> {
     let (flow, planned) = asked(case).find(|(flow, planned)| is_elsewhere(flow, planned))?;
-    let rewriting = rewriting(flow, case.material.planned).filter(|r| r.packet.direction == Direction::There)?;
+    let rewriting = rewriting(flow, plans(case)).filter(|r| r.packet.direction == Direction::There)?;
     let by = flow.taken_by()?;
     let asked = flow.destination.name.clone().unwrap_or_else(|| planned.there.end.to_string());
     let to = rewriting.to().map(|to| format!(": {to}")).unwrap_or_default();
@@ -96,12 +119,39 @@ pub fn blame(case: &Case, flows: &[&Flow]) -> Option<Blame> {
         let counts = flows.iter().any(|f| std::ptr::eq(*f, *flow));
         counts && planned.seen == Seen::Answer && (!is_answered(flow) || is_elsewhere(flow, planned))
     };
-    let rewriting = all(case).filter(failed).find_map(|(flow, _)| rewriting(flow, case.material.planned))?;
+    let is_to_blame = |flow: &Flow, rewriting: &Rewriting| match rewriting.how() {
+        Some(Rewrite::Source) => was_answered_in_vain(flow) && !fails_anyway(case, flow),
+        _ => true,
+    };
+    let rewriting = all(case).filter(failed).find_map(|(flow, _)| {
+        let rewriting = rewriting(flow, plans(case))?;
+        is_to_blame(flow, &rewriting).then_some(rewriting)
+    })?;
     let Rewriting { packet, place, met, .. } = &rewriting;
     let to = rewriting.to().map(|to| format!(": {to}")).unwrap_or_default();
     let says = format!("the {} is rewritten by {}, which is in no plan{to}", packet.kind, rewriting.by());
     let object = met.map_or_else(|| "connection tracking".to_owned(), RuleMet::named);
     Some(Blame { cause: Cause::Rewritten, place: (*place).clone(), object, says })
+}
+
+/// Whether somebody answered, and the asker did not get it: another source leads answers elsewhere, and does no more.
+fn was_answered_in_vain(flow: &Flow) -> bool {
+    let mut back = flow.packets.iter().filter(|p| p.direction == Direction::Back && p.about.is_none());
+    back.any(|p| !matches!(p.fate, Fate::Delivered { .. }))
+}
+
+/// Whether it would have had no answer either, had nobody rewritten it.
+fn fails_anyway(case: &Case, flow: &Flow) -> bool {
+    let first = flow.packets.iter().find(|p| p.direction == Direction::There).and_then(|p| p.steps.first());
+    let Some(Step { place, .. }) = first else { return false };
+    let (source, destination) = (&flow.source, &flow.destination);
+    let header = Header {
+        source: source.ip,
+        source_port: source.port,
+        destination_port: destination.port,
+        ..Probe::to(flow.protocol, destination.ip, destination.port).header
+    };
+    case.teller.unseen(place, header).is_some_and(|exchange| exchange.fault.is_some())
 }
 
 /// The flows of the question, with what the plan says of each.
@@ -131,9 +181,9 @@ fn hit<'a>(case: &'a Case, blame: &Blame) -> Option<&'a PacketHit> {
 }
 
 /// What takes away just the rule that a fault is of, where that is in no plan and iptables does not show it.
-pub fn remedy(case: &Case, blame: &Blame) -> Option<Remedy> {
+pub fn taken_away(case: &Case, blame: &Blame) -> Option<Remedy> {
     let met = hit(case, blame)?;
-    if met.hit.met.of == Ruleset::Iptables || is_planned(&blame.place, &met.hit.met, case.material.planned) {
+    if met.hit.met.of == Ruleset::Iptables || is_planned(&blame.place, &met.hit.met, plans(case)) {
         return None;
     }
     let command = removal(met)?;
@@ -145,11 +195,13 @@ pub fn remedy(case: &Case, blame: &Blame) -> Option<Remedy> {
 fn removal(met: &PacketHit) -> Option<String> {
     let RuleMet { of, table, chain, number, rule, .. } = &met.hit.met;
     match (of, number) {
+        // nft takes its words apart itself, so that no quoting makes one of a name that is none.
+        (Ruleset::Nftables, _) if !remedy::is_named(table) || !remedy::is_named(chain) => None,
         (Ruleset::Nftables, 0) => Some(format!("nft 'chain {table} {chain} {{ policy accept; }}'")),
         (Ruleset::Nftables, _) => Some(format!("nft delete rule {table} {chain} handle {}", met.handle?)),
         (Ruleset::IptablesLegacy, 0) => Some(format!("iptables-legacy -t {table} -P {chain} ACCEPT")),
         (Ruleset::IptablesLegacy, _) => {
-            rule.strip_prefix("-A ").map(|rule| format!("iptables-legacy -t {table} -D {rule}"))
+            rule.strip_prefix("-A ").and_then(|rule| remedy::typed(&format!("iptables-legacy -t {table} -D {rule}")))
         }
         (Ruleset::Iptables, _) => None,
     }
@@ -191,12 +243,17 @@ mod tests {
             removed(legacy(0, "-P OUTPUT DROP")),
             // Its text was not to be had.
             removed(legacy(2, "")),
+            removed(legacy(2, "-A OUTPUT -m comment --comment \"costs $5\" -j DROP")),
+            removed(met(Ruleset::Nftables, ("ip x;flush", "c"), (1, "drop"))),
         ];
         let expected = [
             Some("nft delete rule inet t c handle 4"),
             Some("nft 'chain inet t c { policy accept; }'"),
             Some("iptables-legacy -t raw -D OUTPUT -p tcp -j DROP"),
             Some("iptables-legacy -t raw -P OUTPUT ACCEPT"),
+            None,
+            Some("iptables-legacy -t raw -D OUTPUT -m comment --comment 'costs $5' -j DROP"),
+            // A name that nobody should type.
             None,
         ];
         assert_eq!(all.each_ref().map(Option::as_deref), expected);
@@ -207,12 +264,21 @@ mod tests {
         let mut ns = NsPlan::new(place());
         let text = ":PREROUTING ACCEPT [0:0]\n:MINE - [0:0]\n-A PREROUTING -p tcp -j MINE\n";
         ns.rules = Rules::parse(&format!("*nat\n{text}COMMIT\n"));
-        let plan = Plan { namespaces: vec![ns] };
-        let is = |of, chain: &str, rule: &str| is_planned(&place(), &met(of, ("nat", chain), (1, rule)), &plan);
+        let mut beside = ns.clone();
+        beside.deviations.push(Deviation::LegacyRules(Rules::default()));
+        let (there, mixed) = (Plan { namespaces: vec![ns] }, Plan { namespaces: vec![beside] });
+        let is_in = |there: &Plan, of, chain: &str, rule: &str| {
+            is_planned(&place(), &met(of, ("nat", chain), (1, rule)), (there, &mixed))
+        };
+        let is = |of, chain: &str, rule: &str| is_in(&there, of, chain, rule);
         assert!(is(Ruleset::Iptables, "PREROUTING", "-A PREROUTING -p tcp -j MINE"));
         assert!(is(Ruleset::Iptables, "MINE", "-A MINE -j DNAT --to-destination 10.0.0.1"));
         assert!(!is(Ruleset::Iptables, "PREROUTING", "-A PREROUTING -j DNAT --to-destination 10.0.0.1"));
         assert!(!is(Ruleset::Iptables, "OTHER", "-A OTHER -j DNAT --to-destination 10.0.0.1"));
         assert!(!is(Ruleset::Nftables, "PREROUTING", "-A PREROUTING -p tcp -j MINE"));
+        // Where the lab speaks to xtables these are its own.
+        let rule = "-A PREROUTING -p tcp -j MINE";
+        assert!(is(Ruleset::IptablesLegacy, "PREROUTING", rule));
+        assert!(!is_in(&mixed, Ruleset::IptablesLegacy, "PREROUTING", rule));
     }
 }

@@ -225,7 +225,7 @@ fn answers(flow: &Flow) -> impl Iterator<Item = &Packet> {
 fn remedies(case: &Case, blame: &Blame, drift: &[Difference]) -> Vec<super::model::Remedy> {
     let origin = case.material.origin;
     let mut all = objects::remedies(case, blame);
-    match unplanned::remedy(case, blame) {
+    match unplanned::taken_away(case, blame) {
         Some(own) => all.push(own),
         None => all.extend(remedy::of_machine(&blame.place, drift)),
     }

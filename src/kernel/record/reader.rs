@@ -55,6 +55,15 @@ impl Budget {
     }
 }
 
+/// Tells by its end that nobody reads any more.
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 impl Reader {
     pub fn new(places: Vec<Place>, mut tracepoints: Option<Tracepoints>, shared: Arc<Shared>) -> io::Result<Reader> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
@@ -102,8 +111,10 @@ impl Reader {
 
     /// Read until [`Shared::stop`], and then what is still there. Whoever asks after that is answered at once.
     pub fn run(mut self) -> Reader {
+        // Also where it breaks off.
+        let end = Ended(Arc::clone(&self.shared));
         self.go_on();
-        self.shared.end();
+        drop(end);
         self
     }
 

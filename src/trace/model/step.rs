@@ -235,15 +235,23 @@ impl RuleMet {
         }
     }
 
-    /// Whether it rewrites an end of a connection's packets.
-    pub fn rewrites(&self) -> bool {
-        let mut words = self.rule.split(' ');
+    /// Which end of a connection's packets it rewrites.
+    pub fn rewrites(&self) -> Option<Rewrite> {
         match self.of {
             Ruleset::Iptables | Ruleset::IptablesLegacy => {
-                let target = words.skip_while(|word| *word != "-j").nth(1);
-                target.is_some_and(|t| ["DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP"].contains(&t))
+                match self.rule.split(' ').skip_while(|word| *word != "-j").nth(1)? {
+                    "DNAT" | "REDIRECT" => Some(Rewrite::Destination),
+                    "SNAT" | "MASQUERADE" => Some(Rewrite::Source),
+                    "NETMAP" if ["INPUT", "POSTROUTING"].contains(&self.chain.as_str()) => Some(Rewrite::Source),
+                    "NETMAP" => Some(Rewrite::Destination),
+                    _ => None,
+                }
             }
-            Ruleset::Nftables => words.any(|word| ["dnat", "snat", "masquerade", "redirect"].contains(&word)),
+            Ruleset::Nftables => {
+                // What stands in quotes is a comment or a name.
+                let words: Vec<&str> = self.rule.split('"').step_by(2).flat_map(str::split_whitespace).collect();
+                (0..words.len()).find_map(|n| translation(&words[..n], &words[n..]))
+            }
         }
     }
 
@@ -253,6 +261,22 @@ impl RuleMet {
             Ruleset::Iptables | Ruleset::IptablesLegacy => self.rule.contains("-j REJECT"),
             Ruleset::Nftables => self.rule.split(' ').any(|word| word == "reject"),
         }
+    }
+}
+
+/// Which end a statement of nft translates that begins with the first of `words` (nft(8), NAT statements). The same words
+/// are also values: of `ct status`, and `redirect` of `icmp type`.
+fn translation(before: &[&str], words: &[&str]) -> Option<Rewrite> {
+    let (word, rest) = words.split_first()?;
+    let next = rest.first().copied().unwrap_or_default();
+    let is_value = before.last().is_some_and(|word| ["status", "type", "{"].contains(word));
+    let has_end = ["to", "ip", "ip6", "prefix"].contains(&next);
+    match *word {
+        "dnat" if has_end => Some(Rewrite::Destination),
+        "snat" if has_end => Some(Rewrite::Source),
+        "redirect" if !is_value => Some(Rewrite::Destination),
+        "masquerade" => Some(Rewrite::Source),
+        _ => None,
     }
 }
 
@@ -277,4 +301,47 @@ pub struct Routed {
     pub via: Option<IpAddr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dev: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rewrites(of: Ruleset, chain: &str, rule: &str) -> Option<Rewrite> {
+        let (table, chain, rule) = ("nat".to_owned(), chain.to_owned(), rule.to_owned());
+        let met = RuleMet { of, table, chain, number: 1, rule, verdict: "ACCEPT".to_owned(), meaning: None };
+        met.rewrites()
+    }
+
+    #[test]
+    fn a_rule_of_iptables_translates_by_its_target() {
+        let told = |chain, rule| rewrites(Ruleset::Iptables, chain, rule);
+        assert_eq!(told("A", "-A A -p tcp -j DNAT --to-destination 10.0.0.1"), Some(Rewrite::Destination));
+        assert_eq!(told("A", "-A A -j MASQUERADE --random-fully"), Some(Rewrite::Source));
+        assert_eq!(told("POSTROUTING", "-A POSTROUTING -j NETMAP --to 10.0.0.0/24"), Some(Rewrite::Source));
+        assert_eq!(told("A", "-A A -m comment --comment \"for DNAT\" -j ACCEPT"), None);
+    }
+
+    #[test]
+    fn a_rule_of_nft_translates_by_its_statement_and_not_by_what_it_looks_at() {
+        let told = |rule| rewrites(Ruleset::Nftables, "c", rule);
+        for rule in
+            ["tcp dport 80 dnat to 10.0.0.9:81", "meta l4proto tcp dnat ip to 10.0.0.9", "redirect to :81", "redirect"]
+        {
+            assert_eq!(told(rule), Some(Rewrite::Destination), "{rule}");
+        }
+        for rule in ["oifname \"eth0\" masquerade", "snat ip prefix to 10.0.0.0/24", "counter masquerade fully-random"]
+        {
+            assert_eq!(told(rule), Some(Rewrite::Source), "{rule}");
+        }
+        for rule in [
+            "ct status dnat accept",
+            "ct status snat,dnat counter",
+            "icmp type redirect drop",
+            "icmp type { redirect, echo-request } drop",
+            "accept comment \"x masquerade y\"",
+        ] {
+            assert_eq!(told(rule), None, "{rule}");
+        }
+    }
 }

@@ -29,6 +29,10 @@ pub fn beyond_the_network(case: &Case) -> Option<Blame> {
             let says = format!("nothing in {taken} listens there: {says}");
             Some(Blame { cause: Cause::NoListener, place: taken, object, says })
         }
+        (FailureName::Tls, _) if !says.contains("certificate") => {
+            let says = format!("{taken} ends TLS before it has begun: {says}");
+            Some(Blame { cause: Cause::Other, place: taken, object: "the TLS handshake".to_owned(), says })
+        }
         (FailureName::Tls, _) => {
             let name = asked_host(case);
             let object = secret_for(case.material.lab, name).unwrap_or_else(|| format!("the certificate for {name}"));

@@ -196,8 +196,8 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
     }
 
     /// Make one side of a flow's entry what connection tracking told that it is; whether that is not what the rules
-    /// make of it that are walked.
-    pub fn follow_told(&mut self, at: At<'s, 'a>, entry: usize, side: Side) -> bool {
+    /// make of it that are walked, of which one that translates this side was met or was not.
+    pub fn follow_told(&mut self, at: At<'s, 'a>, entry: usize, (side, is_met): (Side, bool)) -> bool {
         let Some(entry) = self.tracking.entry(at.name(), entry) else { return false };
         let Some(told) = self.chooser.told(at.name(), entry.original) else { return false };
         let end = |t: &Tuple| match side {
@@ -213,7 +213,7 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
             Side::Source => (entry.reply.destination, entry.reply.destination_port) = told,
         }
         // Which port masquerading chooses no rule says.
-        let is_chosen = side == Side::Source && walked.0 == told.0 && told.0 != entry.original.source;
+        let is_chosen = is_met && side == Side::Source && walked.0 == told.0;
         walked != told && !is_chosen
     }
 

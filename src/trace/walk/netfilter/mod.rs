@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use crate::lab::names::IfName;
 use crate::plan::proxy::explain::{Book, Rule};
-use crate::trace::model::{Cause, Fate, Means, Rewrite, RuleMet, Ruleset, What};
+use crate::trace::model::{Cause, Fate, Means, Rewrite, RuleMet, Ruleset, Step, What};
 
 use super::Blame;
 use super::conntrack::{Known, Tracked};
@@ -117,7 +117,10 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
                 break;
             }
         }
-        let by_others = self.follow_told(at, entry, hook.side);
+        let translation = if hook.side == Side::Source { Rewrite::Source } else { Rewrite::Destination };
+        let translates = |s: &Step| matches!(&s.what, What::Rule(met) if met.rewrites() == Some(translation));
+        let is_met = self.steps[before..].iter().any(translates);
+        let by_others = self.follow_told(at, entry, (hook.side, is_met));
         if let Some(entry) = self.tracking.entry(ns, entry) {
             entry.decide(hook.side);
         }
@@ -125,11 +128,7 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         if !self.packet.first || by_others {
             self.steps.truncate(before);
         }
-        let how = match (self.packet.first, hook.side) {
-            (false, _) => Rewrite::Remembered,
-            (true, Side::Destination) => Rewrite::Destination,
-            (true, Side::Source) => Rewrite::Source,
-        };
+        let how = if self.packet.first { translation } else { Rewrite::Remembered };
         self.rewrite(at, hook.side, how);
         if let Some(step) = self.steps.get_mut(before).filter(|_| by_others) {
             step.known_by = vec![Means::Conntrack];
