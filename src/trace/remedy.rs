@@ -2,7 +2,7 @@
 //! (`plan::diff`); here they become what a person types to do the same by hand.
 
 use crate::lab::names::{IfName, NsName};
-use crate::plan::deviation::Deviation;
+use crate::plan::deviation::{Deviation, Setting};
 use crate::plan::diff::{Op, Step};
 use crate::plan::rules::{Chain, Rules};
 use crate::plan::{Address, FdbEntry, Link, LinkKind, Neighbour, Sysctl};
@@ -100,7 +100,10 @@ fn first_line(text: &str) -> &str {
 fn commands(op: &Op, here: &[&Step]) -> Option<Vec<String>> {
     let one = |command: String| Some(vec![command]);
     match op {
-        Op::SetSysctl(Sysctl { key, value, .. }) => one(format!("sysctl -w {}={value}", key.replace('/', "."))),
+        Op::SetSysctl(sysctl @ Sysctl { value, .. })
+        | Op::Mend(Deviation::Setting(Setting { wanted: sysctl @ Sysctl { value, .. }, .. })) => {
+            one(format!("sysctl -w {}={value}", sysctl.dotted()))
+        }
         Op::AddRoute(route) => one(format!("ip route add {route}")),
         Op::RemoveRoute(route) => one(format!("ip route del {route}")),
         Op::AddAddress(Address { net, dev, broadcast, .. }) => {
@@ -117,7 +120,9 @@ fn commands(op: &Op, here: &[&Step]) -> Option<Vec<String>> {
         Op::Mend(Deviation::Route(told)) => one(format!("ip route del {}", told.what)),
         Op::Mend(Deviation::PolicyRule(told)) => one(policy(&told.what, here)),
         Op::Mend(Deviation::NftTable(table)) => one(format!("nft delete table {} {}", table.family_name(), table.name)),
-        Op::Mend(Deviation::Qdisc(qdisc)) => one(format!("tc qdisc del dev {} root", qdisc.dev)),
+        Op::Mend(Deviation::Qdisc(qdisc)) => one(format!("tc qdisc del dev {} {}", qdisc.dev, qdisc.place())),
+        Op::Mend(Deviation::Port(port)) => one(format!("bridge link set dev {} {}", port.dev, port.fault.remedy())),
+        Op::Mend(Deviation::BridgeEntry(entry)) => one(format!("bridge fdb del {}", entry.told.what)),
         Op::SetRules { from, to } => rules(from, to),
         Op::AddLink { link, peer: None } => made(link),
         Op::RemoveLink(link) if matches!(link.kind, LinkKind::Vxlan { .. }) => {
