@@ -31,7 +31,6 @@ use crate::probe::{self, Outcome};
 use crate::trace::filter::{self, v4};
 use crate::trace::model::{Means, Trace, What};
 use crate::trace::origin::Origin;
-use crate::trace::predict;
 use crate::trace::question::{MARK_HEADER, Question};
 use crate::trace::tell::{self, Material};
 use crate::trace::walk::Known;
@@ -311,7 +310,7 @@ pub(super) async fn learnt(daemon: &Rc<Daemon>, lab: &Lab, asked: Option<&Probe>
 
 /// Whom a question asks, where no name must be looked up first.
 fn address(lab: &Lab, asked: &Probe) -> Option<Ipv4Addr> {
-    match predict::target(asked)? {
+    match asked.ask.target()?.0 {
         Target::Address(ip) => v4(*ip),
         Target::Machine(ns) => v4(lab.address_of(ns)?),
         Target::Service(_) | Target::Name(_) => None,
@@ -319,10 +318,13 @@ fn address(lab: &Lab, asked: &Probe) -> Option<Ipv4Addr> {
 }
 
 /// Wait until nothing has come for a while, but not for ever.
-async fn until_quiet(recorder: &Recorder, patience: Duration) {
+async fn until_quiet(recorder: &Arc<Recorder>, patience: Duration) {
     let begin = Instant::now();
     while begin.elapsed() < patience {
-        let since = recorder.last_event().map_or(QUIET, |last| last.elapsed());
+        // On a busy machine what has come long ago may not have been read.
+        let (now, own) = (Instant::now(), Arc::clone(recorder));
+        let last = tokio::task::spawn_blocking(move || own.last_event()).await.ok().flatten();
+        let since = last.map_or(QUIET, |last| now.saturating_duration_since(last));
         if since >= QUIET {
             return;
         }

@@ -7,7 +7,7 @@ use crate::plan::diff::Step as Difference;
 use super::model::{Cause, Fate, Means, Packet, Role, Step, What};
 use super::verdict::Case;
 use super::walk::Blame;
-use super::{freed, listeners, remedy, remembered};
+use super::{freed, listeners, remedy, remembered, unplanned};
 
 /// More lines than these are not told of one kind.
 const MOST: usize = 6;
@@ -29,6 +29,8 @@ impl Case<'_> {
         let told = self.packets().flat_map(|p| &p.steps);
         let dropped = told.filter(|s| s.known_by.contains(&Means::Rules)).filter_map(dropped_by);
         all.extend(dropped.take(1));
+        let rewritten = unplanned::was_met(self, blame).then_some(&blame.object);
+        all.extend(rewritten.map(|by| format!("{}: the kernel told that `{by}` rewrote it", blame.place)));
         all.extend(freed::reasons(self.evidence, self.material.recording, self.flows).into_iter().take(MOST));
         all.extend(self.counted(blame).take(MOST).map(|c| format!("{}: {} went up by {}", c.place, c.name, c.by)));
         all.extend(self.unanswered_arp());

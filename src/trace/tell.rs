@@ -255,22 +255,27 @@ fn sent_by<'e>(evidence: &'e Evidence, from: &'e NsName) -> impl Iterator<Item =
     let own = evidence.sights.iter().filter(move |s| s.place == *from && s.outgoing && s.layer == 0);
     let seen = own.filter(|s| s.about.is_none()).map(Sight::tuple);
     let tracked = evidence.entries.iter().filter(move |e| e.place == *from && e.is_translated()).map(|e| e.original);
-    tracked.chain(seen).chain(unseen::sent(evidence, from).map(|met| met.tuple))
+    tracked.chain(seen).chain(unseen::sent(evidence, from).map(|met| met.hit.ends))
 }
 
 /// The address, port and protocol that the question went to.
 pub fn target(asked: &Probe, outcome: &Outcome) -> Option<(std::net::IpAddr, u16, Protocol)> {
     let tried = outcome.tried.as_ref()?;
-    let protocol = match &asked.ask {
-        Ask::Ping { .. } => Protocol::Icmp,
-        Ask::Udp { .. } | Ask::Dns { tcp: false, .. } => Protocol::Udp,
-        Ask::Tcp { .. } | Ask::Http(_) | Ask::Dns { .. } => Protocol::Tcp,
-        Ask::Exec { .. } => return None,
-    };
+    let protocol = protocol(&asked.ask)?;
     match tried.parse::<std::net::SocketAddr>() {
         Ok(end) => Some((end.ip(), end.port(), protocol)),
         Err(_) => tried.parse().ok().map(|ip| (ip, 0, protocol)),
     }
+}
+
+/// The protocol that a question is asked by; nothing where a program asks it.
+pub fn protocol(ask: &Ask) -> Option<Protocol> {
+    Some(match ask {
+        Ask::Ping { .. } => Protocol::Icmp,
+        Ask::Udp { .. } | Ask::Dns { tcp: false, .. } => Protocol::Udp,
+        Ask::Tcp { .. } | Ask::Http(_) | Ask::Dns { .. } => Protocol::Tcp,
+        Ask::Exec { .. } => return None,
+    })
 }
 
 /// Flows that carry the question's mark and are none of `known`: a proxy sent it on, which is not the asker.
@@ -326,3 +331,6 @@ fn notes(material: &Material, flows: &[Flow], outcome: &Outcome) -> Vec<String> 
     let missed = material.missing.iter().filter(|m| !(nothing_lost && m.means == Means::DropReason));
     lost.into_iter().chain(reasons).chain(missed.map(|m| m.why.clone())).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,10 +11,12 @@ use crate::probe::Outcome;
 use crate::spec::probe::FailureName;
 
 use super::model::{Cause, Direction, Drop, Fate, Fault, Flow, Means, Packet, Role, Step, Verdict, What};
+use super::origin::Origin;
 use super::packets::Teller;
+use super::predict;
 use super::tell::{Evidence, Material, target};
 use super::walk::{Blame, Exchange, State};
-use super::{listeners, objects, remedy};
+use super::{listeners, objects, remedy, unplanned};
 
 /// All that is looked at.
 pub struct Case<'a> {
@@ -56,6 +58,9 @@ fn placed(Blame { place, says, .. }: &Blame) -> String {
 }
 
 fn answered(case: &Case) -> String {
+    if let Some(elsewhere) = unplanned::answered_elsewhere(case) {
+        return format!("{elsewhere}; {} got {}", case.asked.from, case.outcome.observed);
+    }
     let by = case.flows.iter().rfind(|f| f.role != Role::NameLookup).and_then(Flow::taken_by);
     match by {
         Some(by) => format!("delivered to {by}; {} got {}", case.asked.from, case.outcome.observed),
@@ -93,7 +98,8 @@ impl<'a> Case<'a> {
             let counts = flow.role == Role::Request || !is_answered(flow);
             exchange.fault.clone().filter(|_| counts)
         };
-        if let Some(blame) = dropped(&decisive(self.flows, self.outcome.details.failure)) {
+        let decisive = decisive(self.flows, self.outcome.details.failure);
+        if let Some(blame) = dropped(&decisive).or_else(|| unplanned::blame(self, &decisive)) {
             return Some(blame);
         }
         if self.outcome.details.failure == Some(FailureName::Name) {
@@ -213,7 +219,7 @@ fn is_missed(flow: &Flow, packet: &Packet) -> bool {
 }
 
 /// Whether an answer came back to where the flow began.
-fn is_answered(flow: &Flow) -> bool {
+pub fn is_answered(flow: &Flow) -> bool {
     answers(flow).next().is_some()
 }
 
@@ -233,11 +239,22 @@ fn answers(flow: &Flow) -> impl Iterator<Item = &Packet> {
 fn remedies(case: &Case, blame: &Blame, drift: &[Difference]) -> Vec<super::model::Remedy> {
     let origin = case.material.origin;
     let mut all = objects::remedies(case, blame);
-    all.extend(remedy::of_machine(&blame.place, drift));
-    if origin.is_edited() || !drift.is_empty() {
+    match unplanned::remedy(case, blame) {
+        Some(own) => all.push(own),
+        None => all.extend(remedy::of_machine(&blame.place, drift)),
+    }
+    if !drift.is_empty() || (origin.is_edited() && is_answered_as_written(case)) {
         all.push(origin.up());
     }
     all
+}
+
+/// Whether the lab's own text, without what was done to the lab since, has an answer: else it does not help to
+/// go back to it.
+fn is_answered_as_written(case: &Case) -> bool {
+    let Material { lab, origin, .. } = case.material;
+    let written = origin.written_lab(lab);
+    written.is_some_and(|lab| predict::trace(&lab, case.asked, ("", &Origin::default())).asked.answered)
 }
 
 #[cfg(test)]

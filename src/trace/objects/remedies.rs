@@ -9,7 +9,7 @@ use crate::lab::probe::Ask;
 use crate::objects::{ObjectKey, Service};
 use crate::plan::Sysctl;
 
-use super::{EXTERNAL_POLICY, asked_service, beyond, hints, names, scaled_to_nothing};
+use super::{EXTERNAL_POLICY, asked_service, beyond, hints, names, scaled_to_nothing, speech};
 use crate::trace::listeners;
 use crate::trace::model::{Cause, Remedy};
 use crate::trace::proxied;
@@ -63,6 +63,9 @@ pub fn remedies(case: &Case, blame: &Blame) -> Vec<Remedy> {
             says: format!("forget what {} tracks, with conntrack-tools; a larger net.netfilter.nf_conntrack_max on the machine lasts", blame.place),
             command: Some(format!("labctl exec {} -- conntrack -F", blame.place)),
         }],
+        Cause::Other if [speech::PLAIN_HTTP, speech::TLS].contains(&blame.object.as_str()) => {
+            speech::other_way(case).map_or_else(Vec::new, |url| say(format!("ask {url}")))
+        }
         Cause::DnsDead => say("`labctl get pods -n kube-system` shows the DNS servers".to_owned()),
         _ => Vec::new(),
     }

@@ -76,7 +76,7 @@ impl<'e> Waiting<'e> {
         let fits = |t: &Tuple| t.protocol == Protocol::Tcp && endpoints.contains(&t.destination);
         let begun = self.sent().filter(|s| s.kind == "SYN").map(Sight::tuple);
         // Of what the controller's own rules drop is only known that it was sent while everything was watched.
-        let unseen = unseen::sent(self.evidence, self.place).map(|met| met.tuple);
+        let unseen = unseen::sent(self.evidence, self.place).map(|met| met.hit.ends);
         each_once(begun.chain(unseen).filter(fits)).into_iter().filter(|t| !self.is_made(*t)).collect()
     }
 

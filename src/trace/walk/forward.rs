@@ -28,7 +28,7 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
 
     /// In the order of `ip_forward`: hops, size, then the rules.
     fn forward(&mut self, at: At<'s, 'a>, dev: &IfName, key: Key, entry: &Entry) -> Go<Stage<'s, 'a>> {
-        let hop = self.choose_hop(entry);
+        let hop = self.choose_hop(at, entry);
         let says = format!("{} passes it on {}: route `{}`", at.name(), hop_words(&hop), entry.text);
         self.suspect_lost_route(at, key, Some(entry));
         let mtu = at.link(&hop.1).map_or(u32::MAX, |l| l.mtu);
