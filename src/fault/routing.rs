@@ -117,6 +117,17 @@ pub const FAULTS: &[Fault] = &[
         needs: TWO_HOSTS,
         choose: bridge_outside,
     },
+    Fault {
+        name: "bridge-address-missing",
+        title: "The bridge has lost its address",
+        says: "cni0 has no address any more, and with that went the route to the host's own pods, and their gateway.",
+        cause: Cause::NoAddress,
+        place: PlaceKind::Host,
+        effect: "takes the address of cni0 away on the asker's host",
+        backends: &[],
+        needs: TWO_HOSTS,
+        choose: bridge_bare,
+    },
 ];
 
 /// A ping between two pods that fails at the asker's host.
@@ -245,6 +256,12 @@ fn address_conflict(site: &Site) -> Result<Chosen, Lacks> {
     let net = IpNet::from(pair.peer.ip());
     let dev = IfName::new("eth0");
     Ok(at_asker(pair, &net.addr().to_string(), vec![Bend::AddAddress { dev, net }]))
+}
+
+fn bridge_bare(site: &Site) -> Result<Chosen, Lacks> {
+    let pair = site.any_pair(End::Asker)?;
+    let dev = crate::plan::bridge::cni0();
+    Ok(at_asker(pair, dev.as_str(), vec![Bend::RemoveAddress(dev.clone())]))
 }
 
 fn bridge_outside(site: &Site) -> Result<Chosen, Lacks> {

@@ -54,6 +54,8 @@ pub enum Bend {
         dev: IfName,
         net: IpNet,
     },
+    /// A device loses its addresses.
+    RemoveAddress(IfName),
     /// The only address of a device becomes another one.
     SetAddress {
         dev: IfName,
@@ -122,6 +124,7 @@ fn bend(bend: &Bend, ns: &mut NsPlan) {
         Bend::AddAddress { dev, net } => {
             ns.addresses.push(Address { dev: dev.clone(), net: *net, broadcast: false, connected: true });
         }
+        Bend::RemoveAddress(dev) => ns.addresses.retain(|a| a.dev != *dev),
         Bend::SetAddress { dev, net } => ns.addresses.iter_mut().filter(|a| a.dev == *dev).for_each(|a| a.net = *net),
         Bend::SetMac { .. } | Bend::SetMtu { .. } | Bend::SetTunnel { .. } | Bend::Down(_) => bend_link(bend, ns),
         Bend::Policy { .. } | Bend::Insert { .. } | Bend::Unhook { .. } => bend_rules(bend, ns),

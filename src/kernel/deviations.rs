@@ -1,6 +1,9 @@
 //! What is read back of a namespace beyond the words of a plan (`plan::deviation`), and the
 //! messages that mend it: routes of an unusual kind, routing policy, queueing disciplines, the
-//! loopback device. Tables of nf_tables and xtables are `kernel::tables`' and `kernel::observe`'s.
+//! loopback device. Bridges and settings have files of their own; tables of nf_tables and xtables are `kernel::tables`' and `kernel::observe`'s.
+
+pub mod bridges;
+pub mod settings;
 
 use netlink_packet_core::{Emitable, NetlinkDeserializable, NetlinkHeader, Nla};
 use netlink_packet_route::route::{
@@ -22,6 +25,7 @@ use super::rtnl::{Fault, Request, Rtnl};
 const POLICY: [(u32, u8); 3] = [(0, 255), (32766, 254), (32767, 253)];
 /// linux/rtnetlink.h, for the bodies that are sent back as removals.
 const DEL_ROUTE: u16 = 25;
+const DEL_NEIGH: u16 = 29;
 const DEL_RULE: u16 = 33;
 
 /// The table that a route is in. The header has room for small numbers only.
@@ -283,7 +287,9 @@ pub fn mend(deviation: &Deviation) -> Vec<Request> {
         Deviation::PolicyRule(told) => back(DEL_RULE, told),
         Deviation::MissingPolicyRule { priority, table } => vec![add_rule(*priority, *table)],
         Deviation::Qdisc(qdisc) => vec![remove_qdisc(qdisc)],
-        Deviation::NftTable(_) | Deviation::LegacyRules(_) => Vec::new(),
+        Deviation::Port(port) => vec![message::bridge_port(port.index, bridges::usual(port.fault))],
+        Deviation::BridgeEntry(entry) => back(DEL_NEIGH, &entry.told),
+        Deviation::NftTable(_) | Deviation::LegacyRules(_) | Deviation::Setting(_) => Vec::new(),
     }
 }
 

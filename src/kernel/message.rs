@@ -130,9 +130,14 @@ fn bridge_mtu(link: &Link) -> Request {
 
 /// Let a bridge send frames back out of the port that they came in by, or not.
 fn hairpin(index: u32, on: bool) -> Request {
+    bridge_port(index, InfoBridgePort::HairpinMode(on))
+}
+
+/// Give a port of a bridge a value.
+pub fn bridge_port(index: u32, value: InfoBridgePort) -> Request {
     let mut message = LinkMessage::default();
     message.header.index = index;
-    let port = InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(on)]);
+    let port = InfoPortData::BridgePort(vec![value]);
     message
         .attributes
         .push(LinkAttribute::LinkInfo(vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(port)]));

@@ -52,9 +52,9 @@ pub fn namespace(ns: &NsName, netns: &NetNs, plan: &Plan, place: &Place) -> Resu
     let mut observed = NsPlan::new(ns.clone());
     let wanted = plan.get(ns);
     let keys: Vec<_> = wanted.iter().flat_map(|w| &w.sysctls).cloned().collect();
-    let (rtnl, sysctls, tables) = netns.run(|| {
+    let (rtnl, (sysctls, settings), tables) = netns.run(|| {
         let values = keys.into_iter().map(read_sysctl).collect::<Vec<_>>();
-        (Rtnl::open(), values, tables::read())
+        (Rtnl::open(), (values, deviations::settings::of_namespace()), tables::read())
     })?;
     let (mut rtnl, tables) = (rtnl?, tables?);
     observed.sysctls = sysctls.into_iter().flatten().collect();
@@ -73,6 +73,13 @@ pub fn namespace(ns: &NsName, netns: &NetNs, plan: &Plan, place: &Place) -> Resu
     observed.deviations.extend(deviations::loopback(up, addressed));
     observed.deviations.extend(deviations::policy(&mut rtnl)?);
     observed.deviations.extend(deviations::qdiscs(&mut rtnl, &names)?);
+    observed.deviations.extend(deviations::bridges::ports(&messages, &names));
+    if observed.links.iter().any(|link| link.kind == LinkKind::Bridge) {
+        observed.deviations.extend(deviations::bridges::entries(&mut rtnl, &names, &observed.links)?);
+    }
+    observed.deviations.extend(settings);
+    let of_devices = deviations::settings::of_devices(&messages, &names, &observed);
+    observed.deviations.extend(of_devices);
     (observed.neighbours, observed.fdb) = entries(&mut rtnl, &names)?;
     if let Some(wanted) = wanted {
         in_planned_order(&mut observed, wanted);

@@ -211,7 +211,7 @@ impl World {
             // Which step each request belongs to, for the kernel's refusals.
             let mut of_step = vec![0; requests.len()];
             for (i, step) in group.iter().enumerate() {
-                if self.make_tun(step)? || self.drop_tun(step)? || self.mend_filters(step)? || is_sysctl(step) {
+                if self.make_tun(step)? || self.drop_tun(step)? || self.mend_others(step)? || is_sysctl(step) {
                     continue;
                 }
                 for request in self.requests(step)? {
@@ -276,14 +276,18 @@ impl World {
         Ok(true)
     }
 
-    /// Tables that somebody else made for packets are no matter of rtnetlink. Returns whether the
+    /// Tables that somebody else made for packets, and settings, are no matter of rtnetlink. Returns whether the
     /// step was about such.
-    fn mend_filters(&mut self, step: &Step) -> Result<bool, Failed> {
+    fn mend_others(&mut self, step: &Step) -> Result<bool, Failed> {
         let netns = self.space(step)?.netns.clone();
         match &step.op {
             Op::Mend(Deviation::NftTable(table)) => {
                 let deleted = netns.run(|| tables::delete(table)).and_then(|r| r);
                 deleted.map(|()| true).map_err(|e| Failed::new(step, e))
+            }
+            Op::Mend(Deviation::Setting(setting)) => {
+                let written = netns.run(|| sysctl::write(&setting.wanted)).and_then(|r| r);
+                written.map(|()| true).map_err(|e| Failed::new(step, e))
             }
             Op::Mend(Deviation::LegacyRules(rules)) => {
                 let legacy = Iptables::legacy().ok_or(iptables::Fault::Missing);

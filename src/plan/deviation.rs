@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::lab::names::IfName;
 
 use super::rules::Rules;
+use super::{Mac, Sysctl};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -28,10 +29,28 @@ pub enum Deviation {
     MissingPolicyRule { priority: u32, table: u8 },
     /// A queueing discipline that somebody chose. With it go its classes and filters.
     Qdisc(Qdisc),
+    /// A port of a bridge that passes on less than others.
+    Port(Port),
+    /// An entry that somebody wrote into a bridge's forwarding table.
+    BridgeEntry(BridgeEntry),
+    /// A setting of which plans say nothing has not the value that it begins with.
+    Setting(Setting),
     /// A table of nf_tables that is not iptables' own.
     NftTable(NftTable),
     /// Rules of the older xtables, which the kernel asks beside those of nf_tables.
     LegacyRules(Rules),
+}
+
+impl Deviation {
+    /// The device with which it goes.
+    pub fn device(&self) -> Option<&IfName> {
+        match self {
+            Deviation::Qdisc(qdisc) => Some(&qdisc.dev),
+            Deviation::Port(port) => Some(&port.dev),
+            Deviation::BridgeEntry(entry) => Some(&entry.port),
+            _ => None,
+        }
+    }
 }
 
 /// Something in the kernel's own words.
@@ -54,6 +73,77 @@ pub struct Qdisc {
     pub handle: u32,
     /// `TC_H_ROOT`, or `TC_H_INGRESS` for what looks at arriving packets.
     pub parent: u32,
+}
+
+impl Qdisc {
+    /// Where at the device it is, as `tc qdisc` takes it.
+    pub fn place(&self) -> &str {
+        match self.name.as_str() {
+            // What looks at arriving packets is there by its name.
+            name @ ("ingress" | "clsact") => name,
+            _ => "root",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Port {
+    pub dev: IfName,
+    /// The device's index.
+    pub index: u32,
+    pub fault: PortFault,
+}
+
+/// Why a port passes on less than others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PortFault {
+    /// It is in another state than forwarding (`BR_STATE_DISABLED` and the like, linux/if_bridge.h).
+    State(u8),
+    /// It passes nothing on to other isolated ports.
+    Isolated,
+}
+
+impl fmt::Display for PortFault {
+    /// As `bridge link` shows it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PortFault::State(0) => "state disabled",
+            PortFault::State(1) => "state listening",
+            PortFault::State(2) => "state learning",
+            PortFault::State(4) => "state blocking",
+            PortFault::State(_) => "state unknown",
+            PortFault::Isolated => "isolated on",
+        })
+    }
+}
+
+impl PortFault {
+    /// What `bridge link set` takes to end it.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            PortFault::State(_) => "state 3",
+            PortFault::Isolated => "isolated off",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BridgeEntry {
+    pub bridge: IfName,
+    pub port: IfName,
+    pub mac: Mac,
+    /// Whether the bridge takes frames to this address for its own machine's.
+    pub local: bool,
+    /// As `bridge fdb` takes it.
+    pub told: Told,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Setting {
+    pub wanted: Sysctl,
+    /// The value that it has.
+    pub is: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -90,6 +180,11 @@ impl fmt::Display for Deviation {
                 write!(f, "rule add {priority}: from all lookup {}", table_name((*table).into()))
             }
             Deviation::Qdisc(q) => write!(f, "qdisc delete {} dev {}", q.name, q.dev),
+            Deviation::Port(p) => write!(f, "bridge link set {} {} (was {})", p.dev, p.fault.remedy(), p.fault),
+            Deviation::BridgeEntry(entry) => write!(f, "bridge fdb delete {}", entry.told.what),
+            Deviation::Setting(Setting { wanted, is }) => {
+                write!(f, "sysctl {}={} (was {is})", wanted.dotted(), wanted.value)
+            }
             Deviation::NftTable(t) => write!(f, "nft delete table {} {}", t.family_name(), t.name),
             Deviation::LegacyRules(rules) => {
                 let lines = rules.lines();

@@ -266,7 +266,7 @@ impl<'a> Differ<'a> {
             }
         }
         for deviation in &old.deviations {
-            let falls = matches!(deviation, Deviation::Qdisc(q) if self.is_gone(&new.ns, &q.dev));
+            let falls = deviation.device().is_some_and(|dev| self.is_gone(&new.ns, dev));
             if !falls {
                 self.push(&new.ns, Op::Mend(deviation.clone()));
             }

@@ -19,7 +19,7 @@ impl fmt::Display for Op {
         match self {
             Op::AddNs => f.write_str("netns add"),
             Op::RemoveNs => f.write_str("netns delete"),
-            Op::SetSysctl(s) => write!(f, "sysctl {}={}", s.key.replace('/', "."), s.value),
+            Op::SetSysctl(s) => write!(f, "sysctl {}={}", s.dotted(), s.value),
             Op::AddLink { link, .. } => write!(f, "link add {link}"),
             Op::ChangeLink { from, to } => write!(f, "link set {}{}", to.name, Changes(from, to)),
             Op::RemoveLink(link) => write!(f, "link delete {}", link.name),

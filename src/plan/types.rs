@@ -211,6 +211,16 @@ pub struct Sysctl {
 }
 
 impl Sysctl {
+    /// The key as `sysctl` prints it, which has a slash for a dot in a device's name.
+    pub fn dotted(&self) -> String {
+        let turned = |c: char| match c {
+            '/' => '.',
+            '.' => '/',
+            c => c,
+        };
+        self.key.chars().map(turned).collect()
+    }
+
     /// The device that it is a setting of, where it is one's.
     pub fn device(&self) -> Option<&str> {
         let (dev, _) = self.key.strip_prefix("net/ipv4/conf/")?.split_once('/')?;

@@ -70,7 +70,10 @@ impl Case<'_> {
         let packets = self.packets().count() as u64;
         // Others may talk by a device, too: more than the question's own packets are not told.
         let by_device = move |c: &CounterDelta| c.by <= packets && is_of_device(&c.name, &blame.object);
-        let tells = move |c: &CounterDelta| counters_of(blame.cause).contains(&c.name.as_str()) || by_device(c);
+        let by_queue =
+            |c: &CounterDelta| blame.cause == Cause::Qdisc && c.name == format!("qdisc {} dropped", blame.object);
+        let tells =
+            move |c: &CounterDelta| counters_of(blame.cause).contains(&c.name.as_str()) || by_device(c) || by_queue(c);
         self.material.recording.counters.iter().filter(move |c| c.place == blame.place && tells(c))
     }
 

@@ -92,7 +92,7 @@ fn silent(case: &Case, flow: &Flow) -> Option<Blame> {
     {
         return None;
     }
-    let reached = Reached::last_of(case, flow)?;
+    let reached = Reached::last_of(case, flow).filter(|_| flow.protocol != Protocol::Icmp)?;
     if is_answered(flow, reached.packet) {
         return None;
     }

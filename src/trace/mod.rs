@@ -33,6 +33,7 @@ mod remembered;
 mod sample;
 mod senders;
 mod settle;
+mod shell;
 pub mod show;
 pub mod sight;
 pub mod tell;

@@ -14,6 +14,7 @@ use crate::lab::names::{HostName, NsName};
 use crate::lab::{Backend, Deployment, Lab, Pod};
 use crate::objects::hints::{self, Behind, Hint};
 use crate::objects::{ObjectKey, Service};
+use crate::plan::deviation::{Deviation, Setting};
 
 use super::model::{Cause, Fate, Packet, Protocol};
 use super::verdict::Case;
@@ -39,12 +40,27 @@ pub fn refined(case: &Case, blame: Blame) -> Blame {
         },
         Cause::NoListener => wrong_port(case, blame),
         Cause::NoRoute => behind_a_router(case).unwrap_or(blame),
+        Cause::TtlExceeded => short_lived(case).unwrap_or(blame),
         _ => blame,
     };
     match blame.cause {
         Cause::NoRoute | Cause::NoNeighbour | Cause::TtlExceeded | Cause::NoListener => no_such_port(case, blame),
         _ => blame,
     }
+}
+
+/// A packet whose sender gives its packets less time to live than is usual.
+fn short_lived(case: &Case) -> Option<Blame> {
+    let lost = |p: &&Packet| !matches!(p.fate, Fate::Delivered { .. });
+    let packet = case.flows.iter().flat_map(|f| &f.packets).find(lost)?;
+    let place = &packet.steps.first()?.place;
+    let is_ttl = |d: &Deviation| match d {
+        Deviation::Setting(setting) if setting.wanted.key == "net/ipv4/ip_default_ttl" => Some(setting.clone()),
+        _ => None,
+    };
+    let Setting { wanted, is } = case.material.there.get(place)?.deviations.iter().find_map(is_ttl)?;
+    let says = format!("packets of {place} may pass few routers: {} is {is}", wanted.dotted());
+    Some(Blame { cause: Cause::Setting, place: place.clone(), object: wanted.dotted(), says })
 }
 
 /// A packet that found no route since host-gw has none for its target: a next hop must be a neighbour, and the

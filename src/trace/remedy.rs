@@ -2,12 +2,13 @@
 //! (`plan::diff`); here they become what a person types to do the same by hand.
 
 use crate::lab::names::{IfName, NsName};
-use crate::plan::deviation::Deviation;
+use crate::plan::deviation::{Deviation, Setting};
 use crate::plan::diff::{Op, Step};
 use crate::plan::rules::{Chain, Rules};
 use crate::plan::{Address, FdbEntry, Link, LinkKind, Neighbour, Sysctl};
 
 use super::model::Remedy;
+use super::shell;
 
 /// More differences than these are not told one by one.
 const MOST: usize = 12;
@@ -100,7 +101,10 @@ fn first_line(text: &str) -> &str {
 fn commands(op: &Op, here: &[&Step]) -> Option<Vec<String>> {
     let one = |command: String| Some(vec![command]);
     match op {
-        Op::SetSysctl(Sysctl { key, value, .. }) => one(format!("sysctl -w {}={value}", key.replace('/', "."))),
+        Op::SetSysctl(sysctl @ Sysctl { value, .. })
+        | Op::Mend(Deviation::Setting(Setting { wanted: sysctl @ Sysctl { value, .. }, .. })) => {
+            one(format!("sysctl -w {}={value}", sysctl.dotted()))
+        }
         Op::AddRoute(route) => one(format!("ip route add {route}")),
         Op::RemoveRoute(route) => one(format!("ip route del {route}")),
         Op::AddAddress(Address { net, dev, broadcast, .. }) => {
@@ -116,10 +120,12 @@ fn commands(op: &Op, here: &[&Step]) -> Option<Vec<String>> {
         Op::Mend(Deviation::LoopbackDown) => one("ip link set lo up".to_owned()),
         Op::Mend(Deviation::Route(told)) => one(format!("ip route del {}", told.what)),
         Op::Mend(Deviation::PolicyRule(told)) => one(policy(&told.what, here)),
-        Op::Mend(Deviation::NftTable(table)) if is_named(&table.name) => {
+        Op::Mend(Deviation::NftTable(table)) if shell::is_named(&table.name) => {
             one(format!("nft delete table {} {}", table.family_name(), table.name))
         }
-        Op::Mend(Deviation::Qdisc(qdisc)) => one(format!("tc qdisc del dev {} root", qdisc.dev)),
+        Op::Mend(Deviation::Qdisc(qdisc)) => one(format!("tc qdisc del dev {} {}", qdisc.dev, qdisc.place())),
+        Op::Mend(Deviation::Port(port)) => one(format!("bridge link set dev {} {}", port.dev, port.fault.remedy())),
+        Op::Mend(Deviation::BridgeEntry(entry)) => one(format!("bridge fdb del {}", entry.told.what)),
         Op::SetRules { from, to } => rules(from, to),
         Op::AddLink { link, peer: None } => made(link),
         Op::RemoveLink(link) if matches!(link.kind, LinkKind::Vxlan { .. }) => {
@@ -240,25 +246,7 @@ fn chain_commands(table: &str, from: &Chain, to: &Chain) -> Option<Vec<String>> 
     if here.len() != rules.len() {
         return None;
     }
-    all.iter().map(|command| typed(command)).collect()
-}
-
-/// A command whose words are quoted as iptables-save does it, so that a shell takes it as it is meant; nothing where it
-/// has no such words.
-pub fn typed(command: &str) -> Option<String> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || " \"_@%+=:,./-".contains(c);
-    if command.replace(" ! ", " ").chars().all(is_plain) {
-        return Some(command.to_owned());
-    }
-    shlex::try_join(shlex::split(command)?.iter().map(String::as_str)).ok()
-}
-
-/// Whether each word is a name as nft's own language has it (nft(8), lexical conventions).
-pub fn is_named(words: &str) -> bool {
-    let is_part = |c: char| c.is_ascii_alphanumeric() || "_.-/\\".contains(c);
-    words
-        .split(' ')
-        .all(|word| word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && word.chars().all(is_part))
+    all.iter().map(|command| shell::typed(command)).collect()
 }
 
 #[cfg(test)]
@@ -377,15 +365,6 @@ mod tests {
             mended(":FORWARD DROP [0:0]\n-A FORWARD -j A\n-A FORWARD -j X\n", both),
             ["-P FORWARD ACCEPT", "-D FORWARD -j X", "-I FORWARD 2 -j B", "-I FORWARD 3 -j C",]
         );
-    }
-
-    #[test]
-    fn what_a_shell_would_take_otherwise_is_quoted() {
-        let rule = |comment: &str| format!("iptables -A A ! -s 10.0.0.0/8 -m comment --comment \"{comment}\" -j DROP");
-        assert_eq!(typed(&rule("a word")), Some(rule("a word")));
-        let expected = "iptables -A A '!' -s 10.0.0.0/8 -m comment --comment 'costs $5 `id`' -j DROP";
-        assert_eq!(typed(&rule("costs $5 `id`")).as_deref(), Some(expected));
-        assert!(is_named("inet my-table.1") && !is_named("ip x;flush") && !is_named("ip a'b") && !is_named("ip "));
     }
 
     #[test]

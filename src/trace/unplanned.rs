@@ -10,7 +10,7 @@ use super::hits::PacketHit;
 use super::model::{
     Cause, Direction, Fate, Flow, Header, Means, Packet, Remedy, Rewrite, RuleMet, Ruleset, Step, What,
 };
-use super::remedy;
+use super::shell;
 use super::verdict::{Case, is_answered};
 use super::walk::{Blame, Exchange, Probe, Seen};
 
@@ -196,12 +196,12 @@ fn removal(met: &PacketHit) -> Option<String> {
     let RuleMet { of, table, chain, number, rule, .. } = &met.hit.met;
     match (of, number) {
         // nft takes its words apart itself, so that no quoting makes one of a name that is none.
-        (Ruleset::Nftables, _) if !remedy::is_named(table) || !remedy::is_named(chain) => None,
+        (Ruleset::Nftables, _) if !shell::is_named(table) || !shell::is_named(chain) => None,
         (Ruleset::Nftables, 0) => Some(format!("nft 'chain {table} {chain} {{ policy accept; }}'")),
         (Ruleset::Nftables, _) => Some(format!("nft delete rule {table} {chain} handle {}", met.handle?)),
         (Ruleset::IptablesLegacy, 0) => Some(format!("iptables-legacy -t {table} -P {chain} ACCEPT")),
         (Ruleset::IptablesLegacy, _) => {
-            rule.strip_prefix("-A ").and_then(|rule| remedy::typed(&format!("iptables-legacy -t {table} -D {rule}")))
+            rule.strip_prefix("-A ").and_then(|rule| shell::typed(&format!("iptables-legacy -t {table} -D {rule}")))
         }
         (Ruleset::Iptables, _) => None,
     }

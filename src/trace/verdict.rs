@@ -4,6 +4,7 @@
 //! is chosen and made more exact by what the lab's objects say ([`super::objects`]); what speaks for it is
 //! gathered by [`super::grounds`].
 
+use crate::lab::names::NsName;
 use crate::lab::probe::{Ask, HttpAsk, Probe};
 use crate::plan::diff::{self, Step as Difference};
 use crate::probe::Outcome;
@@ -111,7 +112,7 @@ impl<'a> Case<'a> {
         };
         let beyond = || objects::beyond_the_network(self);
         let told = || self.refused().or_else(|| self.lost());
-        let silent = || listeners::blame(self);
+        let silent = || self.queued().or_else(|| listeners::blame(self));
         on_the_way().or_else(|| unseen.and_then(|e| e.fault.clone())).or_else(silent).or_else(beyond).or_else(told)
     }
 
@@ -129,6 +130,22 @@ impl<'a> Case<'a> {
         let place = error.steps.first()?.place.clone();
         let says = format!("{place} answers: {}", error.kind);
         Some(Blame { cause, place, object: error.kind.clone(), says })
+    }
+
+    /// A queueing discipline that dropped something where a packet was seen last, or where the question was asked and
+    /// nothing was seen.
+    fn queued(&self) -> Option<Blame> {
+        let packets = self.flows.iter().flat_map(|f| &f.packets);
+        let lost = packets.filter(|p| !matches!(p.fate, Fate::Delivered { .. })).filter_map(|p| p.steps.last());
+        let mut places: Vec<&NsName> = lost.map(|step| &step.place).collect();
+        if !self.flows.iter().any(|f| f.role == Role::Request) {
+            places.push(&self.asked.from);
+        }
+        let counted = self.material.recording.counters.iter().filter(|c| places.contains(&&c.place));
+        let queue = |name: &str| Some(name.strip_prefix("qdisc ")?.strip_suffix(" dropped")?.to_owned());
+        let (place, object) = counted.filter_map(|c| Some((c.place.clone(), queue(&c.name)?))).next()?;
+        let says = format!("the queueing discipline `{object}` of {place} drops it");
+        Some(Blame { cause: Cause::Qdisc, place, object, says })
     }
 
     /// A packet that left by a cable and is larger than the device at its other end takes. The walks are those of first

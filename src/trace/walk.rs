@@ -3,7 +3,7 @@
 //! It is a pure function of a [`State`], which is a plan (what a lab will do, said without root and
 //! without a running lab) or what was read back from a running one (what it does now, and which fault
 //! stops it). One file a mechanism: `routing`, `netfilter`, `conntrack`, `bridge`, `neighbours`,
-//! `link` (devices and cables), `tunnel` (VXLAN and flanneld), `local` (who listens). `walker` leads
+//! `link` (devices and cables), `forward`, `tunnel` (VXLAN and flanneld), `local` (who listens). `walker` leads
 //! from one to the next in the kernel's order; `suspects` notes what is wrong on the way. Ingress is not here: a proxy begins a flow of its own.
 //!
 //! What is not known is said in [`Path::notes`] and never guessed.
@@ -13,6 +13,7 @@ mod choices;
 mod compare;
 mod conntrack;
 mod exchange;
+mod forward;
 mod link;
 mod local;
 mod neighbours;

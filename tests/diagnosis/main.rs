@@ -10,6 +10,7 @@ mod faults;
 mod files;
 mod foreign;
 mod lookups;
+mod machines;
 mod pair;
 mod path_mtu;
 mod programs;

@@ -50,6 +50,19 @@ drift! {
     a_missing_neighbour: on "node1" "ip neigh del 10.244.2.0 dev flannel.1" => "neigh add 10.244.2.0 dev flannel.1";
     a_wrong_neighbour: on "node1" "ip neigh replace 10.244.2.0 lladdr 02:00:00:00:00:01 dev flannel.1"
         => "neigh add 10.244.2.0 dev flannel.1";
+    a_port_out_of_service: on "node1"
+        "bridge link set dev $(bridge link | grep -o 'veth[0-9a-f]*' | head -n 1) state 0"
+        => "state 3 (was state disabled)";
+    an_isolated_port: on "node1"
+        "bridge link set dev $(bridge link | grep -o 'veth[0-9a-f]*' | head -n 1) isolated on"
+        => "isolated off (was isolated on)";
+    an_entry_in_a_bridges_table: on "node1"
+        "bridge fdb add 02:00:00:00:00:01 dev $(bridge link | grep -o 'veth[0-9a-f]*' | head -n 1) master static"
+        => "bridge fdb delete 02:00:00:00:00:01 dev veth";
+    a_device_that_forwards_nothing: on "node1" "echo 0 > /proc/sys/net/ipv4/conf/flannel.1/forwarding"
+        => "sysctl net.ipv4.conf.flannel/1.forwarding=1 (was 0)";
+    a_machine_that_answers_no_ping: on "b1" "echo 1 > /proc/sys/net/ipv4/icmp_echo_ignore_all"
+        => "sysctl net.ipv4.icmp_echo_ignore_all=0 (was 1)";
     a_route_too_many: on "a1" "ip route add 10.244.2.0/24 via 10.244.1.3" => "route delete 10.244.2.0/24 via 10.244.1.3";
     a_route_that_another_program_made: on "node1" "ip route add 10.99.0.0/16 dev eth0 proto static"
         => "route delete 10.99.0.0/16 dev eth0";

@@ -22,6 +22,7 @@ const ROUTING: &[&str] = &[
     "rp-filter",
     "address-conflict",
     "bridge-outside-subnet",
+    "bridge-address-missing",
 ];
 const LINKS: &[&str] = &[
     "link-down-pod",

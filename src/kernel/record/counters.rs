@@ -6,6 +6,7 @@ use std::fs;
 
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage, Stats64};
+use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcStats2};
 
 use crate::kernel::rtnl::{Fault, Rtnl};
 use crate::kernel::stack;
@@ -29,6 +30,8 @@ pub(super) struct Snapshot {
     /// /proc/net/stat/nf_conntrack.
     tracking: String,
     devices: Vec<(String, Stats64)>,
+    /// What queueing disciplines that somebody chose have dropped: `tbf dev eth0`.
+    queues: Vec<(String, u32)>,
 }
 
 /// Read the calling thread's namespace.
@@ -36,9 +39,11 @@ pub(super) fn read() -> Result<(Snapshot, Devices), Fault> {
     // What a kernel does not have counts nothing.
     let text = |name: &str| fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default();
     let tables = ["snmp", "netstat"].map(text);
-    let mut snapshot = Snapshot { tables, tracking: text("stat/nf_conntrack"), devices: Vec::new() };
+    let mut snapshot =
+        Snapshot { tables, tracking: text("stat/nf_conntrack"), devices: Vec::new(), queues: Vec::new() };
     let mut devices = Devices::new();
-    for answer in Rtnl::open()?.dump(Message::GetLink(LinkMessage::default()))? {
+    let mut rtnl = Rtnl::open()?;
+    for answer in rtnl.dump(Message::GetLink(LinkMessage::default()))? {
         let Message::NewLink(link) = answer else { continue };
         let Some(name) = stack::name(&link) else { continue };
         devices.insert(link.header.index, IfName::new(&name));
@@ -46,6 +51,8 @@ pub(super) fn read() -> Result<(Snapshot, Devices), Fault> {
             link.attributes.iter().find_map(|a| if let LinkAttribute::Stats64(s) = a { Some(*s) } else { None });
         snapshot.devices.extend(stats.map(|stats| (name, stats)));
     }
+    let queues = rtnl.dump(Message::GetQueueDiscipline(TcMessage::default()))?.into_iter();
+    snapshot.queues = queues.filter_map(|answer| queue(&answer, &devices)).collect();
     Ok((snapshot, devices))
 }
 
@@ -57,6 +64,7 @@ impl Snapshot {
         for (name, stats) in &self.devices {
             counters.extend(of_device(stats).map(|(what, value)| (format!("dev {name} {what}"), value)));
         }
+        counters.extend(self.queues.iter().map(|(queue, drops)| (format!("qdisc {queue} dropped"), u64::from(*drops))));
         counters
     }
 
@@ -72,6 +80,23 @@ impl Snapshot {
         });
         up.collect()
     }
+}
+
+/// What a device has by itself has no handle.
+fn queue(answer: &Message, devices: &Devices) -> Option<(String, u32)> {
+    let Message::NewQueueDiscipline(message) = answer else { return None };
+    let dev = devices.get(&u32::try_from(message.header.index).ok()?)?;
+    let (mut kind, mut drops) = (None, 0);
+    for attribute in &message.attributes {
+        match attribute {
+            TcAttribute::Kind(name) => kind = Some(name),
+            TcAttribute::Stats2(all) => {
+                drops = all.iter().find_map(|s| if let TcStats2::Queue(q) = s { Some(q.drops) } else { None })?;
+            }
+            _ => {}
+        }
+    }
+    (message.header.handle != TcHandle::UNSPEC).then_some((format!("{} dev {dev}", kind?), drops))
 }
 
 /// Two lines each: `Ip: Forwarding DefaultTTL …` and `Ip: 1 64 …`.

@@ -89,6 +89,16 @@ pub enum Cause {
     ProxyRefused,
     /// Nothing listens on the port.
     NoListener,
+    /// A setting of the namespace (sysctl) keeps the packet from being answered.
+    Setting,
+    /// A port of a bridge does not pass it on.
+    PortBlocked,
+    /// A device has another MAC address than the one by which its neighbours know it.
+    WrongMac,
+    /// A device has lost its address.
+    NoAddress,
+    /// A queueing discipline, or a filter of one, dropped it (tc).
+    Qdisc,
     /// The program does not answer what came to its port: it does not read it, or says nothing to it.
     ProgramSilent,
     /// The time to live ran out: packets go in a circle.

@@ -7,6 +7,7 @@ use crate::lab::Backend;
 use crate::lab::names::NsName;
 use crate::lab::probe::Ask;
 use crate::objects::{ObjectKey, Service};
+use crate::plan::Sysctl;
 
 use super::{EXTERNAL_POLICY, asked_service, beyond, hints, names, scaled_to_nothing, speech};
 use crate::trace::listeners;
@@ -51,6 +52,7 @@ pub fn remedies(case: &Case, blame: &Blame) -> Vec<Remedy> {
         Cause::NoNeighbour => say(nobody_has(blame.object.split(' ').next().unwrap_or_default())),
         Cause::WrongCertificate => say(certificate(case, blame)),
         Cause::ProxyRefused => vec![refused(case, blame)],
+        Cause::ReversePath => reverse_path(case, blame).into_iter().collect(),
         Cause::ProgramSilent => listeners::remedy(case, blame).into_iter().collect(),
         Cause::NoListener => listeners::remedy(case, blame).map_or_else(|| say(format!("let a program on {} listen on that port, or ask another one", blame.place)), |r| vec![r]),
         Cause::NotOnLink if lab.cluster.backend == Backend::HostGw => say(
@@ -67,6 +69,15 @@ pub fn remedies(case: &Case, blame: &Blame) -> Vec<Remedy> {
         Cause::DnsDead => say("`labctl get pods -n kube-system` shows the DNS servers".to_owned()),
         _ => Vec::new(),
     }
+}
+
+/// A filter of one device, of which plans say nothing.
+fn reverse_path(case: &Case, blame: &Blame) -> Option<Remedy> {
+    let here = |(place, setting): &&(NsName, Sysctl)| *place == blame.place && setting.dotted() == blame.object;
+    let (place, setting) = case.material.known.sysctls.iter().find(here)?;
+    setting.device()?;
+    let command = format!("labctl exec {place} -- sysctl -w {}=0", setting.dotted());
+    Some(Remedy { says: format!("on {place}, let packets come in by any device"), command: Some(command) })
 }
 
 fn nobody_has(address: &str) -> String {

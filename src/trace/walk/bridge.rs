@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use crate::lab::names::{IfName, NsName};
+use crate::plan::deviation::{BridgeEntry, Deviation};
 use crate::plan::{Link, LinkKind, Mac};
 use crate::trace::model::{Cause, What};
 
@@ -82,6 +83,9 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         if !bridge.up {
             return self.dropped(at, Some(&bridge.name), down(at, bridge));
         }
+        if let Some(port) = port {
+            self.pass_port(at, &[(at, port)])?;
+        }
         let filtered = port.is_some() && at.filters_bridges();
         if filtered {
             self.track(at)?;
@@ -91,13 +95,19 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
                 self.lead_on(at, bridge)?;
             }
         }
-        if self.packet.to == bridge.mac {
+        let written = self.written(at, bridge);
+        if self.packet.to == bridge.mac || written.is_some_and(|entry| entry.local) {
             let says = format!("the frame is for {} itself: up to the routing of {}", bridge.name, at.name());
             self.bridged(at, bridge, None, says);
             let passed = filtered;
             return Ok(Stage::Receive { at, dev: bridge.name.clone(), passed });
         }
-        let out = self.port_to(at, bridge)?;
+        let out = match written.and_then(|entry| at.link(&entry.port)) {
+            Some(port) => port,
+            None => self.port_to(at, bridge)?,
+        };
+        let way: Vec<(At, &Link)> = port.into_iter().chain([out]).map(|port| (at, port)).collect();
+        self.pass_port(at, &way)?;
         self.out_of_port(at, bridge, port, out, filtered)
     }
 
@@ -124,6 +134,38 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         }
     }
 
+    /// Past ports, where they are in service.
+    fn pass_port(&mut self, at: At<'s, 'a>, ports: &[(At<'s, 'a>, &'a Link)]) -> Go<()> {
+        if !self.suspect_ports(ports) {
+            return Ok(());
+        }
+        let (_, last) = ports[ports.len() - 1];
+        let says = format!("a port of {} passes it not on", at.name());
+        self.dropped(at, Some(&last.name), Why::new(Cause::PortBlocked, last.name.as_str(), says))
+    }
+
+    /// What somebody wrote into a bridge's table about the frame's MAC address: it counts for more than what the bridge
+    /// learns.
+    fn written(&mut self, at: At<'s, 'a>, bridge: &Link) -> Option<&'a BridgeEntry> {
+        let to = self.packet.to?;
+        let entry = at.plan.deviations.iter().find_map(|d| match d {
+            Deviation::BridgeEntry(entry) if entry.bridge == bridge.name && entry.mac == to => Some(entry),
+            _ => None,
+        })?;
+        let right = on_link(self.state, at, bridge).into_iter().find(|reach| reach.link.mac == Some(to));
+        let port = right.as_ref().and_then(|reach| Some(&reach.way.get(1)?.1.name));
+        if entry.local || port.is_some_and(|port| *port != entry.port) {
+            let leads = match (entry.local, port) {
+                (true, _) => format!("takes frames to it for {}'s own", at.name()),
+                (_, Some(port)) => format!("leads to {}, and it is behind {port}", entry.port),
+                _ => format!("leads to {}", entry.port),
+            };
+            let says = format!("the entry `{}` of {} {leads}", entry.told.what, bridge.name);
+            self.suspect(Cause::WrongFdbEntry, at, &entry.told.what, says);
+        }
+        Some(entry)
+    }
+
     /// The port behind which the frame's MAC address is.
     fn port_to(&mut self, at: At<'s, 'a>, bridge: &'a Link) -> Go<&'a Link> {
         let wanted: Option<Mac> = self.packet.to;
@@ -133,6 +175,11 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         let port = found.and_then(|reach| of_bridge(&reach)).and_then(|name| at.link(&name));
         if let Some(port) = port {
             return Ok(port);
+        }
+        if let Some(mac) = wanted {
+            self.suspect_mac(mac);
+            let has = |peer: &NsName| state.place(peer).is_some_and(|p| p.plan.links.iter().any(|l| l.mac == wanted));
+            self.suspect_lost_ports(at, bridge, has);
         }
         let to = wanted.map(|mac| mac.to_string()).unwrap_or_default();
         let says = format!("{} floods it to all ports, and nobody behind them is {to}", bridge.name);

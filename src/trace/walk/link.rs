@@ -141,6 +141,7 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
             return Ok(());
         }
         let says = format!("the frame is for {to}, and {} of {} is {own}: it is not taken", link.name, at.name());
+        self.suspect_mac(to);
         self.dropped(at, Some(&link.name), Why::new(Cause::WrongNeighbour, to.to_string(), says))
     }
 }

@@ -10,7 +10,8 @@ use crate::workload::dns;
 use super::Blame;
 use super::netfilter;
 use super::packet::{Kind, Packet, Trouble};
-use super::walker::{At, End, Go, Stage, Told, Walker};
+use super::state::dotted;
+use super::walker::{At, End, Go, Stage, Told, Walker, Why};
 
 /// Who has a socket for a packet.
 enum Taker {
@@ -35,6 +36,12 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         let (Some(answer), false) = (answer, self.is_answer) else {
             return self.delivered(at, "the one who asked", None);
         };
+        const IGNORES: &str = "net/ipv4/icmp_echo_ignore_all";
+        if self.packet.kind == Kind::EchoRequest && at.is_on(IGNORES) {
+            let setting = dotted(IGNORES);
+            let says = format!("{} answers no ping: {setting} is 1", at.name());
+            return self.dropped(at, None, Why::new(Cause::Setting, setting, says));
+        }
         if self.packet.header.protocol == Protocol::Icmp {
             return self.delivered(at, "the kernel", Some(answer));
         }

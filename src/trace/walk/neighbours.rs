@@ -45,7 +45,8 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         let all = on_link(self.state, at, link);
         let mut owners: Vec<&Reach> = all.iter().filter(|r| r.place.has(ip) && r.link.mac.is_some()).collect();
         owners.sort_by_key(|r| !r.place.plan.addresses.iter().any(|a| a.dev == r.link.name && a.net.addr() == ip));
-        let answering: Vec<&&Reach> = owners.iter().filter(|r| r.down().is_none()).collect();
+        let answering: Vec<&&Reach> =
+            owners.iter().filter(|r| r.down().is_none() && !self.suspect_ports(&r.way)).collect();
         let names: Vec<&NsName> = answering.iter().fold(Vec::new(), |mut names, r| {
             if !names.contains(&r.place.name()) {
                 names.push(r.place.name());
@@ -100,19 +101,20 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         {
             if there.link(&address.dev).is_none() {
                 self.suspect_device(there, &address.dev);
-            } else if !there.has(ip) {
-                self.suspect_subnet(there, &address.dev);
-                let says = format!("{} of {} has lost the address {ip}", address.dev, ns.ns);
-                self.suspect(Cause::NoNeighbour, there, format!("{} dev {}", address.net, address.dev), says);
+            } else {
+                self.suspect_lost_address(there, ip);
             }
         }
-        // A port that has left its bridge, or a pair that was cut in two.
-        let ports = state.wanted(at.name()).into_iter().flat_map(|ns| &ns.links);
-        for port in ports.filter(|l| l.master.as_ref() == Some(&link.name)) {
-            let leads =
-                matches!(&port.kind, LinkKind::Veth { peer_ns, .. } if state.owners(ip).any(|p| p.name() == peer_ns));
+        self.suspect_lost_ports(at, link, |peer| state.owners(ip).any(|p| p.name() == peer));
+    }
+
+    /// Ports that have left their bridge, or pairs that were cut in two, which led to machines that are looked for.
+    pub fn suspect_lost_ports(&mut self, at: At<'s, 'a>, bridge: &Link, is_wanted: impl Fn(&NsName) -> bool) {
+        let ports = self.state.wanted(at.name()).into_iter().flat_map(|ns| &ns.links);
+        for port in ports.filter(|l| l.master.as_ref() == Some(&bridge.name)) {
+            let leads = matches!(&port.kind, LinkKind::Veth { peer_ns, .. } if is_wanted(peer_ns));
             if leads && at.link(&port.name).is_some_and(|l| l.master != port.master) {
-                let says = format!("{} is no port of {}", port.name, link.name);
+                let says = format!("{} is no port of {}", port.name, bridge.name);
                 self.suspect(Cause::NoDevice, at, port.name.as_str(), says);
             }
         }
@@ -128,7 +130,9 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         if !owners.is_empty() && owners.iter().all(|r| r.link.mac != Some(mac)) {
             let entry = format!("{ip} dev {} lladdr {mac}", link.name);
             let says = format!("the entry `{entry}` names {mac}, which is not {}'s", self.state.called(ip));
-            self.suspect(Cause::WrongNeighbour, at, entry, says);
+            if !self.suspect_mac(mac) {
+                self.suspect(Cause::WrongNeighbour, at, entry, says);
+            }
         }
     }
 }

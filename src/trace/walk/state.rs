@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use crate::kernel::learnt::PathMtu;
 use crate::lab::names::{HostName, IfName, NsName};
-use crate::plan::deviation::Deviation;
+use crate::plan::deviation::{Deviation, PortFault, Setting};
 use crate::plan::proxy::explain::Rule;
 use crate::plan::rules::{Chain, Rules};
 use crate::plan::{Link, LinkKind, Mac, Neighbour, NsPlan, Plan, Sysctl};
@@ -150,7 +150,12 @@ impl<'a> State<'a> {
 impl<'a> Place<'a> {
     fn new(ns: &'a NsPlan, plan: &'a Plan, known: Option<&'a Known>) -> Place<'a> {
         let told = known.into_iter().flat_map(|k| &k.sysctls).filter(|(at, _)| *at == ns.ns).map(|(_, s)| s);
-        let sysctls = ns.sysctls.iter().chain(told).map(|s| (s.key.as_str(), s.value.as_str())).collect();
+        let changed = ns.deviations.iter().filter_map(|d| match d {
+            Deviation::Setting(Setting { wanted, is }) => Some((wanted.key.as_str(), is.as_str())),
+            _ => None,
+        });
+        let sysctls =
+            ns.sysctls.iter().chain(told).map(|s| (s.key.as_str(), s.value.as_str())).chain(changed).collect();
         let legacy =
             ns.deviations.iter().filter_map(|d| if let Deviation::LegacyRules(r) = d { Some(r) } else { None });
         let mut chains: HashMap<Ruleset, Chains> = HashMap::new();
@@ -225,10 +230,34 @@ impl<'a> Place<'a> {
         of("all").max(of(dev.as_str()))
     }
 
+    /// Whether the namespace passes on what comes in by a device (`IN_DEV_FORWARD`), and the setting that says so.
+    pub fn forwards(&self, dev: &IfName) -> Result<(), String> {
+        const ALL: &str = "net/ipv4/ip_forward";
+        let own = format!("net/ipv4/conf/{dev}/forwarding");
+        match (self.is_on(ALL), self.sysctl(&own)) {
+            (false, _) => Err(dotted(ALL)),
+            (true, Some(value)) if value.trim() == "0" => Err(dotted(&own)),
+            _ => Ok(()),
+        }
+    }
+
+    /// What is wrong with a port of a bridge, one after the other.
+    pub fn port_faults(&self, port: &IfName) -> impl Iterator<Item = PortFault> {
+        self.plan.deviations.iter().filter_map(move |d| match d {
+            Deviation::Port(p) if p.dev == *port => Some(p.fault),
+            _ => None,
+        })
+    }
+
     /// Whether frames that a bridge passes on meet iptables here.
     pub fn filters_bridges(&self) -> bool {
         self.is_on(BRIDGE_NETFILTER)
     }
+}
+
+/// A setting's key as `sysctl` prints it.
+pub(super) fn dotted(key: &str) -> String {
+    Sysctl { key: key.to_owned(), value: String::new(), optional: false }.dotted()
 }
 
 pub(super) const BRIDGE_NETFILTER: &str = "net/bridge/bridge-nf-call-iptables";

@@ -4,7 +4,8 @@
 use std::net::IpAddr;
 
 use crate::lab::names::IfName;
-use crate::plan::NsPlan;
+use crate::plan::deviation::PortFault;
+use crate::plan::{Link, LinkKind, Mac, NsPlan};
 use crate::trace::model::Cause;
 
 use super::Blame;
@@ -16,6 +17,11 @@ use super::walker::{At, Walker};
 fn off_link(at: At, route: &Entry) -> Option<IpAddr> {
     let is_near = |hop: IpAddr, dev: &IfName| at.plan.addresses.iter().any(|a| a.dev == *dev && a.net.contains(&hop));
     route.hops.iter().find_map(|(hop, dev)| hop.filter(|hop| !is_near(*hop, dev)))
+}
+
+/// Why a port lets nothing through.
+fn blocked(at: At, port: &Link) -> Option<PortFault> {
+    at.port_faults(&port.name).find(|fault| matches!(fault, PortFault::State(_)))
 }
 
 impl<'s, 'a> Walker<'s, 'a, '_> {
@@ -61,7 +67,11 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         if entry.is_connected() {
             return entry.hops.iter().for_each(|(_, dev)| self.suspect_subnet(at, dev));
         }
-        let Some(taken) = taken else { return };
+        let Some(taken) = taken else {
+            // Routes go with the address that their next hop is found by.
+            let bare = |dev: &&IfName| !at.plan.addresses.iter().any(|a| a.dev == **dev);
+            return entry.hops.iter().map(|(_, dev)| dev).filter(bare).for_each(|dev| self.suspect_subnet(at, dev));
+        };
         if planned.has_text(&taken.text) {
             let (name, taken) = (at.name(), &taken.text);
             let says = format!("{name} has lost the route `{}`, and takes `{taken}`", entry.text);
@@ -78,11 +88,24 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
     /// A device that has not the address which was planned for it.
     pub fn suspect_subnet(&mut self, at: At<'s, 'a>, dev: &IfName) {
         let of = |ns: &NsPlan| ns.addresses.iter().find(|a| a.dev == *dev).map(|a| a.net);
-        let (Some(is), Some(was)) = (of(at.plan), self.state.wanted(at.name()).and_then(of)) else { return };
+        let Some(was) = self.state.wanted(at.name()).and_then(of) else { return };
+        let Some(is) = of(at.plan) else {
+            let says = format!("{dev} of {} has lost its address {was}", at.name());
+            return self.suspect(Cause::NoAddress, at, format!("{was} dev {dev}"), says);
+        };
         if is != was {
             let says = format!("{dev} of {} has the address {is}; {was} is the one that is routed to it", at.name());
             self.suspect(Cause::WrongSubnet, at, dev.as_str(), says);
         }
+    }
+
+    /// An address that a machine should have and has not.
+    pub fn suspect_lost_address(&mut self, at: At<'s, 'a>, ip: IpAddr) {
+        let planned = self.state.wanted(at.name()).into_iter().flat_map(|ns| &ns.addresses);
+        let Some(address) = planned.into_iter().find(|a| a.net.addr() == ip).filter(|_| !at.has(ip)) else { return };
+        self.suspect_subnet(at, &address.dev);
+        let says = format!("{} of {} has lost the address {ip}", address.dev, at.name());
+        self.suspect(Cause::NoAddress, at, format!("{} dev {}", address.net, address.dev), says);
     }
 
     /// An address that another machine has, too. Where one of them was not to have it, that is the place.
@@ -95,6 +118,47 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         let names: Vec<String> = owners.iter().map(|p| p.name().to_string()).collect();
         let says = format!("{ip} is an address of {}", names.join(" and of "));
         self.suspect(Cause::AddressConflict, first, ip.to_string(), says);
+    }
+
+    /// A device that should have a MAC address and has another one. Tunnels' ends are known by other ways.
+    pub fn suspect_mac(&mut self, mac: Mac) -> bool {
+        let state = self.state;
+        let planned = state.planned.into_iter().flat_map(|plan| &plan.namespaces);
+        let own = |l: &&Link| l.mac == Some(mac) && !matches!(l.kind, LinkKind::Vxlan { .. });
+        let mut all = planned.filter_map(|ns| Some((state.place(&ns.ns)?, ns.links.iter().find(own)?)));
+        let Some((there, wanted)) = all.next() else { return false };
+        match there.link(&wanted.name).and_then(|link| link.mac).filter(|is| *is != mac) {
+            Some(is) => {
+                let dev = &wanted.name;
+                let says =
+                    format!("{dev} of {} has the MAC address {is}, and its neighbours know it by {mac}", there.name());
+                self.suspect(Cause::WrongMac, there, dev.as_str(), says);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// What is wrong with ports of bridges on the way of a frame; whether it is kept from going on.
+    pub fn suspect_ports(&mut self, way: &[(&'s Place<'a>, &'a Link)]) -> bool {
+        let blocked = way.iter().find_map(|(at, port)| Some((*at, *port, blocked(at, port)?)));
+        let isolated =
+            |(at, port): &&(&'s Place<'a>, &'a Link)| at.port_faults(&port.name).any(|f| f == PortFault::Isolated);
+        let mut all = way.iter().filter(isolated);
+        let both = all.next().and_then(|first| Some((first, all.find(|(at, _)| at.name() == first.0.name())?)));
+        if let Some((at, port, fault)) = blocked {
+            let says = format!("the port {} of {} passes no frames on: {fault}", port.name, at.name());
+            self.suspect(Cause::PortBlocked, at, port.name.as_str(), says);
+        } else if let Some(((at, one), (_, other))) = both {
+            let says = format!(
+                "the ports {} and {} of {} are both isolated, and pass nothing to each other",
+                one.name,
+                other.name,
+                at.name()
+            );
+            self.suspect(Cause::PortBlocked, at, one.name.as_str(), says);
+        }
+        blocked.is_some() || both.is_some()
     }
 
     pub fn suspect_device(&mut self, at: At<'s, 'a>, dev: &IfName) {

@@ -11,7 +11,7 @@ use super::choices::Chooser;
 use super::conntrack::Tracking;
 use super::packet::{Hop, Packet, Trouble};
 use super::routing::{Entry, Found, Key, hop_words};
-use super::state::{Place, State};
+use super::state::{Place, State, dotted};
 use super::{A_PROGRAM, ANSWERER, Blame};
 
 /// More steps than any lab has hops; a bridge that leads into itself would go on for ever.
@@ -216,7 +216,7 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         }
     }
 
-    fn routed(&mut self, at: At<'s, 'a>, hop: Option<&(Option<IpAddr>, IfName)>, route: String, says: String) {
+    pub fn routed(&mut self, at: At<'s, 'a>, hop: Option<&(Option<IpAddr>, IfName)>, route: String, says: String) {
         let (via, dev) = (hop.and_then(|h| h.0), hop.map(|h| h.1.to_string()));
         self.step(at, None, What::Routed(Routed { route, via, dev }), says);
     }
@@ -236,7 +236,7 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         }
     }
 
-    fn choose_hop(&mut self, at: At<'s, 'a>, entry: &Entry) -> (Option<IpAddr>, IfName) {
+    pub fn choose_hop(&mut self, at: At<'s, 'a>, entry: &Entry) -> (Option<IpAddr>, IfName) {
         let hops = &entry.hops;
         let taken = match hops.len() {
             0 | 1 => 0,
@@ -253,7 +253,7 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
 
     /// No route, or one that refuses. The sender is told where the packet came from outside and
     /// the namespace is a router.
-    fn no_way<T>(&mut self, at: At<'s, 'a>, key: Key, found: &Found, input: Option<&IfName>) -> Go<T> {
+    pub fn no_way<T>(&mut self, at: At<'s, 'a>, key: Key, found: &Found, input: Option<&IfName>) -> Go<T> {
         self.suspect_lost_route(at, key, None);
         let to = self.state.called(key.destination);
         let (by, says) = match found {
@@ -287,13 +287,7 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
                 self.is_own(at, destination);
                 Ok(Stage::Local(at, dev))
             }
-            _ if !at.is_on("net/ipv4/ip_forward") => {
-                let says =
-                    format!("it is not for {} itself, and {} forwards nothing: ip_forward is 0", at.name(), at.name());
-                self.dropped(at, Some(&dev), Why::new(Cause::ForwardingOff, "net.ipv4.ip_forward", says))
-            }
-            Found::Route(entry) => self.forward(at, &dev, key, entry),
-            found => self.no_way(at, key, &found, Some(&dev)),
+            found => self.pass_on(at, &dev, key, found),
         }
     }
 
@@ -332,31 +326,10 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
             _ => "there is no route back".to_owned(),
         };
         let says = format!("the reverse path filter finds {source} at the wrong device: {way}, not by {dev}");
-        self.dropped(at, Some(dev), Why::new(Cause::ReversePath, format!("rp_filter of {dev}"), says))
-    }
-
-    /// In the order of `ip_forward`: hops, size, then the rules.
-    fn forward(&mut self, at: At<'s, 'a>, dev: &IfName, key: Key, entry: &Entry) -> Go<Stage<'s, 'a>> {
-        let hop = self.choose_hop(at, entry);
-        let says = format!("{} passes it on {}: route `{}`", at.name(), hop_words(&hop), entry.text);
-        self.suspect_lost_route(at, key, Some(entry));
-        let mtu = at.link(&hop.1).map_or(u32::MAX, |l| l.mtu);
-        let is_over = self.packet.header.ttl <= 1;
-        let is_too_big = self.packet.size() > mtu && self.packet.header.dont_fragment;
-        if !is_over && !is_too_big {
-            self.packet.header.ttl -= 1;
-        }
-        self.routed(at, Some(&hop), entry.text.clone(), says);
-        if is_over {
-            let says = format!("its time to live has run out where `{}` would lead it on", entry.text);
-            let why = Why::new(Cause::TtlExceeded, &entry.text, says);
-            return self.dropped(at, Some(dev), Why { trouble: Some(Trouble::Ttl), ..why });
-        }
-        if is_too_big {
-            return self.too_big(at, &hop.1, mtu);
-        }
-        self.hooks(at, super::netfilter::FORWARD, (Some(dev), Some(&hop.1)))?;
-        Ok(Stage::Leave(at, Hop { dev: hop.1, to: hop.0.unwrap_or(key.destination) }))
+        let own = format!("net/ipv4/conf/{dev}/rp_filter");
+        let own = at.sysctl(&own).filter(|value| value.trim() != "0").map(|_| own);
+        let setting = own.unwrap_or_else(|| "net/ipv4/conf/all/rp_filter".to_owned());
+        self.dropped(at, Some(dev), Why::new(Cause::ReversePath, dotted(&setting), says))
     }
 
     fn leave(&mut self, at: At<'s, 'a>, hop: Hop) -> Go<Stage<'s, 'a>> {

@@ -286,7 +286,7 @@ fn the_reverse_path_filter() {
         set(p, "host/node2", "net/ipv4/conf/all/rp_filter", "1");
         of(p, "host/node2").routes.retain(|r| r.dst.to_string() != "10.244.1.0/24");
     })
-    .across((Cause::ReversePath, "node2", "rp_filter of flannel.1"));
+    .across((Cause::ReversePath, "node2", "net.ipv4.conf.all.rp_filter"));
     // With the routes as they are it finds nothing wrong.
     let spoilt = Spoilt::new(VXLAN, |p| set(p, "host/node2", "net/ipv4/conf/all/rp_filter", "1"));
     assert_eq!(spoilt.ask("pod/default/a1", &tcp("10.244.2.2", 8080)).seen, Seen::Answer);
