@@ -19,6 +19,7 @@ use crate::objects::{ObjectKey, Service};
 use crate::plan::deviation::Deviation;
 use crate::plan::rules::Rules;
 use crate::plan::{LinkKind, NsPlan, Plan};
+use crate::probe;
 
 use super::who;
 
@@ -34,7 +35,7 @@ pub fn of_question(lab: &Lab, there: &Plan, asked: &Probe, serving: &[NsName]) -
     if asked.from == NsName::Router || from.is_empty() {
         return Filter::default();
     }
-    let mut addresses = [from, between(lab, there), translated.addresses].concat();
+    let mut addresses = [from, between(lab, there), translated.addresses, loopback(lab, asked)].concat();
     let mut ports = translated.ports;
     if let Ask::Http(_) = asked.ask {
         // Whoever is a program may ask somebody else in its turn, on any port.
@@ -65,6 +66,16 @@ pub fn lookups(filter: &Filter, there: &Plan, asked: &Probe) -> HashSet<Ipv4Addr
         _ => Vec::new(),
     };
     filter.addresses.iter().copied().chain(asked).collect()
+}
+
+/// The asker's own address for itself, where that is asked for.
+fn loopback(lab: &Lab, asked: &Probe) -> Vec<Ipv4Addr> {
+    let ip = match asked.ask.target() {
+        Some((Target::Address(ip), _)) => Some(*ip),
+        Some((Target::Name(name), _)) => probe::by_hosts_file(lab, &asked.from, name),
+        _ => None,
+    };
+    ip.filter(IpAddr::is_loopback).and_then(v4).into_iter().collect()
 }
 
 /// The packets that may be the machine's: those with an address of its own, of a host, which may have taken its
@@ -229,11 +240,9 @@ fn option<'r>(target: &'r str, name: &str) -> Option<&'r str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diag::Problems;
     use crate::plan::deviation::NftTable;
-    use crate::spec::load::{Text, decode_text};
     use crate::trace::question::Question;
-    use crate::trace::walk;
+    use crate::trace::{sample, walk};
 
     const LAB: &str = "hosts: { node1: { address: 192.168.1.11, podCIDR: 10.244.1.0/24 } }\n\
         clients: { laptop: { address: 192.168.1.51 } }\n\
@@ -242,10 +251,7 @@ mod tests {
         services: { web: { selector: { app: web }, ports: [{ port: 80, targetPort: 9000 }] } }\n";
 
     fn lab(more: &str) -> Lab {
-        let text =
-            Text { name: "lab".into(), text: format!("{LAB}{more}"), default_name: "lab".into(), ..Text::default() };
-        let mut problems = Problems::default();
-        crate::lab::resolve(&decode_text(&text), None, &mut problems).unwrap_or_else(|| panic!("{problems:?}"))
+        sample::lab(&format!("{LAB}{more}"))
     }
 
     fn of(lab: &Lab, to: &str, change: impl FnOnce(&mut NsPlan)) -> Filter {
@@ -272,6 +278,14 @@ mod tests {
             node.rules.table("nat").chain("POSTROUTING").add("-o eth0 -j SNAT --to-source 10.1.1.1:80");
         });
         assert!(has(&filter, "10.1.1.1"));
+    }
+
+    #[test]
+    fn a_machine_that_asks_itself_is_recorded() {
+        for to in ["127.0.0.1:8080", "http://localhost:8080/"] {
+            assert!(has(&of(&lab(""), to, |_| {}), "127.0.0.1"), "{to}");
+        }
+        assert!(!has(&of(&lab(""), "b", |_| {}), "127.0.0.1"));
     }
 
     #[test]
@@ -323,6 +337,14 @@ mod tests {
         let question = Question { from: "node1".into(), to: "b".into(), ..Question::default() };
         let (lab, mut there) = (lab(""), walk::prediction(&lab("")));
         there.namespaces.iter_mut().filter(|ns| matches!(ns.ns, NsName::Host(_))).for_each(bare);
+        let asked = question.probe(&lab).expect("a question");
+        assert_eq!(of_question(&lab, &there, &asked, &[]), Filter::default());
+    }
+
+    #[test]
+    fn of_the_router_which_masquerades_for_everybody_everything_is_recorded() {
+        let (lab, there) = (lab(""), walk::prediction(&lab("")));
+        let question = Question { from: "router".into(), to: "b".into(), ..Question::default() };
         let asked = question.probe(&lab).expect("a question");
         assert_eq!(of_question(&lab, &there, &asked, &[]), Filter::default());
     }

@@ -157,9 +157,9 @@ fn packets(sights: &[Sight], members: &HashMap<usize, Direction>) -> Vec<FoundPa
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::{Header, Protocol};
+    use super::super::model::Header;
+    use super::super::sample;
     use super::*;
-    use crate::lab::names::{HostName, IfName, NsName};
 
     /// A sight of a TCP packet: when, where, from and to whom, its sequence number and TTL.
     fn sight(at: u64, place: &str, dev: (&str, bool), ends: (&str, &str), sequence: u32, ttl: u8) -> Sight {
@@ -168,31 +168,16 @@ mod tests {
         let header = Header {
             source: source.ip(),
             destination: destination.ip(),
-            protocol: Protocol::Tcp,
             source_port: source.port(),
             destination_port: destination.port(),
             ttl,
-            length: 60,
-            dont_fragment: true,
-            macs: None,
+            ..sample::header()
         };
         Sight {
-            at,
-            place: NsName::Host(HostName::try_from(place.to_owned()).expect("a name")),
-            dev: IfName::new(dev.0),
-            outgoing: dev.1,
-            layer: 0,
             seen: header.clone(),
             header,
-            identification: 0,
-            vni: None,
             essence: Essence::Tcp { sequence, acknowledged: 0, flags: 2, data: 0 },
-            kind: "SYN".into(),
-            about: None,
-            marked: false,
-            said: None,
-            piece_of: None,
-            stray: false,
+            ..sample::sight(at, place, dev.0, dev.1)
         }
     }
 

@@ -59,7 +59,12 @@ fn exchange(plan: &Plan, from: &NsName, flow: &Flow) -> Option<Exchange> {
     };
     let probe = Probe { header, first: true };
     let targets = flow.translations.iter().map(|t| SocketAddr::new(t.reply.0.ip, t.reply.0.port)).collect();
-    walk::exchange(&State::planned(plan), from, &probe, &Choices::Following { targets, hops: hops(plan, flow) })
+    walk::exchange(
+        &State::planned(plan),
+        from,
+        &probe,
+        &Choices::Following { targets, hops: hops(plan, flow), entries: Vec::new() },
+    )
 }
 
 /// The addresses of each machine to which another one passed the flow's first packet on.
