@@ -174,9 +174,9 @@ async fn traced(daemon: &Rc<Daemon>, request: TraceRequest, gone: Gone) -> Answe
     let concerned = tell::concerned(&asked, (&there, &known, &planned));
     let filter = filter::of_question(&lab, &there, &asked, &serving(daemon, &planned).await);
     let lookups = filter::lookups(&filter, &there, &asked);
-    let programs = with_programs(daemon, &planned);
+    let watch = Watch { filter, lookups, concerned, programs: with_programs(daemon, &planned) };
     let Watched { outcome, recording, closing, told, sockets, missing } =
-        watched(daemon, (&lab, &asked), (filter, concerned, lookups, programs), gone).await?;
+        watched(daemon, (&lab, &asked), watch, gone).await?;
     let origin = Origin::new(daemon.text(), request.base);
     let told = tokio::task::spawn_blocking(move || {
         let material = Material {
@@ -202,13 +202,23 @@ async fn traced(daemon: &Rc<Daemon>, request: TraceRequest, gone: Gone) -> Answe
     ok(&TraceAnswer::Traced(Box::new(traced)))
 }
 
-/// Send the question while everything is watched that passes the filter. Counters of `concerned` namespaces are
-/// read afterwards, also where nothing was seen; look-ups of routes are told of those addresses. Of a question that
-/// was not answered the sockets of `programs` are read. Nobody waits for the answer once the caller is `gone`.
+/// What is watched of a question.
+struct Watch {
+    /// Only what passes is recorded.
+    filter: Filter,
+    /// Look-ups of routes are told of these addresses.
+    lookups: HashSet<Ipv4Addr>,
+    /// Counters of these namespaces are read afterwards, also where nothing was seen.
+    concerned: HashSet<NsName>,
+    /// Where programs run whose sockets are read of a question that was not answered.
+    programs: HashSet<NsName>,
+}
+
+/// Send the question while everything is watched. Nobody waits for the answer once the caller is `gone`.
 async fn watched(
     daemon: &Rc<Daemon>,
     (lab, asked): (&Lab, &Probe),
-    (filter, concerned, lookups, programs): (Filter, HashSet<NsName>, HashSet<Ipv4Addr>, Vec<NsName>),
+    Watch { filter, lookups, concerned, programs }: Watch,
     gone: Gone,
 ) -> Result<Watched, Box<Problem>> {
     let spots: Vec<Spot> =
@@ -230,10 +240,6 @@ async fn watched(
     if outcome.is_some() {
         until_quiet(&recorder, patience).await;
     }
-    let sockets = match &outcome {
-        Some(outcome) if !outcome.passed() => sockets_of(daemon, programs).await,
-        _ => Vec::new(),
-    };
     let hand_over = move |recorder: Recorder| recorder.hand_over(|place| concerned.contains(place));
     let finishing = tokio::task::spawn_blocking(move || Arc::into_inner(recorder).map(hand_over));
     let (finished, told) = tokio::join!(finishing, listening.end());
@@ -242,6 +248,9 @@ async fn watched(
     let told = told.events;
     match (outcome, finished) {
         (Some(outcome), Ok(Some((recording, closing)))) => {
+            let mut reached: HashSet<&NsName> = recording.events.iter().filter_map(|e| e.place.as_ref()).collect();
+            reached.retain(|place| !outcome.passed() && programs.contains(*place));
+            let sockets = sockets_of(daemon, reached.into_iter().cloned().collect()).await;
             Ok(Watched { outcome, recording, closing, told, sockets, missing })
         }
         _ => Err(refused("the question was not asked".to_owned())),
@@ -266,7 +275,7 @@ async fn serving(daemon: &Rc<Daemon>, planned: &Plan) -> Vec<NsName> {
 }
 
 /// The machines in which programs other than the daemon may have sockets.
-fn with_programs(daemon: &Daemon, planned: &Plan) -> Vec<NsName> {
+fn with_programs(daemon: &Daemon, planned: &Plan) -> HashSet<NsName> {
     let has = |ns: &&NsPlan| !ns.programs.is_empty() || ns.dns.is_some() || ns.flanneld.is_some();
     let own = planned.namespaces.iter().filter(has).map(|ns| ns.ns.clone());
     own.chain(daemon.workloads.rooms.visited()).collect()

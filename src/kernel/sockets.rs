@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use crate::spec::value::Protocol;
 
@@ -24,7 +24,8 @@ pub struct Socket {
     /// Unspecified, and port 0, where it is connected to nobody.
     pub remote: SocketAddr,
     pub listens: bool,
-    /// Bytes that the program has not read; of one that listens the connections that it has not accepted.
+    /// Bytes that the program has not read; of one that listens the connections that it has not accepted, and of UDP
+    /// the bytes of memory that datagrams need which it has not read, their headers and more included.
     pub waiting: u64,
     /// 0 where no program has it, as with a connection that was not accepted.
     pub inode: u64,
@@ -87,7 +88,9 @@ fn owner(pid: u32) -> Option<Owner> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim));
     let pid = field("NSpid")?.split_whitespace().last()?.parse().ok()?;
-    Some(Owner { pid, name: field("Name")?.to_owned(), stopped: field("State")?.starts_with('T') })
+    // A program gives itself any name.
+    let name = field("Name")?.replace(char::is_control, "?");
+    Some(Owner { pid, name, stopped: field("State")?.starts_with('T') })
 }
 
 fn tables(names: [&str; 2], protocol: Protocol) -> io::Result<Vec<Socket>> {
@@ -135,10 +138,10 @@ fn end(word: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(plain(ip), u16::from_str_radix(port, 16).ok()?))
 }
 
-/// A socket of IPv6 takes packets of IPv4, too: one that is bound to no address is told as one of IPv4.
+/// The address of IPv4 that one of IPv6 stands for (RFC 4291, section 2.5.5.2). A socket that is bound to none of IPv6
+/// takes packets of IPv4 only where it was not told otherwise (`IPV6_V6ONLY`), which the tables do not say.
 fn plain(ip: IpAddr) -> IpAddr {
     match ip {
-        IpAddr::V6(ip) if ip == Ipv6Addr::UNSPECIFIED => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(ip) => ip.to_ipv4_mapped().map_or(ip.into(), IpAddr::from),
         ip => ip,
     }
@@ -146,6 +149,8 @@ fn plain(ip: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use super::*;
 
     const LISTENS: &str = "   0: 00000000:1F90 00000000:0000 0A 00000000:00000003 00:00000000 00000000 0 0 17 1";
@@ -168,13 +173,14 @@ mod tests {
     }
 
     #[test]
-    fn sockets_of_ipv6_that_take_packets_of_ipv4_are_told_by_those_addresses() {
+    fn an_address_of_ipv4_within_one_of_ipv6_is_told_as_what_it_is() {
         let words = |bytes: [u8; 16]| -> String {
             bytes.chunks_exact(4).map(|b| format!("{:08X}", u32::from_ne_bytes([b[0], b[1], b[2], b[3]]))).collect()
         };
         let mapped = words(Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped().octets());
         assert_eq!(end(&format!("{mapped}:0050")), Some(([10, 0, 0, 1], 80).into()));
-        assert_eq!(end(&format!("{}:0050", words([0; 16]))), Some(([0, 0, 0, 0], 80).into()));
+        let any = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 80);
+        assert_eq!(end(&format!("{}:0050", words([0; 16]))), Some(any));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::kernel::sockets::{Owner, Socket};
 use crate::lab::names::NsName;
+use crate::lab::{Lab, Run};
 use crate::spec::probe::FailureName;
 use crate::spec::value;
 
@@ -33,16 +34,28 @@ pub fn remedy(case: &Case, blame: &Blame) -> Option<Remedy> {
     let (place, flow) = (&blame.place, last(case)?);
     let say = |says: String| Some(Remedy { says, command: None });
     if blame.cause == Cause::NoListener {
-        let own = Reached::first_of(case, flow)?.loopback()?;
+        let own = Reached::first_of(case, flow)?.deaf()?;
         return say(format!("let the program on {place} listen on 0.0.0.0 in place of {}", own.local.ip()));
     }
+    // Only of a pod with one program it is known in which room that is.
+    let is_alone = programs(case.material.lab, place) == 1;
     match Reached::last_of(case, flow)?.owner().filter(|owner| owner.stopped) {
         Some(Owner { pid, name, .. }) => Some(Remedy {
-            says: format!("let {name} go on"),
-            command: Some(format!("labctl exec {place} -- kill -CONT {pid}")),
+            says: format!("let {name} go on: SIGCONT to process {pid}"),
+            command: is_alone.then(|| format!("labctl exec {place} -- sh -c 'kill -CONT {pid}'")),
         }),
-        None => say(format!("see what the program does with `labctl logs {place}`, and mend or restart it")),
+        None if is_alone => {
+            say(format!("see what the program does with `labctl logs {place}`, and mend or restart it"))
+        }
+        None => say("see what the program does, and mend or restart it".to_owned()),
     }
+}
+
+/// How many programs a pod runs.
+fn programs(lab: &Lab, place: &NsName) -> usize {
+    let NsName::Pod(id) = place else { return 0 };
+    let containers = lab.pod(id).map(|pod| pod.containers.as_slice()).unwrap_or_default();
+    containers.iter().filter(|container| container.run != Run::Echo).count()
 }
 
 /// What its socket says of a program that is silent.
@@ -52,6 +65,7 @@ pub fn words(case: &Case) -> Option<String> {
     let socket = reached.waiting()?;
     let what = match socket.inode {
         0 => "a connection that no program has accepted".to_owned(),
+        _ if socket.protocol == value::Protocol::Udp => "datagrams that no program has read".to_owned(),
         _ => format!("{} bytes that no program has read", socket.waiting),
     };
     let end = SocketAddr::new(reached.header.destination, reached.header.destination_port);
@@ -76,10 +90,11 @@ fn refused(case: &Case, flow: &Flow) -> Option<Blame> {
     let reached = Reached::first_of(case, flow)?;
     let Header { destination_port: port, protocol, .. } = reached.header;
     let object = format!("port {port}/{protocol}");
-    let listens = match (reached.loopback(), &reached.listening()[..]) {
-        (Some(own), _) => format!(": {} listens on {} alone", named(own.owner.as_ref()), own.local),
-        (None, []) => ", and on no other one".to_owned(),
-        (None, others) => format!(", only on {}", others.join(", ")),
+    let listens = match (reached.deaf(), reached.listener(), &reached.listening()[..]) {
+        (Some(own), ..) => format!(": {} listens on {} alone", named(own.owner.as_ref()), own.local),
+        (None, Some(late), _) => format!(" when it was asked; by now {} does", named(late.owner.as_ref())),
+        (None, None, []) => ", and on no other one".to_owned(),
+        (None, None, others) => format!(", only on {}", others.join(", ")),
     };
     let listens = if reached.sockets.is_none() { String::new() } else { listens };
     let says = format!("nothing in {} listens on {object}{listens}", reached.place);
@@ -106,8 +121,14 @@ fn silent(case: &Case, flow: &Flow) -> Option<Blame> {
         Some(socket) if socket.inode == 0 => {
             format!("the kernel took the connection on {port}, and {name} has not accepted it{stopped}")
         }
+        Some(Socket { protocol: value::Protocol::Udp, .. }) => {
+            format!("the kernel took datagrams on {port}, and {name} has not read them{stopped}")
+        }
         Some(socket) => {
             format!("the kernel took {} bytes on {port}, and {name} has not read them{stopped}", socket.waiting)
+        }
+        None if answers_late(flow, reached.packet) => {
+            format!("{name} took the {} on {port}, and answered when nobody waited any more", reached.packet.kind)
         }
         None => format!("{name} took the {} on {port}, and does not answer{stopped}", reached.packet.kind),
     };
@@ -130,6 +151,12 @@ fn is_answered(flow: &Flow, packet: &Packet) -> bool {
     let end = flow.packets.iter().find(ends).map_or(u32::MAX, |p| p.number);
     let back = flow.packets.iter().filter(|p| p.direction == Direction::Back && p.about.is_none());
     back.filter(|p| (packet.number..end).contains(&p.number)).any(|p| !matches!(p.kind.as_str(), "ACK" | "SYN-ACK"))
+}
+
+/// Whether an answer came when the asker had ended the connection.
+fn answers_late(flow: &Flow, packet: &Packet) -> bool {
+    let mut back = flow.packets.iter().filter(|p| p.direction == Direction::Back && p.number > packet.number);
+    back.any(|p| p.kind.starts_with("data"))
 }
 
 impl<'c> Reached<'c> {
@@ -180,15 +207,18 @@ impl<'c> Reached<'c> {
 
     /// Whose the port is.
     fn owner(&self) -> Option<&'c Owner> {
-        let port = self.header.destination_port;
-        let listener = self.of_protocol().find(|s| s.listens && s.local.port() == port);
-        self.socket().and_then(|s| s.owner.as_ref()).or_else(|| listener?.owner.as_ref())
+        self.socket().and_then(|s| s.owner.as_ref()).or_else(|| self.listener()?.owner.as_ref())
     }
 
-    /// A socket that takes what comes to the port, and only from the machine itself.
-    fn loopback(&self) -> Option<&'c Socket> {
+    /// The socket that takes connections to the port, from wherever.
+    fn listener(&self) -> Option<&'c Socket> {
         let port = self.header.destination_port;
-        self.of_protocol().find(|s| s.listens && s.local.port() == port && s.local.ip().is_loopback())
+        self.of_protocol().find(|s| s.listens && s.local.port() == port)
+    }
+
+    /// A socket that takes connections to the port, and only from the machine itself or over IPv6.
+    fn deaf(&self) -> Option<&'c Socket> {
+        self.listener().filter(|s| s.local.ip().is_loopback() || s.local.is_ipv6())
     }
 
     /// Where else connections are taken.

@@ -231,7 +231,10 @@ fn sent_on<'e>(
     if all.is_empty() {
         all.extend(waiting.unread());
     }
-    all.extend(waiting.tried(http));
+    // What others wanted of the controller meanwhile says nothing of a request that was answered.
+    if !outcome.passed() {
+        all.extend(waiting.tried(http));
+    }
     (Some(waiting.place), all)
 }
 

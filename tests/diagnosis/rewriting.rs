@@ -18,6 +18,7 @@ as_root_and_ordinary_user![
     a_rule_of_iptables_legacy_that_translates_is_named_beside_iptables_own,
     a_rule_that_leads_to_nobody_is_the_cause_and_is_taken_away,
     a_rule_that_gives_a_source_without_a_way_back_is_the_cause_and_is_taken_away,
+    a_source_that_leads_answers_back_is_not_blamed_for_a_fault_elsewhere,
     a_rule_of_iptables_that_leads_to_nobody_is_the_cause_and_is_taken_away,
     nothing_is_inferred_behind_a_rule_that_translates_to_what_nobody_told,
 ];
@@ -211,6 +212,16 @@ fn a_rule_that_gives_a_source_without_a_way_back_is_the_cause_and_is_taken_away(
     let fault = is_blamed(&broken, (&question("b1"), "host/node1", object));
     broken.mend(&fault).unwrap_or_else(|e| panic!("{e}"));
     broken.is_answered(&question("b1"));
+}
+
+fn a_source_that_leads_answers_back_is_not_blamed_for_a_fault_elsewhere(bench: &Bench) {
+    let broken = with_services(bench);
+    nft(bench, "node1", "ip", ("nat", BEHIND_ROUTING, "ip saddr 10.244.1.0/24 masquerade"));
+    broken.is_answered(&question("b1"));
+    tool(bench, "node2", "sysctl -w net.ipv4.ip_forward=0");
+    let trace = broken.trace(&question("b1"));
+    let fault = trace.verdict.fault.as_ref().unwrap_or_else(|| panic!("no fault: {}", trace.verdict.says));
+    assert_eq!((fault.cause, &fault.place), (Cause::ForwardingOff, &at("host/node2")), "{fault:#?}");
 }
 
 fn a_rule_of_iptables_that_leads_to_nobody_is_the_cause_and_is_taken_away(bench: &Bench) {

@@ -12,11 +12,16 @@ use crate::trace::model::{Cause, Flow};
 use crate::trace::verdict::Case;
 use crate::trace::walk::Blame;
 
+/// The record in which a name has its addresses.
+const ADDRESS: &str = "A";
+
 /// A name that the asker did not get an address of.
 struct Unknown<'a> {
     lab: &'a Lab,
     from: &'a NsName,
     name: String,
+    /// Which record of it was asked for.
+    record: &'a str,
     /// What DNS servers answered.
     answers: &'a [LookedUp],
     /// In the prober's words.
@@ -27,8 +32,9 @@ struct Unknown<'a> {
 
 /// Why a name has no address.
 pub fn no_name(case: &Case) -> Option<Blame> {
-    let name = match (&case.asked.ask, case.asked.ask.target()?.0) {
-        (Ask::Dns { name, .. }, _) | (_, Target::Name(name)) => name.clone(),
+    let (name, record) = match (&case.asked.ask, case.asked.ask.target()?.0) {
+        (Ask::Dns { name, record, .. }, _) => (name.clone(), record.as_str()),
+        (_, Target::Name(name)) => (name.clone(), ADDRESS),
         _ => return None,
     };
     let (from, seen) = (&case.asked.from, case.outcome.observed.as_str());
@@ -36,6 +42,7 @@ pub fn no_name(case: &Case) -> Option<Blame> {
         lab: case.material.lab,
         from,
         name,
+        record,
         answers: &case.outcome.details.looked_up,
         seen: seen.strip_prefix("name: ").unwrap_or(seen),
         place: case.flows.iter().rev().find_map(Flow::taken_by).unwrap_or_else(|| from.clone()),
@@ -47,8 +54,14 @@ impl Unknown<'_> {
     fn blame(self) -> Blame {
         let Unknown { lab, from, seen, .. } = self;
         let service = lab.service_called(from, &self.name);
-        let is_known = service.is_some_and(|service| self.is_told_not_to_be(service));
+        let rcode = service.and_then(|service| self.told_of(service));
+        let is_known = matches!(rcode, Some("NXDOMAIN" | "NOERROR"));
         let no_such_name = |name, place, says| Blame { cause: Cause::NoSuchName, place, object: name, says };
+        // Of a service that has addresses all the same.
+        if rcode == Some("NOERROR") && self.record != ADDRESS {
+            let says = format!("the name has no {} record: {seen}", self.record);
+            return no_such_name(self.name, self.place, says);
+        }
         match (alias(lab, from, &self.name).filter(|_| is_known), service) {
             (Some((key, other)), _) => {
                 let says = format!("service {key} is another name of {other}, which nobody knows: {seen}");
@@ -74,13 +87,12 @@ impl Unknown<'_> {
         }
     }
 
-    /// Whether a DNS server has said that a service's full name has no such record.
-    fn is_told_not_to_be(&self, service: &Service) -> bool {
+    /// What a DNS server has answered of a service's full name (RCODE, RFC 1035, section 4.1.1).
+    fn told_of(&self, service: &Service) -> Option<&str> {
         let ObjectKey { namespace, name } = ObjectKey::of(&service.metadata);
         let full = format!("{name}.{namespace}.svc.{}", self.lab.cluster.domain);
         let of_it = |told: &&LookedUp| told.name.trim_end_matches('.').eq_ignore_ascii_case(&full);
-        let told = self.answers.iter().rfind(of_it).map(|told| told.rcode.as_str());
-        matches!(told, Some("NXDOMAIN" | "NOERROR"))
+        self.answers.iter().rfind(of_it).map(|told| told.rcode.as_str())
     }
 }
 
@@ -140,8 +152,6 @@ fn known(lab: &Lab, own: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diag::Problems;
-    use crate::spec::load::{Text, decode_text};
 
     const LAB: &str = "hosts: { node1: {} }\npods: { a: { host: node1 } }\nservices:\n  \
         bare: { clusterIP: None, selector: { app: none }, ports: [{ port: 80 }] }\n  \
@@ -150,8 +160,11 @@ mod tests {
 
     /// What is blamed where `a` asks for a service whose full name is answered so.
     fn blamed(name: &str, rcode: Option<&str>) -> Blame {
-        let text = Text { name: "lab".into(), text: LAB.into(), default_name: "lab".into(), ..Text::default() };
-        let lab = crate::lab::resolve(&decode_text(&text), None, &mut Problems::default()).expect("a lab");
+        blamed_for(name, ADDRESS, rcode)
+    }
+
+    fn blamed_for(name: &str, record: &str, rcode: Option<&str>) -> Blame {
+        let lab = crate::trace::sample::lab(LAB);
         let from = lab.find("a").expect("a pod");
         let answer = |(name, rcode): (&str, &str)| LookedUp { name: name.to_owned(), rcode: rcode.to_owned() };
         // The last name of a resolver's is another one, of which nobody in the cluster knows anything.
@@ -159,7 +172,7 @@ mod tests {
         let answers: Vec<_> =
             rcode.into_iter().flat_map(|code| [(&*full, code), (name, "REFUSED")]).map(answer).collect();
         let (name, place) = (name.to_owned(), NsName::Router);
-        Unknown { lab: &lab, from: &from, name, answers: &answers, seen: "seen", place }.blame()
+        Unknown { lab: &lab, from: &from, name, record, answers: &answers, seen: "seen", place }.blame()
     }
 
     #[test]
@@ -176,6 +189,14 @@ mod tests {
                 let blame = blamed(name, answer);
                 assert_eq!((blame.cause, blame.object.as_str()), (Cause::DnsDead, "coredns"), "{name}: {answer:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_record_that_a_service_does_not_have_says_nothing_against_it() {
+        for name in ["web", "bare"] {
+            let blame = blamed_for(name, "AAAA", Some("NOERROR"));
+            assert_eq!((blame.cause, blame.says.as_str()), (Cause::NoSuchName, "the name has no AAAA record: seen"));
         }
     }
 
