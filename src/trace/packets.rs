@@ -147,15 +147,10 @@ impl<'a> Teller<'a> {
         // A machine's own rules may have translated it before any tap saw it.
         let first = sight.is_none_or(|sight| begins(found, sight));
         let probe = Probe { header: found.tuple.put_into(header), first };
-        let exchange = walk::exchange(&self.state, place, &probe, &self.choices(found, self.entries(found)));
-        // Who plans knows of no rules but his own.
-        let planned = walk::exchange(&self.planned, place, &probe, &self.choices(found, Vec::new()));
+        let choices = self.choices(found);
+        let exchange = walk::exchange(&self.state, place, &probe, &choices);
+        let planned = walk::exchange(&self.planned, place, &probe, &choices.as_planned());
         (exchange, planned)
-    }
-
-    /// What connection tracking told of a flow.
-    fn entries(&self, found: &Found) -> Vec<translation::Entry> {
-        self.evidence.entries.iter().filter(|e| found.tuples.contains_key(&e.original)).cloned().collect()
     }
 
     /// Who sent a flow's first packet, which no tap saw: a proxy has what it asks for its own.
@@ -165,14 +160,16 @@ impl<'a> Teller<'a> {
     }
 
     /// What chance is known to have chosen for a flow: connection tracking tells of it, and else the ends that
-    /// its packets were seen with. `entries` say what rules have made of it.
-    fn choices(&self, found: &Found, entries: Vec<translation::Entry>) -> Choices {
-        let all = &self.evidence.entries;
-        let mine = all.iter().filter(|e| e.is_translated() && found.tuples.contains_key(&e.original));
+    /// its packets were seen with.
+    fn choices(&self, found: &Found) -> Choices {
+        let entries = self.evidence.entries.iter().filter(|e| found.tuples.contains_key(&e.original));
+        let entries: Vec<translation::Entry> = entries.cloned().collect();
+        let mine = entries.iter().filter(|e| e.is_translated());
         let there = found.tuples.iter().filter(|(_, direction)| **direction == Direction::There);
         let seen = there.map(|(tuple, _)| SocketAddr::from(tuple.destination));
         let hops = hops::taken(found, &self.evidence.sights, self.evidence.there);
-        Choices::Following { targets: mine.map(|e| e.answers_from()).chain(seen).collect(), hops, entries }
+        let targets = mine.map(|e| e.answers_from()).chain(seen).collect();
+        Choices::Following { targets, hops, entries }
     }
 
     /// What the state says of a question of which nothing was seen.
@@ -207,7 +204,7 @@ impl<'a> Teller<'a> {
         let sight = &self.evidence.sights[*packet.sights.first()?];
         let first = packet.direction == Direction::There && begins(found, sight);
         let probe = Probe { header: Header { macs: None, ..sight.header.clone() }, first };
-        walk::walk(&self.state, &sight.place, &probe, &self.choices(found, self.entries(found)))
+        walk::walk(&self.state, &sight.place, &probe, &self.choices(found))
     }
 
     fn packet(&self, (found, packet): (&Found, &FoundPacket), path: Option<&Path>, memory: &Memory) -> Packet {

@@ -213,3 +213,17 @@ fn a_drop_of_the_walk_is_seen_where_the_rule_that_drops_was_told() {
     let (_, told) = aligned(&walked, &sights, &[met("continue")]);
     assert_eq!(told[2..], ["b FORWARD 1", "b drop by -t filter -j DROP ~"]);
 }
+
+#[test]
+fn a_rule_of_which_only_the_handle_is_known_has_rewritten_where_it_took_the_packet() {
+    let (met, after) = dnat();
+    let bare = |number, verdict: &str| {
+        let what = What::Rule(RuleMet { rule: "handle 4".into(), verdict: verdict.into(), number, ..met.clone() });
+        Step { known_by: vec![Means::Rules], ..step("b", None, what) }
+    };
+    let (before, after) = (Box::new(header()), Box::new(after));
+    let rewritten = step("b", None, What::Rewritten { how: Rewrite::Destination, before, after });
+    let steps = [bare(1, "ACCEPT"), bare(2, "continue"), rewritten.clone()];
+    assert_eq!(who_rewrote(&steps, 2).map(|met| met.number), Some(1));
+    assert_eq!(who_rewrote(&[bare(2, "continue"), rewritten], 1), None);
+}

@@ -22,6 +22,19 @@ pub enum Choices {
     Given(Vec<usize>),
 }
 
+impl Choices {
+    /// The same for a walk through a plan, which knows of no rules but its own.
+    #[must_use]
+    pub fn as_planned(&self) -> Choices {
+        match self {
+            Choices::Following { targets, hops, .. } => {
+                Choices::Following { targets: targets.clone(), hops: hops.clone(), entries: Vec::new() }
+            }
+            other => other.clone(),
+        }
+    }
+}
+
 /// A decision that was made.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Made {

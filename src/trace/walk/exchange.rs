@@ -103,7 +103,7 @@ fn answer(state: &State, from: &NsName, packet: Packet, tracking: &mut Tracking)
 /// An answer that is lost on its way back may go to an address that nobody knows there: a host was to
 /// give the packet its own, and has not.
 fn not_masqueraded(state: &State, there: &Path, (probe, choices): (&Probe, &Choices)) -> Option<Blame> {
-    let planned = super::walk(&State::planned(state.planned?), &there.from, probe, choices)?;
+    let planned = super::walk(&State::planned(state.planned?), &there.from, probe, &choices.as_planned())?;
     let source = |s: &&Step| matches!(s.what, What::Rewritten { how: Rewrite::Source, .. }) && s.layer == 0;
     let hidden = |s: &&Step| there.steps.iter().filter(source).any(|other| other.place == s.place);
     let at = planned.steps.iter().position(|s| source(&s) && !hidden(&s))?;
