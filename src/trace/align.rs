@@ -6,7 +6,7 @@
 //! not and has seen ones behind it was passed unseen, and where no later step was seen the walk is left:
 //! from there on only what was seen counts. So a wrong walk can make a trace poor in words, never wrong.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::model::{Cause, Drop, Means, Packet, RuleMet, Step, What};
 use super::settle::settle;
@@ -79,6 +79,7 @@ pub fn align(way: &Way) -> Aligned {
     told.raw_until(way.sights.len());
     let Told { mut steps, unforeseen, .. } = told;
     meet(&mut steps, way);
+    leave_out_unmet(&mut steps);
     let seen = matches[..held].iter().enumerate().filter_map(|(n, found)| Some((n, &way.sights[(*found)?].seen)));
     settle(&mut steps, way.walked, &seen.collect::<Vec<_>>());
     Aligned { steps, held, unforeseen }
@@ -215,6 +216,16 @@ fn meet(steps: &mut Vec<Step>, way: &Way) {
         };
         after.insert(&hit.place, at + 1);
     }
+}
+
+/// Of a packet that it traces in a namespace the kernel tells each rule that was met there. So one that it did not tell
+/// of was not met, whatever the walk says: it does not know which connections there were before.
+fn leave_out_unmet(steps: &mut Vec<Step>) {
+    let is_told = |s: &Step| s.known_by.contains(&Means::Rules);
+    let told: HashSet<(NsName, u8)> = steps.iter().filter(|s| is_told(s)).map(|s| (s.place.clone(), s.layer)).collect();
+    let is_unmet =
+        |s: &Step| matches!(s.what, What::Rule(_)) && !is_told(s) && told.contains(&(s.place.clone(), s.layer));
+    steps.retain(|s| !is_unmet(s));
 }
 
 fn is_met(step: &Step, hit: &Hit) -> bool {

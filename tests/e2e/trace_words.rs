@@ -222,7 +222,12 @@ fn a_fault_of_an_object_is_told_with_its_line(bench: &Bench) {
     let wrong = asked(bench, &["a", "typo"]);
     is_mended(&wrong, "typo.yaml:5: spec.selector: did you mean app=web?");
     is_mended(&wrong, "; then `labctl apply -f typo.yaml`");
-    is_mended(&wrong, &format!("labctl up --no-probes {}", name(&file)));
+    // Where the lab's own text has a right one, it helps to go back to it.
+    let up = format!("labctl up --no-probes {}", name(&file));
+    assert!(!wrong["verdict"]["fault"]["remedy"].to_string().contains(&up), "{:#}", wrong["verdict"]);
+    std::fs::write(&path, applied.replace("name: typo", "name: web")).expect("a manifest");
+    bench.ok(&["apply", "-f", &path.to_string_lossy()]);
+    is_mended(&asked(bench, &["a", "web"]), &up);
 }
 
 fn a_lab_that_came_from_no_file_names_none(bench: &Bench) {
