@@ -201,12 +201,14 @@ fn rule_words(rule: &RuleMessage) -> String {
     format!("{}: {negated}from {from}{to} {}", priority(rule), words.join(" "))
 }
 
-/// The mark that a packet must have. A mask makes it a number without `0x`, which nobody takes for a whole mark.
+/// The mark that a packet must have, with the bits of it that are looked at where these are not all.
 fn mark_words(mark: Option<u32>, mask: Option<u32>) -> Option<String> {
+    // As C prints it.
+    let hex = |number: u32| if number == 0 { "0".to_owned() } else { format!("{number:#x}") };
     match (mark, mask) {
         (None, None) => None,
-        (Some(mark), None | Some(u32::MAX)) => Some(format!("fwmark {mark:#x}")),
-        (mark, Some(mask)) => Some(format!("fwmark {}/{mask:#x}", mark.unwrap_or(0))),
+        (Some(mark), None | Some(u32::MAX)) => Some(format!("fwmark {}", hex(mark))),
+        (mark, Some(mask)) => Some(format!("fwmark {}/{}", hex(mark.unwrap_or(0)), hex(mask))),
     }
 }
 

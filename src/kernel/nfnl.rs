@@ -9,6 +9,14 @@ use super::rtnl::{receive, split};
 
 /// Messages of `NFNL_SUBSYS_NFTABLES` (linux/netfilter/nf_tables.h) begin here.
 pub(super) const NFTABLES: u16 = 10 << 8;
+/// `NFPROTO_INET`, `NFPROTO_IPV4`, `NFPROTO_NETDEV` and `NFPROTO_BRIDGE` (linux/netfilter.h): the families whose rules
+/// packets of IPv4 meet.
+pub(super) const INET: u8 = 1;
+pub(super) const IPV4: u8 = 2;
+pub(super) const NETDEV: u8 = 5;
+pub(super) const BRIDGE: u8 = 7;
+/// `NFT_TABLE_F_OWNER`: a table that goes with its socket, and that nobody else can change.
+pub(super) const OWNED: u32 = 2;
 /// `NFNL_MSG_BATCH_BEGIN` and `_END`.
 const BEGIN: u16 = 0x10;
 const END: u16 = 0x11;

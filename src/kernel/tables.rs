@@ -7,7 +7,7 @@ use std::io;
 
 use crate::plan::deviation::NftTable;
 
-use super::nfnl::{self, LENGTH, NFTABLES, Part, attributes, big, text, word};
+use super::nfnl::{self, IPV4, LENGTH, NFTABLES, OWNED, Part, attributes, big, text, word};
 use super::record;
 
 /// linux/netfilter/nf_tables.h.
@@ -15,13 +15,9 @@ const GET_TABLES: u16 = NFTABLES | 1;
 const DELETE_TABLE: u16 = NFTABLES | 2;
 const NAME: u16 = 1;
 const FLAGS: u16 = 2;
-/// `NFT_TABLE_F_OWNER`.
-const OWNED: u32 = 2;
 
 /// Tables that iptables-nft makes, all of nf_tables' family `ip`.
 const OF_IPTABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
-/// `NFPROTO_IPV4`.
-const IPV4: u8 = 2;
 
 /// Whether a table of nf_tables is one of those that iptables-nft writes.
 pub fn is_of_iptables(family: u8, name: &str) -> bool {

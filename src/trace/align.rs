@@ -8,7 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::model::{Cause, Drop, Means, Packet, RuleMet, Step, What};
+use super::model::{Cause, Drop, Header, Means, Packet, RuleMet, Ruleset, Step, What};
 use super::settle::settle;
 use super::sight::{Sight, Tuple};
 use crate::lab::names::{HostName, NsName};
@@ -21,6 +21,8 @@ pub struct Hit {
     pub layer: u8,
     /// Whether it was known by then by which device the packet would leave.
     pub leaves: bool,
+    /// The ends that the packet had at this hook.
+    pub ends: Tuple,
     pub met: RuleMet,
 }
 
@@ -59,10 +61,10 @@ pub fn align(way: &Way) -> Aligned {
         None => 0,
         Some(last) => {
             let end = first_unseen(last + 1).unwrap_or(way.walked.len());
-            let goes_elsewhere = matches[last].is_some_and(|n| n + 1 < way.sights.len());
+            let elsewhere = matches[last].and_then(|n| way.sights.get(n + 1));
             // What was seen behind it speaks against the decision where it goes, whatever that says.
-            let decided = (last + 1..end).find(|n| goes_elsewhere && is_decision(&way.walked[*n]));
-            decided.unwrap_or(end)
+            let decided = |sight: &Sight| (last + 1..end).find(|n| is_refuted(&way.walked[*n], sight));
+            elsewhere.and_then(|sight| decided(sight)).unwrap_or(end)
         }
     };
     let mut told = Told { way, steps: Vec::new(), next: 0, unforeseen: 0 };
@@ -80,6 +82,8 @@ pub fn align(way: &Way) -> Aligned {
     let Told { mut steps, unforeseen, .. } = told;
     meet(&mut steps, way);
     leave_out_unmet(&mut steps);
+    way.hits.iter().filter(|hit| hit.met.rewrites()).for_each(|hit| leave(&mut steps, hit));
+    name_who_rewrote(&mut steps);
     let seen = matches[..held].iter().enumerate().filter_map(|(n, found)| Some((n, &way.sights[(*found)?].seen)));
     settle(&mut steps, way.walked, &seen.collect::<Vec<_>>());
     Aligned { steps, held, unforeseen }
@@ -99,9 +103,14 @@ fn matches(way: &Way) -> Vec<Option<usize>> {
         .collect()
 }
 
-/// Whether a step decides where a packet goes.
-fn is_decision(step: &Step) -> bool {
-    matches!(step.what, What::Routed(_) | What::Neighbour { .. } | What::Bridged { .. })
+/// Whether a sight that no step foresaw speaks against one before it: it decides where a packet goes, or gives it other
+/// addresses than were seen.
+fn is_refuted(step: &Step, sight: &Sight) -> bool {
+    match &step.what {
+        What::Routed(_) | What::Neighbour { .. } | What::Bridged { .. } => true,
+        What::Rewritten { after, .. } => step.layer == sight.layer && !has_addresses(after, sight),
+        _ => false,
+    }
 }
 
 /// Whether a tap sees a step.
@@ -125,6 +134,14 @@ fn fits(step: &Step, sight: &Sight) -> bool {
         && step.place == sight.place
         && step.dev.as_ref() == Some(&sight.dev)
         && step.layer == sight.layer
+        && step.header.as_ref().is_none_or(|header| has_addresses(header, sight))
+}
+
+/// Whether a packet was seen with the addresses of a header. Which of its addresses a machine puts into an error, the
+/// walk only supposes; and ports may be chosen by chance.
+fn has_addresses(header: &Header, sight: &Sight) -> bool {
+    let Header { source, destination, .. } = &sight.seen;
+    header.destination == *destination && (header.source == *source || sight.about.is_some())
 }
 
 struct Told<'a, 'w> {
@@ -222,7 +239,10 @@ fn meet(steps: &mut Vec<Step>, way: &Way) {
 /// of was not met, whatever the walk says: it does not know which connections there were before.
 fn leave_out_unmet(steps: &mut Vec<Step>) {
     let is_told = |s: &Step| s.known_by.contains(&Means::Rules);
-    let told: HashSet<(NsName, u8)> = steps.iter().filter(|s| is_told(s)).map(|s| (s.place.clone(), s.layer)).collect();
+    // Those that are not iptables' say nothing of iptables', which may be told by other means.
+    let is_walks = |s: &Step| matches!(&s.what, What::Rule(met) if met.of != Ruleset::Nftables);
+    let told = steps.iter().filter(|s| is_told(s) && is_walks(s)).map(|s| (s.place.clone(), s.layer));
+    let told: HashSet<(NsName, u8)> = told.collect();
     let is_unmet =
         |s: &Step| matches!(s.what, What::Rule(_)) && !is_told(s) && told.contains(&(s.place.clone(), s.layer));
     steps.retain(|s| !is_unmet(s));
@@ -264,35 +284,83 @@ fn confirm(step: &mut Step, hit: &Hit) {
     }
 }
 
-/// Where a rule goes that the walk did not have: behind the rules of its place before it, and else behind the first
-/// step of its place, unless that is the device by which the packet left. Behind the routing of what came in there
-/// is more of that: a bridge takes a frame in after its port has.
+/// Where a rule goes that the walk did not have: behind the rules of its place before it and behind the first
+/// step of its place, unless that is the device by which the packet left, and before the packet gets other ends than
+/// it met the rule with. Behind the routing of what came in there is more of that: a bridge takes a frame in after its
+/// port has.
 fn place_for(steps: &[Step], hit: &Hit, from: usize) -> usize {
     let here = |s: &Step| s.place == hit.place && s.layer == hit.layer;
-    let begin = match from {
-        0 => steps.iter().position(here).map(|n| if is_out(&steps[n]) == Some(true) { n } else { n + 1 }),
-        from => Some(from),
+    let first = steps.iter().position(here).map(|n| if is_out(&steps[n]) == Some(true) { n } else { n + 1 });
+    let begin = match (first, from) {
+        (Some(first), from) => first.max(from),
+        (None, 0) => steps.len(),
+        (None, from) => from,
     };
-    let begin = begin.unwrap_or(steps.len()).min(steps.len());
+    let begin = begin.min(steps.len());
     if !hit.leaves && !matches!(hit.met.chain.as_str(), "FORWARD" | "INPUT" | "POSTROUTING") {
         return begin;
     }
-    let inside = steps[begin..].iter().take_while(|s| here(s) && is_out(s) != Some(true)).count();
+    let loses_ends = |s: &Step| matches!(&s.what, What::Rewritten { before, .. } if Tuple::of(before) == hit.ends);
+    let goes_on = |s: &&Step| here(s) && is_out(s) != Some(true) && !loses_ends(s);
+    let inside = steps[begin..].iter().take_while(goes_on).count();
     let is_before = |s: &Step| is_out(s) == Some(false) || hit.leaves && matches!(s.what, What::Routed(_));
     let before = steps[begin..begin + inside].iter().rposition(is_before);
     before.map_or(begin, |n| begin + n + 1)
 }
 
+/// Leave the walk where it does not know that a rule has rewritten the packet: what it has from there on up to what was
+/// seen is of a packet with other ends.
+fn leave(steps: &mut Vec<Step>, hit: &Hit) {
+    let here = |s: &&Step| s.place == hit.place && s.layer == hit.layer;
+    let is_hit = |s: &Step| s.known_by == [Means::Rules] && matches!(&s.what, What::Rule(met) if *met == hit.met);
+    let Some(at) = steps.iter().position(|s| here(&s) && is_hit(s)) else { return };
+    let behind = &steps[at + 1..];
+    let is_known = behind.iter().take_while(here).any(|s| matches!(s.what, What::Rewritten { .. }));
+    let next = behind.iter().find(|s| s.layer == hit.layer && s.known_by.contains(&Means::Tap));
+    let is_same = next.and_then(|s| s.header.as_ref()).is_some_and(|header| Tuple::of(header) == hit.ends);
+    if is_known || is_same {
+        return;
+    }
+    let end = behind.iter().position(|s| s.known_by.contains(&Means::Tap)).map_or(steps.len(), |n| at + 1 + n);
+    let mut n = 0;
+    steps.retain(|step| {
+        n += 1;
+        n <= at + 1 || n > end || !step.is_inferred()
+    });
+}
+
+/// Say which rule has rewritten a packet where the walk has none that did.
+fn name_who_rewrote(steps: &mut [Step]) {
+    for at in 0..steps.len() {
+        if !matches!(steps[at].what, What::Rewritten { .. }) || steps[at].known_by != [Means::Conntrack] {
+            continue;
+        }
+        let by = who_rewrote(steps, at).map(RuleMet::placed);
+        steps[at].says += &format!(", by {}", by.as_deref().unwrap_or("a rule that was not told of"));
+    }
+}
+
+/// The rule that has made a step of rewriting: the last one before it that does such a thing, or else the last one that
+/// took the packet and of which only its handle is known.
+pub fn who_rewrote(steps: &[Step], at: usize) -> Option<&RuleMet> {
+    let Step { place, layer, .. } = steps.get(at)?;
+    let before = || {
+        let here = steps[..at].iter().rev().take_while(move |s| s.place == *place && s.layer == *layer);
+        here.filter_map(|s| if let What::Rule(met) = &s.what { Some(met) } else { None })
+    };
+    let is_bare = |met: &&RuleMet| met.rule.starts_with("handle ") && met.verdict == "ACCEPT";
+    before().find(|met| met.rewrites()).or_else(|| before().find(is_bare))
+}
+
 fn met(hit: &Hit, way: &Way) -> Step {
-    let RuleMet { chain, number, verdict, .. } = &hit.met;
+    let RuleMet { number, verdict, .. } = &hit.met;
     let dropped = verdict == "DROP";
     let cause = match (*number, hit.met.refuses()) {
         (0, _) => Cause::PolicyDrop,
         (_, true) => Cause::RuleReject,
         _ => Cause::RuleDrop,
     };
-    let name = if *number == 0 { format!("policy of {chain}") } else { format!("rule {number} of {chain}") };
-    let says = format!("{name} in {}: {verdict}", hit.met.in_table());
+    let says = format!("{}: {verdict}", hit.met.placed());
     let what = match dropped {
         true => What::Dropped(Drop { cause, by: hit.met.named(), reason: None }),
         false => What::Rule(hit.met.clone()),

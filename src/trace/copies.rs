@@ -60,3 +60,6 @@ pub fn end(steps: &mut Vec<Step>) -> Fate {
     steps.push(step);
     Fate::Dropped
 }
+
+#[cfg(test)]
+mod tests;

@@ -240,11 +240,9 @@ fn option<'r>(target: &'r str, name: &str) -> Option<&'r str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diag::Problems;
     use crate::plan::deviation::NftTable;
-    use crate::spec::load::{Text, decode_text};
     use crate::trace::question::Question;
-    use crate::trace::walk;
+    use crate::trace::{sample, walk};
 
     const LAB: &str = "hosts: { node1: { address: 192.168.1.11, podCIDR: 10.244.1.0/24 } }\n\
         clients: { laptop: { address: 192.168.1.51 } }\n\
@@ -253,10 +251,7 @@ mod tests {
         services: { web: { selector: { app: web }, ports: [{ port: 80, targetPort: 9000 }] } }\n";
 
     fn lab(more: &str) -> Lab {
-        let text =
-            Text { name: "lab".into(), text: format!("{LAB}{more}"), default_name: "lab".into(), ..Text::default() };
-        let mut problems = Problems::default();
-        crate::lab::resolve(&decode_text(&text), None, &mut problems).unwrap_or_else(|| panic!("{problems:?}"))
+        sample::lab(&format!("{LAB}{more}"))
     }
 
     fn of(lab: &Lab, to: &str, change: impl FnOnce(&mut NsPlan)) -> Filter {
@@ -342,6 +337,14 @@ mod tests {
         let question = Question { from: "node1".into(), to: "b".into(), ..Question::default() };
         let (lab, mut there) = (lab(""), walk::prediction(&lab("")));
         there.namespaces.iter_mut().filter(|ns| matches!(ns.ns, NsName::Host(_))).for_each(bare);
+        let asked = question.probe(&lab).expect("a question");
+        assert_eq!(of_question(&lab, &there, &asked, &[]), Filter::default());
+    }
+
+    #[test]
+    fn of_the_router_which_masquerades_for_everybody_everything_is_recorded() {
+        let (lab, there) = (lab(""), walk::prediction(&lab("")));
+        let question = Question { from: "router".into(), to: "b".into(), ..Question::default() };
         let asked = question.probe(&lab).expect("a question");
         assert_eq!(of_question(&lab, &there, &asked, &[]), Filter::default());
     }

@@ -25,11 +25,12 @@ pub enum Key {
     Outer(IpAddr, IpAddr, u16, u32),
 }
 
-/// A rule that a packet met, with the ends that the packet had then.
+/// A rule that a packet met.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PacketHit {
     pub hit: Hit,
-    pub tuple: Tuple,
+    /// The rule's number for the kernel, where nf_tables has it.
+    pub handle: Option<u64>,
     /// Its place among all that was told.
     pub sequence: u64,
     /// How often a packet of these looks had come by here before.
@@ -57,12 +58,13 @@ impl Hits {
                 current.insert((place, seen.id), known);
             }
             let here = if seen.legacy.is_some() { known } else { current.get(&(place, seen.id)).copied() };
-            let Some(At { key, tuple, own, leaves }) = here else { continue };
+            let Some(At { key, ends, own, leaves }) = here else { continue };
             let Some(met) = met(place, seen, recording, there) else { continue };
             let pass = passes.entry((place, key)).or_default().of(&met);
             let layer = u8::from(matches!(key, Key::Outer(..)));
-            let hit = Hit { place: place.clone(), layer, leaves, met };
-            hits.0.entry(key).or_default().push(PacketHit { hit, tuple, sequence: event.sequence, pass, own });
+            let hit = Hit { place: place.clone(), layer, leaves, ends, met };
+            let (handle, sequence) = (seen.handle, event.sequence);
+            hits.0.entry(key).or_default().push(PacketHit { hit, handle, sequence, pass, own });
         }
         hits
     }
@@ -85,6 +87,11 @@ impl Hits {
         let mut met: Vec<&PacketHit> = keys.iter().flat_map(all).collect();
         met.sort_by_key(|h| h.sequence);
         met.into_iter().map(|h| h.hit.clone()).collect()
+    }
+
+    /// All that was met, by whatever packet.
+    pub fn all(&self) -> impl Iterator<Item = &PacketHit> {
+        self.0.values().flatten()
     }
 
     /// Essences of packets that met rules and were perhaps seen by no tap, with their ends.
@@ -129,7 +136,7 @@ fn outer(source: IpAddr, destination: IpAddr, identification: u16, length: u32) 
 #[derive(Debug, Clone, Copy)]
 struct At {
     key: Key,
-    tuple: Tuple,
+    ends: Tuple,
     /// Whether it came in by no device, and whether it is known by which it leaves.
     own: bool,
     leaves: bool,
@@ -138,7 +145,7 @@ struct At {
 fn headers(seen: &RuleSeen, tunnels: Tunnels) -> Option<At> {
     let packet = packet::parts(&seen.network, &seen.transport)?;
     let header = &packet.header;
-    let tuple = Tuple::of(header);
+    let ends = Tuple::of(header);
     let is_tunnels = header.protocol == Protocol::Udp
         && header.destination_port != 0
         && [tunnels.vxlan, tunnels.flannel_udp].contains(&header.destination_port);
@@ -149,7 +156,7 @@ fn headers(seen: &RuleSeen, tunnels: Tunnels) -> Option<At> {
         }
         essence => Key::Packet(essence),
     };
-    Some(At { key, tuple, own: seen.iif.is_none(), leaves: seen.oif.is_some() })
+    Some(At { key, ends, own: seen.iif.is_none(), leaves: seen.oif.is_some() })
 }
 
 #[cfg(test)]

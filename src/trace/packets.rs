@@ -10,7 +10,8 @@ use crate::lab::names::NsName;
 use super::align::{self, Aligned, Way};
 use super::copies;
 use super::flow::{Found, FoundPacket};
-use super::model::{Direction, Fate, Flow, Header, Means, Packet, Protocol, Step, What};
+use super::hops;
+use super::model::{Direction, Fate, Flow, Header, Means, Packet, Protocol, Role, Step, What};
 use super::packet::Essence;
 use super::programs;
 use super::sight::Sight;
@@ -141,25 +142,37 @@ impl<'a> Teller<'a> {
                 let length = whole(found, sight, &self.evidence.sights);
                 (&sight.place, Header { macs: None, length, ..sight.header.clone() })
             }
-            None => (self.from, Probe::to(found.tuple.protocol, found.tuple.destination.0, 0).header),
+            None => (self.sender(found), Probe::to(found.tuple.protocol, found.tuple.destination.0, 0).header),
         };
         // A machine's own rules may have translated it before any tap saw it.
         let first = sight.is_none_or(|sight| begins(found, sight));
         let probe = Probe { header: found.tuple.put_into(header), first };
-        let choices = self.choices(found);
-        let exchange = walk::exchange(&self.state, place, &probe, &choices);
-        let planned = walk::exchange(&self.planned, place, &probe, &choices);
+        let exchange = walk::exchange(&self.state, place, &probe, &self.choices(found, self.entries(found)));
+        // Who plans knows of no rules but his own.
+        let planned = walk::exchange(&self.planned, place, &probe, &self.choices(found, Vec::new()));
         (exchange, planned)
     }
 
+    /// What connection tracking told of a flow.
+    fn entries(&self, found: &Found) -> Vec<translation::Entry> {
+        self.evidence.entries.iter().filter(|e| found.tuples.contains_key(&e.original)).cloned().collect()
+    }
+
+    /// Who sent a flow's first packet, which no tap saw: a proxy has what it asks for its own.
+    fn sender(&self, found: &Found) -> &'a NsName {
+        let proxy = self.evidence.who.machine(found.tuple.source.0).filter(|_| found.role == Role::Proxied);
+        proxy.unwrap_or(self.from)
+    }
+
     /// What chance is known to have chosen for a flow: connection tracking tells of it, and else the ends that
-    /// its packets were seen with.
-    fn choices(&self, found: &Found) -> Choices {
-        let entries = &self.evidence.entries;
-        let mine = entries.iter().filter(|e| e.is_translated() && found.tuples.contains_key(&e.original));
+    /// its packets were seen with. `entries` say what rules have made of it.
+    fn choices(&self, found: &Found, entries: Vec<translation::Entry>) -> Choices {
+        let all = &self.evidence.entries;
+        let mine = all.iter().filter(|e| e.is_translated() && found.tuples.contains_key(&e.original));
         let there = found.tuples.iter().filter(|(_, direction)| **direction == Direction::There);
         let seen = there.map(|(tuple, _)| SocketAddr::from(tuple.destination));
-        Choices::Following { targets: mine.map(|e| e.answers_from()).chain(seen).collect(), hops: Vec::new() }
+        let hops = hops::taken(found, &self.evidence.sights, self.evidence.there);
+        Choices::Following { targets: mine.map(|e| e.answers_from()).chain(seen).collect(), hops, entries }
     }
 
     /// What the state says of a question of which nothing was seen.
@@ -194,7 +207,7 @@ impl<'a> Teller<'a> {
         let sight = &self.evidence.sights[*packet.sights.first()?];
         let first = packet.direction == Direction::There && begins(found, sight);
         let probe = Probe { header: Header { macs: None, ..sight.header.clone() }, first };
-        walk::walk(&self.state, &sight.place, &probe, &self.choices(found))
+        walk::walk(&self.state, &sight.place, &probe, &self.choices(found, self.entries(found)))
     }
 
     fn packet(&self, (found, packet): (&Found, &FoundPacket), path: Option<&Path>, memory: &Memory) -> Packet {
@@ -241,7 +254,8 @@ impl<'a> Teller<'a> {
         let entries =
             self.evidence.entries.iter().filter(|e| e.is_translated() && found.tuples.contains_key(&e.original));
         let places: Vec<&NsName> = entries.map(|e| &e.place).collect();
-        let rewritten = |s: &&mut Step| matches!(s.what, What::Rewritten { .. }) && places.contains(&&s.place);
+        let is_new = |s: &Step| !s.known_by.contains(&Means::Conntrack) && places.contains(&&s.place);
+        let rewritten = |s: &&mut Step| matches!(s.what, What::Rewritten { .. }) && is_new(s);
         steps.iter_mut().filter(rewritten).for_each(|s| s.known_by.insert(0, Means::Conntrack));
     }
 

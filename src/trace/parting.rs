@@ -81,3 +81,6 @@ fn words(step: Option<&Step>, otherwise: &str) -> String {
 fn parting(packet: &Packet, predicted: String, observed: String) -> Option<Parting> {
     Some(Parting { packet: packet.number, predicted, observed })
 }
+
+#[cfg(test)]
+mod tests;

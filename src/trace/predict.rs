@@ -19,7 +19,7 @@ use crate::lab::probe::{Ask, HttpAsk, Probe as Asked, Target};
 use crate::objects::EndpointSlice;
 use crate::plan::Plan;
 use crate::plan::ingress::{self, Arrived};
-use crate::plan::services::{self, PodState};
+use crate::plan::services;
 use crate::probe::{self, Details, Kind, Outcome};
 use crate::spec::probe::FailureName;
 
@@ -41,7 +41,7 @@ const MOST: usize = 8;
 /// What the plan says of `asked`, which was typed as `to`, of a lab that comes from `origin`.
 pub fn trace(lab: &Lab, asked: &Asked, (to, origin): (&str, &Origin)) -> Trace {
     let plan = walk::prediction(lab);
-    let slices = services::slices(lab, |_| PodState { alive: true, ready: true, terminating: false });
+    let slices = services::slices_of_ready(lab);
     let dns = Dns::of(lab, &plan, &slices);
     let (state, who) = (State::planned(&plan), Who::new(lab, &plan));
     let teller = Teller { lab, plan: &plan, slices, dns, state, who, asked, told: Told::default() };
@@ -256,6 +256,7 @@ impl Teller<'_> {
             there: self.plan,
             recording: &recording,
             known: &known,
+            sockets: &[],
             told: &[],
             missing: &[],
             origin,

@@ -219,3 +219,6 @@ pub fn step(evidence: &Evidence, place: &NsName, (at, what, says): (u64, What, S
         says,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -66,7 +66,7 @@ fn correct(step: &mut Step, real: &Real) {
         What::Encapsulated { outer, .. } => real.put_into(outer),
         _ => {}
     }
-    for ((ip, supposed), port) in real.ports.iter().filter(|((_, supposed), _)| *supposed > 0) {
+    for ((ip, supposed), port) in &real.ports {
         let (supposed, port) = (SocketAddr::new(*ip, *supposed), SocketAddr::new(*ip, *port));
         step.says = step.says.replace(&supposed.to_string(), &port.to_string());
     }

@@ -27,7 +27,7 @@ pub fn with_first(mut found: Found, evidence: &Evidence, from: &NsName) -> Found
         return found;
     }
     let mut met: Vec<(Essence, &PacketHit)> =
-        packets(evidence, from).filter(|(_, met)| met.tuple == found.tuple).collect();
+        packets(evidence, from).filter(|(_, met)| met.hit.ends == found.tuple).collect();
     met.sort_by_key(|(_, met)| met.sequence);
     for (n, (essence, _)) in met.into_iter().enumerate() {
         found.packets.insert(n, FoundPacket { direction: Direction::There, essence, sights: Vec::new(), copy: false });

@@ -14,8 +14,8 @@ use super::origin::Origin;
 use super::packets::Teller;
 use super::predict;
 use super::tell::{Evidence, Material, target};
-use super::walk::{Blame, Exchange};
-use super::{objects, remedy};
+use super::walk::{Blame, Exchange, State};
+use super::{listeners, objects, remedy, unplanned};
 
 /// All that is looked at.
 pub struct Case<'a> {
@@ -57,6 +57,9 @@ fn placed(Blame { place, says, .. }: &Blame) -> String {
 }
 
 fn answered(case: &Case) -> String {
+    if let Some(elsewhere) = unplanned::answered_elsewhere(case) {
+        return format!("{elsewhere}; {} got {}", case.asked.from, case.outcome.observed);
+    }
     let by = case.flows.iter().rfind(|f| f.role != Role::NameLookup).and_then(Flow::taken_by);
     match by {
         Some(by) => format!("delivered to {by}; {} got {}", case.asked.from, case.outcome.observed),
@@ -94,11 +97,13 @@ impl<'a> Case<'a> {
             let counts = flow.role == Role::Request || !is_answered(flow);
             exchange.fault.clone().filter(|_| counts)
         };
-        if let Some(blame) = dropped(&decisive(self.flows, self.outcome.details.failure)) {
+        let decisive = decisive(self.flows, self.outcome.details.failure);
+        if let Some(blame) = dropped(&decisive).or_else(|| unplanned::blame(self, &decisive)) {
             return Some(blame);
         }
         if self.outcome.details.failure == Some(FailureName::Name) {
-            return walked(Role::NameLookup).find_map(fault).or_else(|| objects::no_name(self));
+            let lookup = walked(Role::NameLookup).find_map(fault).or_else(|| listeners::blame(self));
+            return lookup.or_else(|| objects::no_name(self));
         }
         let on_the_way = || {
             let proxied = walked(Role::Proxied).next_back().and_then(fault);
@@ -106,7 +111,8 @@ impl<'a> Case<'a> {
         };
         let beyond = || objects::beyond_the_network(self);
         let told = || self.refused().or_else(|| self.lost());
-        on_the_way().or_else(|| unseen.and_then(|e| e.fault.clone())).or_else(beyond).or_else(told)
+        let silent = || listeners::blame(self);
+        on_the_way().or_else(|| unseen.and_then(|e| e.fault.clone())).or_else(silent).or_else(beyond).or_else(told)
     }
 
     /// Who sent an error in place of an answer, when the state knows no reason: it may have been another moment ago.
@@ -125,11 +131,28 @@ impl<'a> Case<'a> {
         Some(Blame { cause, place, object: error.kind.clone(), says })
     }
 
+    /// A packet that left by a cable and is larger than the device at its other end takes. The walks are those of first
+    /// packets, which are smaller.
+    fn beyond_the_cable(&self, packet: &Packet, last: &Step) -> Option<Blame> {
+        let (What::Out, Some(dev), Some(header)) = (&last.what, &last.dev, &last.header) else { return None };
+        let state = State::observed(self.material.there, self.material.known, self.material.planned);
+        let (place, far) = state.too_small_behind((&last.place, dev), header.length)?;
+        let says = format!(
+            "the {} has {} bytes, and {} of {place} takes {}; nobody is told",
+            packet.kind, header.length, far.name, far.mtu
+        );
+        let object = format!("{} mtu {}", far.name, far.mtu);
+        Some(Blame { cause: Cause::TooBig, place: place.clone(), object, says })
+    }
+
     /// Where a packet was seen last, when the state knows no reason.
     fn lost(&self) -> Option<Blame> {
         let packets = self.flows.iter().filter(|f| f.role != Role::NameLookup).flat_map(|f| &f.packets);
         let packet = packets.into_iter().rfind(|p| !matches!(p.fate, Fate::Delivered { .. }))?;
         let last = packet.steps.iter().rfind(|s| !s.is_inferred())?;
+        if let Some(blame) = self.beyond_the_cable(packet, last) {
+            return Some(blame);
+        }
         let (cause, by) = match &last.what {
             What::Dropped(drop) => (drop.cause, drop.by.clone()),
             _ => (Cause::Other, last.dev.as_ref().map_or_else(|| last.says.clone(), ToString::to_string)),
@@ -179,7 +202,7 @@ fn is_missed(flow: &Flow, packet: &Packet) -> bool {
 }
 
 /// Whether an answer came back to where the flow began.
-fn is_answered(flow: &Flow) -> bool {
+pub fn is_answered(flow: &Flow) -> bool {
     answers(flow).next().is_some()
 }
 
@@ -199,7 +222,10 @@ fn answers(flow: &Flow) -> impl Iterator<Item = &Packet> {
 fn remedies(case: &Case, blame: &Blame, drift: &[Difference]) -> Vec<super::model::Remedy> {
     let origin = case.material.origin;
     let mut all = objects::remedies(case, blame);
-    all.extend(remedy::of_machine(&blame.place, drift));
+    match unplanned::remedy(case, blame) {
+        Some(own) => all.push(own),
+        None => all.extend(remedy::of_machine(&blame.place, drift)),
+    }
     if !drift.is_empty() || (origin.is_edited() && is_answered_as_written(case)) {
         all.push(origin.up());
     }

@@ -11,6 +11,8 @@ mod files;
 mod foreign;
 mod lookups;
 mod path_mtu;
+mod programs;
+mod proxied;
 mod table;
 mod untouched;
 

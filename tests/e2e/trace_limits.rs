@@ -8,6 +8,7 @@ use crate::{as_root, as_root_and_ordinary_user};
 
 as_root_and_ordinary_user![
     a_trace_whose_lab_ends_says_so_and_so_does_who_follows,
+    a_trace_ends_with_whoever_asked_for_it,
     the_daemon_is_small_again_after_a_trace_of_much,
 ];
 as_root![a_question_for_a_trace_is_no_lab_file];
@@ -34,6 +35,18 @@ fn a_trace_whose_lab_ends_says_so_and_so_does_who_follows(bench: &Bench) {
     assert!(code == Some(3) && error.contains("lab-gone") && error.contains(&bench.lab), "{code:?}: {error}");
     let (code, error) = said(follows);
     assert!(code == Some(0) && error.contains("has ended"), "{code:?}: {error}");
+}
+
+fn a_trace_ends_with_whoever_asked_for_it(bench: &Bench) {
+    bench.up(&bench.write(LAB));
+    bench.sh("node1", "iptables -I FORWARD -j DROP");
+    let watches = || bench.sh("node1", "nft list tables").contains("labctl-trace-");
+    // By itself it would last until every condition here has been given up.
+    let mut asks = Background::start(bench.labctl(&["trace", "a", "b", "--icmp", "--timeout", "60"]));
+    until("the rules' trace is on", watches);
+    asks.0.kill().expect("a process");
+    asks.0.wait().expect("an end");
+    until("nobody watches any more", || !watches());
 }
 
 fn the_daemon_is_small_again_after_a_trace_of_much(bench: &Bench) {

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use labctl::kernel::ns::NetNs;
-use labctl::kernel::record::{Options, Pace, Recorder, Spot};
+use labctl::kernel::record::{Options, Pace, Recorder, Seen, Spot};
 use labctl::kernel::rulewatch::RuleWatch;
 use labctl::kernel::tables;
 use nix::time::{ClockId, clock_gettime};
@@ -24,6 +24,7 @@ as_root_and_in_a_user_namespace!(
     two_hundred_namespaces_are_recorded_soon,
     what_is_lost_is_counted,
     at_a_pace_packets_are_seen_on_their_whole_way_and_the_rest_is_counted,
+    whoever_asks_when_something_came_last_is_told_once_all_is_read,
 );
 
 const RULES: &str = "iptables-nft -A FORWARD -p icmp -j ACCEPT
@@ -158,6 +159,21 @@ fn at_a_pace_packets_are_seen_on_their_whole_way_and_the_rest_is_counted() {
     let seen = format!("{whole} of {} and {} were seen everywhere", between.len(), at.len());
     assert!(whole > 100 && whole * 2 > between.len(), "{seen}");
     assert_eq!(left + recorder.lost_at(&host("left")), u64::from(sent));
+}
+
+fn whoever_asks_when_something_came_last_is_told_once_all_is_read() {
+    const SENT: usize = 300;
+    let ns = fresh();
+    let recorder = Recorder::open(&one(&ns), &Options::default()).expect("a recording");
+    let socket = ns.run(|| UdpSocket::bind("127.0.0.1:4000")).expect("the namespace").expect("a socket");
+    for _ in 0..20 {
+        for _ in 0..SENT {
+            socket.send_to(&[0; 60], "127.0.0.1:4000").expect("a packet");
+        }
+        assert!(recorder.last_event().is_some());
+        let frames = recorder.drain().iter().filter(|event| matches!(event.seen, Seen::Frame(_))).count();
+        assert_eq!(frames, 2 * SENT);
+    }
 }
 
 /// Set for the process that records and is killed.

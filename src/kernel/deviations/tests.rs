@@ -21,7 +21,7 @@ fn a_rule_is_told_in_the_words_of_ip() {
     let uids = RuleUidRange { start: 0, end: 99 };
     for (attributes, words) in [
         (vec![FwMark(1), FwMask(u32::MAX)], "fwmark 0x1 lookup 7"),
-        (vec![FwMark(1), FwMask(0xff)], "fwmark 1/0xff lookup 7"),
+        (vec![FwMark(1), FwMask(0xff)], "fwmark 0x1/0xff lookup 7"),
         (vec![FwMask(0xff)], "fwmark 0/0xff lookup 7"),
         (vec![UidRange(uids)], "uidrange 0-99 lookup 7"),
         (vec![TunId(5)], "tun_id 5 lookup 7"),

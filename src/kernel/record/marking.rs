@@ -9,7 +9,9 @@ use std::io;
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
-use crate::kernel::nfnl::{self, LENGTH, NFTABLES, Part, attribute, attributes, big, nest, text, word};
+use crate::kernel::nfnl::{
+    self, BRIDGE, INET, IPV4, LENGTH, NETDEV, NFTABLES, OWNED, Part, attribute, attributes, big, nest, text, word,
+};
 use crate::plan::deviation::NftTable;
 
 use super::PORTS;
@@ -29,13 +31,6 @@ const CREATE: u16 = 0x400;
 const EXCLUSIVE: u16 = 0x600;
 const APPEND: u16 = 0xc00;
 
-/// `NFPROTO_INET`, `NFPROTO_IPV4`, `NFPROTO_NETDEV` and `NFPROTO_BRIDGE`.
-const INET: u8 = 1;
-const IPV4: u8 = 2;
-const NETDEV: u8 = 5;
-const BRIDGE: u8 = 7;
-/// `NFT_TABLE_F_OWNER`.
-const OWNED: u32 = 2;
 /// Before the table `raw` (-300), behind putting fragments together (-400), where that is done; and before the first
 /// chain of others, where that comes earlier.
 const PRIORITY: i32 = -350;

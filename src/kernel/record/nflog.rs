@@ -8,7 +8,7 @@ use std::io;
 
 use netlink_sys::Socket;
 
-use crate::kernel::nfnl::{self, LENGTH, Part, attribute, attributes, big, word};
+use crate::kernel::nfnl::{self, IPV4, LENGTH, Part, attribute, attributes, big, word};
 use crate::kernel::sysctl;
 use crate::lab::names::IfName;
 use crate::plan::Sysctl;
@@ -28,8 +28,6 @@ const KEPT: u32 = 128;
 /// As much as nf_tables tells of a header.
 const HEADER: usize = 20;
 
-/// `NFPROTO_IPV4`.
-const IPV4: u8 = 2;
 const SETTING: &str = "net/netfilter/nf_log/2";
 const OURS: &str = "nfnetlink_log";
 /// What a traced packet's lines begin with.

@@ -29,6 +29,7 @@ const SPAN: Duration = Duration::from_millis(100);
 const SOON: u8 = 5;
 const STOP: u64 = u64::MAX;
 const TRACEPOINTS: u64 = u64::MAX - 1;
+const ASKED: u64 = u64::MAX - 2;
 
 /// All that is read.
 pub(super) struct Reader {
@@ -74,6 +75,7 @@ impl Reader {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let wait_for = |fd: &dyn AsFd, number| epoll.add(fd.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, number));
         wait_for(&shared.stop, STOP)?;
+        wait_for(&shared.asked, ASKED)?;
         for (i, place) in (0u64..).zip(&places) {
             if let Some(tap) = &place.tap {
                 wait_for(tap, i << 1)?;
@@ -122,8 +124,8 @@ impl Reader {
         self.be_deaf();
     }
 
-    /// Go on, once all has been read that was let in.
-    fn go_on(&mut self) {
+    /// Let in again what comes, once all has been read that was let in.
+    fn let_in(&mut self) {
         let Some(budget) = self.budget.as_mut().filter(|budget| budget.holds) else { return };
         budget.holds = false;
         for place in self.places.iter_mut().filter(|place| place.held) {
@@ -178,12 +180,18 @@ impl Reader {
         poll(&mut stop, timeout).is_ok_and(|ready| ready > 0)
     }
 
-    /// Read until [`Shared::stop`], and then what is still there.
+    /// Read until [`Shared::stop`], and then what is still there. Whoever asks after that is answered at once.
     pub fn run(mut self) -> Reader {
+        self.go_on();
+        self.shared.end();
+        self
+    }
+
+    fn go_on(&mut self) {
         let mut ready = [EpollEvent::empty(); 64];
         loop {
             if self.rested() {
-                return self;
+                return;
             }
             let holding = self.tracepoints.as_ref().is_some_and(Tracepoints::is_holding);
             let holds = self.budget.as_ref().is_some_and(|budget| budget.holds);
@@ -196,7 +204,7 @@ impl Reader {
             };
             let count = match self.epoll.wait(&mut ready, timeout) {
                 Ok(0) if holds => {
-                    self.go_on();
+                    self.let_in();
                     continue;
                 }
                 Ok(0) => {
@@ -206,13 +214,19 @@ impl Reader {
                 }
                 Ok(count) => count,
                 Err(nix::errno::Errno::EINTR) => continue,
-                Err(_) => return self,
+                Err(_) => return,
             };
             let mut framed = false;
             for source in ready[..count].iter().map(EpollEvent::data) {
                 if source == STOP {
                     self.rest();
-                    return self;
+                    return;
+                }
+                if source == ASKED {
+                    let askers = self.shared.askers();
+                    self.places();
+                    drop(askers);
+                    continue;
                 }
                 self.read(source);
                 framed |= source & TIDINGS == 0;
@@ -255,13 +269,17 @@ impl Reader {
         more
     }
 
-    /// What was there when the end was asked for. Where packets come faster than they are read, no more
-    /// than the sockets could hold then.
-    fn rest(&mut self) {
+    /// What the places have by now. Where packets come faster than they are read, no more than the sockets can hold.
+    fn places(&mut self) {
         for source in 0..2 * self.places.len() as u64 {
             let mut turns = 0..256;
             while turns.next().is_some() && self.read(source) {}
         }
+    }
+
+    /// What was there when the end was asked for.
+    fn rest(&mut self) {
+        self.places();
         if let Some(tracepoints) = &mut self.tracepoints {
             self.shared.keep(None, tracepoints.read(true));
         }

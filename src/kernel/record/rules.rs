@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::kernel::nfnl::{self, LENGTH, NFTABLES, attributes, big, number, short, word};
+use crate::kernel::nfnl::{self, BRIDGE, INET, IPV4, LENGTH, NETDEV, NFTABLES, attributes, big, number, short, word};
 use crate::kernel::tables::{self, Tables};
 use crate::lab::names::{IfName, NsName};
 use crate::plan::deviation::NftTable;
@@ -16,8 +16,8 @@ const NEW_RULE: u16 = NFTABLES | 6;
 const GET_RULES: u16 = NFTABLES | 7;
 pub(super) const TRACE: u16 = NFTABLES | 17;
 
-/// Families whose rules packets of IPv4 meet: `inet`, `ip`, `netdev` and `bridge`.
-const OF_IPV4: [u8; 4] = [1, 2, 5, 7];
+/// Families whose rules packets of IPv4 meet.
+const OF_IPV4: [u8; 4] = [INET, IPV4, NETDEV, BRIDGE];
 
 /// Read what is told of a packet; nothing of our own table. `device` gives devices' names.
 pub(super) fn seen(message: &[u8], mut device: impl FnMut(u32) -> IfName) -> Option<RuleSeen> {

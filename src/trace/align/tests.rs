@@ -1,38 +1,13 @@
 use super::*;
-use crate::lab::names::IfName;
-use crate::trace::model::{Header, Protocol, Rewrite, Routed, Ruleset};
-use crate::trace::packet::Essence;
+use crate::trace::model::{Header, Rewrite, Routed, Ruleset};
+use crate::trace::sample::{header, host, sight, walked};
 
-fn host(name: &str) -> NsName {
-    NsName::Host(HostName::try_from(name.to_owned()).expect("a name"))
-}
-
-fn header(source_port: u16) -> Header {
-    Header {
-        source: [10, 0, 0, 1].into(),
-        destination: [10, 0, 0, 2].into(),
-        protocol: Protocol::Tcp,
-        source_port,
-        destination_port: 80,
-        ttl: 64,
-        length: 60,
-        dont_fragment: false,
-        macs: None,
-    }
+fn sent_from(source_port: u16) -> Header {
+    Header { source_port, ..header() }
 }
 
 fn step(place: &str, dev: Option<&str>, what: What) -> Step {
-    Step {
-        at: None,
-        place: host(place),
-        host: None,
-        dev: dev.map(IfName::new),
-        layer: 0,
-        what,
-        header: None,
-        known_by: vec![Means::State],
-        says: "walked".into(),
-    }
+    Step { says: "walked".into(), ..walked(place, dev, what) }
 }
 
 fn rule(chain: &str, number: u32) -> RuleMet {
@@ -47,25 +22,9 @@ fn rule(chain: &str, number: u32) -> RuleMet {
     }
 }
 
-fn sight(at: u64, place: &str, dev: &str, outgoing: bool) -> Sight {
-    Sight {
-        at,
-        place: host(place),
-        dev: IfName::new(dev),
-        outgoing,
-        layer: 0,
-        seen: header(4000),
-        header: header(4000),
-        identification: 0,
-        vni: None,
-        essence: Essence::Tcp { sequence: 1, acknowledged: 0, flags: 2, data: 0 },
-        kind: "SYN".into(),
-        about: None,
-        marked: false,
-        said: None,
-        piece_of: None,
-        stray: false,
-    }
+/// A rule that the packet met in `b`, with the ends that it is seen with.
+fn hit(leaves: bool, met: RuleMet) -> Hit {
+    Hit { place: host("b"), layer: 0, leaves, ends: Tuple::of(&header()), met }
 }
 
 fn aligned(walked: &[Step], sights: &[Sight], hits: &[Hit]) -> (Aligned, Vec<String>) {
@@ -137,12 +96,7 @@ fn a_route_that_what_was_seen_speaks_against_is_not_told() {
 #[test]
 fn rules_that_were_told_confirm_the_walk_or_add_to_it() {
     let sights = [sight(10, "a", "eth0", true), sight(12, "b", "veth", false)];
-    let hit = |number, verdict: &str| Hit {
-        place: host("b"),
-        layer: 0,
-        leaves: true,
-        met: RuleMet { verdict: verdict.into(), ..rule("FORWARD", number) },
-    };
+    let hit = |number, verdict: &str| hit(true, RuleMet { verdict: verdict.into(), ..rule("FORWARD", number) });
     let (_, told) = aligned(&walk(), &sights, &[hit(1, "continue"), hit(7, "DROP")]);
     assert_eq!(told, ["a eth0 out", "b veth in", "b FORWARD 1", "b drop by -t filter -j DROP"]);
 }
@@ -153,7 +107,7 @@ fn behind_a_rule_that_lets_a_known_connection_through_the_walks_rules_were_not_m
     walked.insert(3, step("b", None, What::Rule(rule("FLANNEL-FWD", 1))));
     walked.insert(5, step("c", None, What::Rule(rule("INPUT", 1))));
     let sights = [sight(10, "a", "eth0", true), sight(12, "b", "veth", false), sight(16, "c", "eth0", false)];
-    let established = Hit { place: host("b"), layer: 0, leaves: true, met: rule("KUBE-FORWARD", 3) };
+    let established = hit(true, rule("KUBE-FORWARD", 3));
     let (_, told) = aligned(&walked, &sights, &[established]);
     let way = ["a eth0 out", "b veth in", "b KUBE-FORWARD 3", "b eth0 out ~"];
     assert_eq!(told[..4], way, "{told:?}");
@@ -166,14 +120,14 @@ fn a_rule_that_leads_the_same_way_stands_in_the_walks_place() {
     let mut walked = walk();
     walked[2] = step("b", None, What::Rule(jump(5)));
     let sights = [sight(10, "a", "eth0", true), sight(12, "b", "veth", false), sight(15, "b", "eth0", true)];
-    let (_, told) = aligned(&walked, &sights, &[Hit { place: host("b"), layer: 0, leaves: false, met: jump(2) }]);
+    let (_, told) = aligned(&walked, &sights, &[hit(false, jump(2))]);
     assert_eq!(told, ["a eth0 out", "b veth in", "b KUBE-SVC-A 2", "b eth0 out"]);
 }
 
 #[test]
 fn a_rule_of_forwarding_comes_behind_all_that_took_the_packet_in() {
     let sights = [sight(12, "b", "veth", false), sight(13, "b", "cni0", false), sight(15, "b", "eth0", true)];
-    let hit = |chain: &str| Hit { place: host("b"), layer: 0, leaves: chain == "POSTROUTING", met: rule(chain, 1) };
+    let hit = |chain: &str| hit(chain == "POSTROUTING", rule(chain, 1));
     let (_, told) = aligned(&[], &sights, &[hit("PREROUTING"), hit("FORWARD"), hit("POSTROUTING")]);
     assert_eq!(told, ["b veth in", "b PREROUTING 1", "b cni0 in", "b FORWARD 1", "b POSTROUTING 1", "b eth0 out"]);
     let (_, told) = aligned(&[], &[sight(12, "b", "eth0", true)], &[hit("OUTPUT")]);
@@ -183,16 +137,79 @@ fn a_rule_of_forwarding_comes_behind_all_that_took_the_packet_in() {
 #[test]
 fn a_rewrite_gets_the_port_that_was_really_chosen() {
     let rewritten =
-        What::Rewritten { how: Rewrite::Source, before: Box::new(header(4000)), after: Box::new(header(1)) };
+        What::Rewritten { how: Rewrite::Source, before: Box::new(sent_from(4000)), after: Box::new(sent_from(1)) };
     let mut walked =
         [step("b", Some("veth"), What::In), step("b", None, rewritten), step("b", Some("eth0"), What::Out)];
-    walked[0].header = Some(header(4000));
-    walked[2].header = Some(header(1));
+    walked[0].header = Some(sent_from(4000));
+    walked[2].header = Some(sent_from(1));
     walked[1].says = "becomes 10.0.0.1:1".into();
     let mut sights = [sight(10, "b", "veth", false), sight(12, "b", "eth0", true)];
-    sights[1].seen = header(50_123);
+    sights[1].seen = sent_from(50_123);
     let (aligned, _) = aligned(&walked, &sights, &[]);
     let What::Rewritten { before, after, .. } = &aligned.steps[1].what else { panic!("no rewrite") };
     assert_eq!((before.source_port, after.source_port), (4000, 50_123));
     assert_eq!(aligned.steps[1].says, "becomes 10.0.0.1:50123");
+}
+
+/// A rule of nf_tables that translates, and the header that it gives the packet.
+fn dnat() -> (RuleMet, Header) {
+    let rule = RuleMet {
+        of: Ruleset::Nftables,
+        table: "ip mine".into(),
+        rule: "tcp dport 80 dnat to 10.0.0.9".into(),
+        ..rule("c", 1)
+    };
+    (rule, Header { destination: [10, 0, 0, 9].into(), ..header() })
+}
+
+#[test]
+fn a_rewrite_that_connection_tracking_told_comes_behind_the_rule_that_did_it_and_names_it() {
+    let (met, after) = dnat();
+    let what =
+        What::Rewritten { how: Rewrite::Destination, before: Box::new(header()), after: Box::new(after.clone()) };
+    let mut rewritten = step("b", None, what);
+    rewritten.known_by = vec![Means::Conntrack];
+    let route = What::Routed(Routed { route: "default".into(), via: None, dev: Some("eth0".into()) });
+    let mut walked =
+        vec![step("b", Some("veth"), What::In), rewritten, step("b", None, route), step("b", Some("eth0"), What::Out)];
+    walked[3].header = Some(after.clone());
+    let mut sights = [sight(12, "b", "veth", false), sight(15, "b", "eth0", true)];
+    sights[1].seen = after;
+    let (of_output, _) = aligned(&walked, &sights, &[hit(true, met.clone())]);
+    let (of_prerouting, _) = aligned(&walked, &sights, &[hit(false, met.clone())]);
+    for aligned in [of_output, of_prerouting] {
+        assert!(matches!(&aligned.steps[1].what, What::Rule(other) if *other == met), "{:#?}", aligned.steps);
+        assert_eq!(aligned.steps[2].says, "walked, by rule 1 of c in ip mine");
+        assert_eq!((aligned.held, aligned.unforeseen), (4, 0));
+    }
+    let (aligned, _) = aligned(&walked, &sights, &[]);
+    assert_eq!(aligned.steps[1].says, "walked, by a rule that was not told of");
+}
+
+#[test]
+fn a_device_where_the_packet_has_other_addresses_is_none_of_the_walks() {
+    let mut walked = walk();
+    let route = Routed { route: "default".into(), via: None, dev: Some("eth0".into()) };
+    walked.insert(2, step("b", None, What::Routed(route)));
+    walked.iter_mut().for_each(|s| s.header = Some(header()));
+    let mut sights = [sight(10, "a", "eth0", true), sight(12, "b", "veth", false), sight(15, "b", "eth0", true)];
+    assert_eq!(aligned(&walked, &sights, &[]).0.unforeseen, 0);
+    sights[2].seen = dnat().1;
+    let (aligned, told) = aligned(&walked, &sights, &[]);
+    assert_eq!((told, aligned.unforeseen), (["a eth0 out", "b veth in", "b eth0 out"].map(str::to_owned).into(), 1));
+}
+
+#[test]
+fn behind_a_rule_that_translates_nothing_is_inferred_for_the_ends_before() {
+    let route = What::Routed(Routed { route: "default".into(), via: None, dev: Some("eth0".into()) });
+    let walked = [step("b", Some("veth"), What::In), step("b", None, route)];
+    let sights = [sight(12, "b", "veth", false)];
+    let (_, told) = aligned(&walked, &sights, &[hit(false, dnat().0)]);
+    assert_eq!(told, ["b veth in", "b c 1"]);
+    // One that was seen with the same ends was not translated.
+    let mut walked = walked.to_vec();
+    walked.push(step("b", Some("eth0"), What::Out));
+    let sights = [sight(12, "b", "veth", false), sight(15, "b", "eth0", true)];
+    let (aligned, _) = aligned(&walked, &sights, &[hit(false, dnat().0)]);
+    assert_eq!(aligned.steps.len(), 4);
 }

@@ -1,40 +1,15 @@
 use super::*;
 use crate::kernel::record::Event;
-use crate::lab::names::{HostName, IfName, NsName};
-use crate::trace::model::{Direction, Protocol};
+use crate::lab::names::IfName;
+use crate::trace::sample::{header, host, packet, recording, tapped};
 
 /// A moment of the recording, in nanoseconds since the epoch, and a millisecond.
 const BEGIN: u64 = 1_000_000_000_000;
 const MS: u64 = 1_000_000;
 
 fn step(at: u64, dev: &str, outgoing: bool, length: u32) -> Step {
-    let header = Header {
-        source: "10.0.0.1".parse().expect("an address"),
-        destination: "10.0.0.2".parse().expect("an address"),
-        protocol: Protocol::Tcp,
-        source_port: 4000,
-        destination_port: 80,
-        ttl: 64,
-        length,
-        dont_fragment: true,
-        macs: None,
-    };
-    Step {
-        at: Some(at),
-        place: NsName::Host(HostName::try_from("node1".to_owned()).expect("a name")),
-        host: None,
-        dev: Some(IfName::new(dev)),
-        layer: 0,
-        what: if outgoing { What::Out } else { What::In },
-        header: Some(header),
-        known_by: vec![Means::Tap],
-        says: String::new(),
-    }
-}
-
-fn packet(steps: Vec<Step>) -> Packet {
-    let (number, direction, kind) = (1, Direction::There, "SYN".to_owned());
-    Packet { number, direction, kind, again: None, about: None, steps, fate: Fate::Lost }
+    let what = if outgoing { What::Out } else { What::In };
+    Step { header: Some(Header { length, ..header() }), ..tapped(at, "node1", dev, what) }
 }
 
 /// A dropped packet: when it was where, and its bytes there.
@@ -52,8 +27,7 @@ fn freed(reason: &str, trail: &[(u64, &str, bool, u32)]) -> Event {
 }
 
 fn reason(events: Vec<Event>, packet: &Packet) -> Option<String> {
-    let recording = Recording { events, lost: 0, lost_reasons: 0, counters: Vec::new(), chains: Default::default() };
-    of_packet(packet, &recording, BEGIN).map(|(_, freed)| freed.reason.clone())
+    of_packet(packet, &recording(events), BEGIN).map(|(_, freed)| freed.reason.clone())
 }
 
 /// A packet that left a pod and came to its host.
@@ -98,4 +72,14 @@ fn the_nearest_of_several_that_look_the_same_is_taken() {
     let at = |reason: &str, at: u64| freed(reason, &[(at, "eth0", true, 74), (at + MS, "veth1", false, 60)]);
     let two = vec![at("OTHER", 4 * MS), at("NETFILTER_DROP", 0), at("OTHER", 5 * MS)];
     assert_eq!(reason(two, &seen()).as_deref(), Some("NETFILTER_DROP"));
+}
+
+#[test]
+fn what_was_taken_or_arrived_was_not_dropped() {
+    let trail = [(0, "eth0", true, 74), (MS, "veth1", false, 60)];
+    for reason in NO_DROP {
+        assert_eq!(self::reason(vec![freed(reason, &trail)], &seen()), None);
+    }
+    let arrived = Packet { fate: Fate::Delivered { to: host("node1") }, ..seen() };
+    assert_eq!(reason(vec![freed("NO_SOCKET", &trail)], &arrived), None);
 }

@@ -1,21 +1,18 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::*;
-use crate::lab::names::{HostName, IfName, NsName};
+use crate::lab::names::IfName;
 use crate::plan::{Address, Link, LinkKind};
-use crate::trace::model::{Direction, Fate, Header};
+use crate::trace::model::Header;
+use crate::trace::sample::{header, host, packet, recording, walked};
 
 /// The beginning of the trace, in nanoseconds since the epoch, and a millisecond.
 const BEGIN: u64 = 1_000_000_000_000;
 const MS: u64 = 1_000_000;
 
-fn node1() -> NsName {
-    NsName::Host(HostName::try_from("node1".to_owned()).expect("a name"))
-}
-
 /// A host with two devices, 2 and 3, and an address at the second.
 fn there() -> Plan {
-    let mut ns = NsPlan::new(node1());
+    let mut ns = NsPlan::new(host("node1"));
     for (name, index) in [("eth0", 2), ("flannel.1", 3)] {
         let (name, mac, mtu, master, hairpin, up) = (IfName::new(name), None, 1500, None, false, true);
         ns.links.push(Link { name, index, mac, mtu, master, hairpin, up, kind: LinkKind::Tun });
@@ -26,20 +23,9 @@ fn there() -> Plan {
 }
 
 fn step(at: Option<u64>, dev: Option<&str>, what: What) -> Step {
-    let header = Header {
-        source: "10.0.0.1".parse().expect("an address"),
-        destination: "10.0.0.9".parse().expect("an address"),
-        protocol: Protocol::Tcp,
-        source_port: 4000,
-        destination_port: 80,
-        ttl: 64,
-        length: 60,
-        dont_fragment: true,
-        macs: None,
-    };
+    let header = Header { destination: [10, 0, 0, 9].into(), ..header() };
     let known_by = vec![if at.is_some() { Means::Tap } else { Means::State }];
-    let dev = dev.map(IfName::new);
-    Step { at, place: node1(), host: None, dev, layer: 0, what, header: Some(header), known_by, says: String::new() }
+    Step { at, header: Some(header), known_by, ..walked("node1", dev, what) }
 }
 
 fn routed(route: &str, via: Option<&str>, dev: &str) -> Step {
@@ -60,11 +46,6 @@ fn passed_on(routed: Step) -> Packet {
     packet(steps)
 }
 
-fn packet(steps: Vec<Step>) -> Packet {
-    let (number, direction, kind) = (1, Direction::There, "SYN".to_owned());
-    Packet { number, direction, kind, again: None, about: None, steps, fate: Fate::Lost }
-}
-
 /// A look-up that led by `dev`, for a packet that came in by the device of this number.
 fn found(at: u64, iif: u32, (via, dev): (&str, &str)) -> (u64, Lookup) {
     let end = |ip: &str| SocketAddrV4::new(ip.parse().expect("an address"), 0);
@@ -79,8 +60,7 @@ fn marked(packet: &mut Packet, told: Vec<(u64, Lookup)>) -> Vec<String> {
 fn marked_all(packets: &mut [Packet], told: Vec<(u64, Lookup)>) -> Vec<String> {
     let event = |(at, lookup)| Event { at: BEGIN + at, sequence: 0, place: None, seen: Seen::Lookup(lookup) };
     let events = told.into_iter().map(event).collect();
-    let recording = Recording { events, lost: 0, lost_reasons: 0, counters: Vec::new(), chains: Default::default() };
-    mark(packets, &recording, (&there(), BEGIN))
+    mark(packets, &recording(events), (&there(), BEGIN))
 }
 
 #[test]
@@ -227,6 +207,9 @@ fn what_the_next_machine_looks_up_at_once_does_not_outvote_a_step() {
     let mut packet = passed_on(routed("10.0.0.0/24 dev flannel.1", None, "flannel.1"));
     assert_eq!(marked(&mut packet, vec![next]), Vec::<String>::new());
     assert!(packet.steps[1].is_inferred());
+    let mut packet = passed_on(routed("10.0.0.0/24 dev flannel.1", None, "flannel.1"));
+    marked(&mut packet, vec![found(7 * MS + 10, 2, ("0.0.0.0", "flannel.1"))]);
+    assert!(!packet.steps[1].is_inferred(), "told a little late");
 }
 
 #[test]

@@ -63,6 +63,8 @@ pub enum Cause {
     NotOnLink,
     /// Bridged packets pass no iptables (`net.bridge.bridge-nf-call-iptables` is 0).
     BridgeNetfilterOff,
+    /// A rule that is in no plan rewrote the packet's addresses or ports.
+    Rewritten,
     /// The answer goes past the host that translated the packet.
     NotMasqueraded,
     /// No pod that the service selects is ready.
@@ -87,6 +89,8 @@ pub enum Cause {
     ProxyRefused,
     /// Nothing listens on the port.
     NoListener,
+    /// The program does not answer what came to its port: it does not read it, or says nothing to it.
+    ProgramSilent,
     /// The time to live ran out: packets go in a circle.
     TtlExceeded,
     /// Something else took it.

@@ -187,6 +187,27 @@ pub enum Ruleset {
 }
 
 impl Ruleset {
+    /// All that iptables has words for, in the order in which the kernel asks those of the same priority: whoever came
+    /// last is asked first, and what is planned is there from the beginning (`nf_hook_entries_grow`).
+    pub const OF_IPTABLES: [Ruleset; 2] = [Ruleset::IptablesLegacy, Ruleset::Iptables];
+
+    /// A rule of a table, as its own tool takes or prints it; `chain` is that in which it stands.
+    pub fn named(self, (table, chain): (&str, &str), rule: &str) -> String {
+        match self {
+            Ruleset::Iptables => format!("-t {table} {rule}"),
+            Ruleset::IptablesLegacy => format!("iptables-legacy -t {table} {rule}"),
+            Ruleset::Nftables => format!("table {table}, chain {chain}: {rule}"),
+        }
+    }
+
+    /// A table within a sentence.
+    pub fn in_words(self, table: &str) -> String {
+        match self {
+            Ruleset::Iptables | Ruleset::Nftables => table.to_owned(),
+            Ruleset::IptablesLegacy => format!("{table} of iptables-legacy"),
+        }
+    }
+
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives it so")]
     fn is_iptables(&self) -> bool {
         *self == Ruleset::Iptables
@@ -196,19 +217,33 @@ impl Ruleset {
 impl RuleMet {
     /// The rule with its table, as its own tool takes or prints it.
     pub fn named(&self) -> String {
-        let RuleMet { of, table, chain, rule, .. } = self;
-        match of {
-            Ruleset::Iptables => format!("-t {table} {rule}"),
-            Ruleset::IptablesLegacy => format!("iptables-legacy -t {table} {rule}"),
-            Ruleset::Nftables => format!("table {table}, chain {chain}: {rule}"),
-        }
+        self.of.named((&self.table, &self.chain), &self.rule)
     }
 
-    /// Its table in a few words.
+    /// Its place within a sentence: `rule 2 of FORWARD in filter`.
+    pub fn placed(&self) -> String {
+        let RuleMet { of, table, chain, number, .. } = self;
+        let name = if *number == 0 { "policy".to_owned() } else { format!("rule {number}") };
+        format!("{name} of {chain} in {}", of.in_words(table))
+    }
+
+    /// Its table where there is little room.
     pub fn in_table(&self) -> String {
         match self.of {
             Ruleset::Iptables | Ruleset::Nftables => self.table.clone(),
             Ruleset::IptablesLegacy => format!("{} (legacy)", self.table),
+        }
+    }
+
+    /// Whether it rewrites an end of a connection's packets.
+    pub fn rewrites(&self) -> bool {
+        let mut words = self.rule.split(' ');
+        match self.of {
+            Ruleset::Iptables | Ruleset::IptablesLegacy => {
+                let target = words.skip_while(|word| *word != "-j").nth(1);
+                target.is_some_and(|t| ["DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP"].contains(&t))
+            }
+            Ruleset::Nftables => words.any(|word| ["dnat", "snat", "masquerade", "redirect"].contains(&word)),
         }
     }
 

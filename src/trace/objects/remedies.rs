@@ -9,6 +9,7 @@ use crate::lab::probe::Ask;
 use crate::objects::{ObjectKey, Service};
 
 use super::{EXTERNAL_POLICY, asked_service, beyond, hints, names, scaled_to_nothing, speech};
+use crate::trace::listeners;
 use crate::trace::model::{Cause, Remedy};
 use crate::trace::proxied;
 use crate::trace::tell::target;
@@ -50,7 +51,8 @@ pub fn remedies(case: &Case, blame: &Blame) -> Vec<Remedy> {
         Cause::NoNeighbour => say(nobody_has(blame.object.split(' ').next().unwrap_or_default())),
         Cause::WrongCertificate => say(certificate(case, blame)),
         Cause::ProxyRefused => vec![refused(case, blame)],
-        Cause::NoListener => say(format!("let a program on {} listen on that port, or ask another one", blame.place)),
+        Cause::ProgramSilent => listeners::remedy(case, blame).into_iter().collect(),
+        Cause::NoListener => listeners::remedy(case, blame).map_or_else(|| say(format!("let a program on {} listen on that port, or ask another one", blame.place)), |r| vec![r]),
         Cause::NotOnLink if lab.cluster.backend == Backend::HostGw => say(
             "put the hosts on one network, or take `backend: vxlan` with `directRouting: true`, which tunnels only between networks"
                 .to_owned(),

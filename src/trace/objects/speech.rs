@@ -43,24 +43,25 @@ pub fn speaks(lab: &Lab, place: &NsName, port: u16) -> Option<Speaks> {
 /// What a fault is about where plain HTTP came to who speaks TLS, and where TLS came to who does not.
 pub const PLAIN_HTTP: &str = "plain HTTP";
 pub const TLS: &str = "TLS";
+const HTTP_AT_ALL: &str = "HTTP";
 
 /// That the one who took a request speaks otherwise than it was asked.
 pub fn crossed(case: &Case, taken: &NsName) -> Option<Blame> {
     let HttpAsk { tls, .. } = case.asked_http()?;
     let (failure, seen) = (case.outcome.details.failure?, &case.outcome.observed);
+    let status = case.outcome.details.status;
     let (lab, port) = (case.material.lab, arrived(case, taken));
+    // Of a program of its own only what it answers is known.
+    let doubted = |object: &str| {
+        let says = format!("{seen}: is it {object} that it speaks?");
+        Some(Blame { cause: Cause::Other, place: taken.clone(), object: object.to_owned(), says })
+    };
     let (object, what) = match (tls, port.and_then(|port| speaks(lab, taken, port))) {
         (false, Some(Speaks::Tls)) => (PLAIN_HTTP, "speaks TLS, and plain HTTP came"),
         (true, Some(Speaks::PlainHttp)) if failure == FailureName::Tls => (TLS, "speaks plain HTTP, and TLS came"),
-        (true, None) if failure == FailureName::Tls && !seen.contains("certificate") => {
-            let (place, object) = (taken.clone(), TLS.to_owned());
-            return Some(Blame {
-                cause: Cause::Other,
-                place,
-                object,
-                says: format!("{seen}: is it TLS that it speaks?"),
-            });
-        }
+        (true, None) if failure == FailureName::Tls && !seen.contains("certificate") => return doubted(TLS),
+        // Who answers with a status speaks HTTP.
+        (false, None) if failure == FailureName::Protocol && status.is_none() => return doubted(HTTP_AT_ALL),
         _ => return None,
     };
     let who = if proxied::is_controller(lab, taken) { "the ingress controller".to_owned() } else { taken.to_string() };

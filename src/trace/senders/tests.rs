@@ -1,53 +1,19 @@
-use std::net::Ipv4Addr;
-
 use super::*;
-use crate::lab::names::{IfName, NsName};
-use crate::trace::model::{Direction, Fate, Header, Protocol};
+use crate::lab::names::IfName;
+use crate::trace::sample::{host, packet, recording, tapped, walked};
 
 /// When the trace begins, and when a tap saw the packet after that.
 const BEGIN: u64 = 1_000_000_000;
 const SEEN: u64 = 5_000_000;
 
-fn place(name: &str) -> NsName {
-    serde_json::from_value(format!("pod/default/{name}").into()).expect("a pod")
-}
-
-fn step(at: Option<u64>, dev: Option<&str>, what: What) -> Step {
-    let ip = |last| Ipv4Addr::new(10, 244, 1, last).into();
-    let header = Header {
-        source: ip(2),
-        destination: ip(3),
-        protocol: Protocol::Tcp,
-        source_port: 40_000,
-        destination_port: 80,
-        ttl: 64,
-        length: 60,
-        dont_fragment: true,
-        macs: None,
-    };
-    Step {
-        at,
-        place: place("a1"),
-        host: None,
-        dev: dev.map(IfName::new),
-        layer: 0,
-        what,
-        header: Some(header),
-        known_by: vec![if at.is_some() { Means::Tap } else { Means::State }],
-        says: String::new(),
-    }
-}
-
 /// A SYN of a1 that a tap saw leave by eth0.
-fn packet(by: &str) -> Packet {
-    let sent = step(None, None, What::Sent { by: by.to_owned() });
-    let steps = vec![sent, step(Some(SEEN), Some("eth0"), What::Out)];
-    let (direction, fate) = (Direction::There, Fate::Lost);
-    Packet { number: 1, direction, kind: "SYN".to_owned(), again: None, about: None, steps, fate }
+fn sent_by(by: &str) -> Packet {
+    let sent = walked("a1", None, What::Sent { by: by.to_owned() });
+    packet(vec![sent, tapped(SEEN, "a1", "eth0", What::Out)])
 }
 
 fn process(name: &str, at: &str) -> Sender {
-    Sender::Process { name: name.to_owned(), place: place(at) }
+    Sender::Process { name: name.to_owned(), place: host(at) }
 }
 
 /// A sending that is the packet's, by its time, device and length.
@@ -64,8 +30,8 @@ fn said(by: &str, told: Vec<Sending>) -> String {
         place: None,
         seen: Seen::Sending(sending),
     };
-    let recording = Recording { events: (0..).zip(told).map(event).collect(), ..Recording::default() };
-    let mut packets = [packet(by)];
+    let recording = recording((0..).zip(told).map(event).collect());
+    let mut packets = [sent_by(by)];
     mark(&mut packets, &recording, BEGIN);
     let first = &packets[0].steps[0];
     assert_eq!(first.known_by.contains(&Means::Process), !first.says.is_empty(), "{first:#?}");

@@ -1,29 +1,22 @@
 use super::*;
-use crate::lab::names::{HostName, NsName};
-use crate::trace::model::{End, Protocol};
-
-fn ns(word: &str) -> NsName {
-    NsName::Host(HostName::try_from(word.to_owned()).expect("a name"))
-}
+use crate::trace::sample::{flow, host, packet, walked};
 
 fn step(place: &str, what: What, means: Means) -> Step {
-    let (place, says) = (ns(place), String::new());
-    Step { at: None, place, host: None, dev: None, layer: 0, what, header: None, known_by: vec![means], says }
+    Step { known_by: vec![means], ..walked(place, None, what) }
 }
 
-fn packet(number: u32, direction: Direction, kind: &str) -> Packet {
+fn sent(number: u32, direction: Direction, kind: &str) -> Packet {
     let (from, to) = if direction == Direction::There { ("asker", "asked") } else { ("asked", "asker") };
     let steps = vec![step(from, What::Out, Means::Tap), step(to, What::In, Means::Tap)];
-    let fate = Fate::Delivered { to: ns(to) };
-    Packet { number, direction, kind: kind.into(), again: None, about: None, steps, fate }
+    Packet { number, direction, kind: kind.into(), fate: Fate::Delivered { to: host(to) }, ..packet(steps) }
 }
 
 fn there(number: u32, kind: &str) -> Packet {
-    packet(number, Direction::There, kind)
+    sent(number, Direction::There, kind)
 }
 
 fn back(number: u32, kind: &str) -> Packet {
-    packet(number, Direction::Back, kind)
+    sent(number, Direction::Back, kind)
 }
 
 fn lost(packet: Packet, by: &str) -> Packet {
@@ -35,12 +28,6 @@ fn lost(packet: Packet, by: &str) -> Packet {
 
 fn again(packet: Packet, of: u32) -> Packet {
     Packet { again: Some(of), ..packet }
-}
-
-fn flow(role: Role, packets: Vec<Packet>) -> Flow {
-    let end = |last: u8, port| End { ip: [10, 0, 0, last].into(), port, name: None };
-    let (source, destination) = (end(1, 4000), end(2, 80));
-    Flow { role, protocol: Protocol::Tcp, source, destination, packets, translations: Vec::new() }
 }
 
 /// The rule that is held to be the cause.
@@ -82,6 +69,8 @@ fn what_came_through_at_last_or_was_not_needed_is_no_cause() {
         lost(there(5, "FIN"), "rule"),
     ];
     assert_eq!(of_request(closed), None);
+    let answered = vec![there(1, "SYN"), lost(there(2, "data, 78 bytes"), "rule"), back(3, "data, 9 bytes")];
+    assert_eq!(of_request(answered), None);
     let copy = lost(there(2, &Packet::copy_of("SYN")), "rule");
     assert_eq!(of_request(vec![there(1, "SYN"), Packet { about: Some(1), ..copy }]), None);
 }

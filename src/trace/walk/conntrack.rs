@@ -29,6 +29,14 @@ impl Entry {
         (self.reply.destination, self.reply.destination_port) != (self.original.source, self.original.source_port)
     }
 
+    /// Whether it rewrites an end of the flow's first packet.
+    pub fn rewrites(&self, side: Side) -> bool {
+        match side {
+            Side::Destination => self.dnat(),
+            Side::Source => self.snat(),
+        }
+    }
+
     pub fn is_decided(&self, side: Side) -> bool {
         match side {
             Side::Destination => self.decided.0,
@@ -158,7 +166,7 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         if self.tracking.now != Tracked::Unseen {
             return Ok(());
         }
-        if !at.tracks {
+        if !at.tracks && !self.is_told_to_track(at) {
             self.tracking.now = Tracked::Untracked;
             return Ok(());
         }
@@ -181,15 +189,37 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         Ok(())
     }
 
+    /// Whether connection tracking told of an entry where no rule that is walked needs it.
+    fn is_told_to_track(&self, at: At<'s, 'a>) -> bool {
+        self.tracking.entries.contains_key(at.name())
+            || self.chooser.told(at.name(), Tuple::of(&self.packet.header)).is_some()
+    }
+
+    /// Make one side of a flow's entry what connection tracking told that it is; whether that is not what the rules
+    /// make of it that are walked.
+    pub fn follow_told(&mut self, at: At<'s, 'a>, entry: usize, side: Side) -> bool {
+        let Some(entry) = self.tracking.entry(at.name(), entry) else { return false };
+        let Some(told) = self.chooser.told(at.name(), entry.original) else { return false };
+        let end = |t: &Tuple| match side {
+            Side::Destination => (t.source, t.source_port),
+            Side::Source => (t.destination, t.destination_port),
+        };
+        let (walked, told) = (end(&entry.reply), end(&told));
+        match side {
+            Side::Destination => (entry.reply.source, entry.reply.source_port) = told,
+            Side::Source => (entry.reply.destination, entry.reply.destination_port) = told,
+        }
+        // Which port masquerading chooses no rule says.
+        let is_chosen = side == Side::Source && walked.0 == told.0 && told.0 != entry.original.source;
+        walked != told && !is_chosen
+    }
+
     /// Rewrite one side of the packet to what its flow's entry says. `how` says who decided.
     pub fn rewrite(&mut self, at: At<'s, 'a>, side: Side, how: Rewrite) {
         let Some((entry, reply)) = self.tracking.current(at.name()) else { return };
         let other = if reply { entry.original } else { entry.reply };
-        let rewrites = match (side, reply) {
-            (Side::Destination, false) | (Side::Source, true) => entry.dnat(),
-            (Side::Source, false) | (Side::Destination, true) => entry.snat(),
-        };
-        if !rewrites {
+        // An answer's source was the destination.
+        if !entry.rewrites(if reply { side.other() } else { side }) {
             return;
         }
         let before = self.packet.header.clone();

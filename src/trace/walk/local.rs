@@ -4,7 +4,7 @@ use crate::lab::names::IfName;
 use crate::plan::NsPlan;
 use crate::plan::proxy::chain::NODEPORTS;
 use crate::spec::value;
-use crate::trace::model::{Cause, Fate, Header, Protocol, What};
+use crate::trace::model::{Cause, Fate, Header, Protocol, Ruleset, What};
 use crate::workload::dns;
 
 use super::Blame;
@@ -100,7 +100,7 @@ fn taker(at: At, header: &Header) -> Taker {
         return Taker::Known("coredns".to_owned());
     }
     // kube-proxy lets in what asks for its health checks, and answers it.
-    let checks = at.chain("filter", NODEPORTS).map(|(_, rules)| rules).unwrap_or_default();
+    let checks = at.chain(Ruleset::Iptables, "filter", NODEPORTS).map(|(_, rules)| rules).unwrap_or_default();
     if checks.iter().any(|r| r.option("--dport") == Some(&port.to_string()) && r.target() == Some("ACCEPT")) {
         return Taker::Known("kube-proxy's health check".to_owned());
     }

@@ -6,6 +6,7 @@ use crate::lab::names::{IfName, NsName};
 use crate::lab::probe::Ask;
 use crate::plan::Mac;
 use crate::trace::model::{Header, Protocol};
+use crate::trace::sight;
 
 /// Bytes of IP and TCP headers of a packet without data, with the options that Linux sends.
 const TCP: u32 = 60;
@@ -131,6 +132,13 @@ impl Tuple {
             destination_port: self.source_port,
             protocol: self.protocol,
         }
+    }
+}
+
+impl From<sight::Tuple> for Tuple {
+    fn from(sight::Tuple { protocol, source, destination }: sight::Tuple) -> Tuple {
+        let (source_port, destination_port) = (source.1, destination.1);
+        Tuple { source: source.0, source_port, destination: destination.0, destination_port, protocol }
     }
 }
 

@@ -46,7 +46,8 @@ struct Policy {
     priority: u32,
     from: Option<IpNet>,
     to: Option<IpNet>,
-    mark: Option<u32>,
+    /// The mark, and the bits of it that are looked at.
+    mark: Option<(u32, u32)>,
     input: Option<String>,
     table: u32,
 }
@@ -207,7 +208,7 @@ impl Policy {
         let from = |net: IpNet| key.source.is_some_and(|ip| net.contains(&ip));
         self.from.is_none_or(from)
             && self.to.is_none_or(|net| net.contains(&key.destination))
-            && self.mark.is_none_or(|mark| mark == key.mark)
+            && self.mark.is_none_or(|(mark, mask)| (mark ^ key.mark) & mask == 0)
             && self.input.as_deref().is_none_or(|dev| key.input.is_some_and(|i| i.as_str() == dev))
     }
 }
@@ -319,6 +320,22 @@ mod tests {
         assert_eq!(text(&tables, to("10.2.2.3")), "10.2.0.0/16 dev eth1 metric 50");
         assert_eq!(text(&tables, to("10.3.2.3")), "default via 192.168.1.9 dev eth0 table 100");
         assert_eq!(tables.unread, ["rule 60: from all ipproto tcp lookup 100"]);
+    }
+
+    #[test]
+    fn a_mark_of_the_policy_is_looked_at_through_its_mask() {
+        let mut ns = ns();
+        ns.deviations.push(Deviation::Route(told("default via 192.168.1.9 dev eth0 table 100")));
+        for rule in ["50: from all fwmark 0x10/0xf0 lookup 100", "60: from all fwmark 16 lookup 100"] {
+            ns.deviations.push(Deviation::PolicyRule(told(rule)));
+        }
+        let tables = Tables::new(&ns);
+        let via = |mark| text(&tables, Key { mark, ..to("10.3.2.3") });
+        let (marked, plain) = ("default via 192.168.1.9 dev eth0 table 100", "default via 192.168.1.1 dev eth0");
+        assert_eq!([via(0x12), via(0x10), via(0x20), via(0)], [marked, marked, plain, plain]);
+        assert_eq!(tables.unread, ["rule 60: from all fwmark 16 lookup 100"]);
+        ns.deviations.push(Deviation::PolicyRule(told("70: from all fwmark 0/0xf0 lookup 100")));
+        assert_eq!(text(&Tables::new(&ns), Key { mark: 0x2, ..to("10.3.2.3") }), marked);
     }
 
     #[test]

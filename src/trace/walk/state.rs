@@ -11,7 +11,7 @@ use crate::plan::deviation::Deviation;
 use crate::plan::proxy::explain::Rule;
 use crate::plan::rules::{Chain, Rules};
 use crate::plan::{Link, LinkKind, Mac, Neighbour, NsPlan, Plan, Sysctl};
-use crate::trace::model::Means;
+use crate::trace::model::{Means, Ruleset};
 
 use super::netfilter::Parts;
 use super::routing::Tables;
@@ -53,13 +53,15 @@ pub(super) struct Place<'a> {
     /// The host that it is or is on.
     pub host: Option<HostName>,
     pub tables: Tables<'a>,
-    /// By table and name.
-    chains: HashMap<&'a str, HashMap<&'a str, Parsed<'a>>>,
+    chains: HashMap<Ruleset, Chains<'a>>,
     links: HashMap<&'a IfName, &'a Link>,
     sysctls: HashMap<&'a str, &'a str>,
     /// Whether any rule needs connection tracking, which sleeps otherwise.
     pub tracks: bool,
 }
+
+/// By table and name.
+type Chains<'a> = HashMap<&'a str, HashMap<&'a str, Parsed<'a>>>;
 
 /// A chain, its rules taken apart when they are first looked at.
 struct Parsed<'a> {
@@ -151,16 +153,18 @@ impl<'a> Place<'a> {
         let sysctls = ns.sysctls.iter().chain(told).map(|s| (s.key.as_str(), s.value.as_str())).collect();
         let legacy =
             ns.deviations.iter().filter_map(|d| if let Deviation::LegacyRules(r) = d { Some(r) } else { None });
-        let mut chains: HashMap<&str, HashMap<&str, Parsed>> = HashMap::new();
-        for table in std::iter::once(&ns.rules).chain(legacy).flat_map(|rules: &Rules| &rules.tables) {
+        let mut chains: HashMap<Ruleset, Chains> = HashMap::new();
+        let all = legacy.map(|rules| (Ruleset::IptablesLegacy, rules)).chain([(Ruleset::Iptables, &ns.rules)]);
+        for (of, table) in all.flat_map(|(of, rules): (_, &Rules)| rules.tables.iter().map(move |table| (of, table))) {
             for chain in &table.chains {
                 let parsed = Parsed { chain, rules: OnceCell::new(), parts: OnceCell::new() };
-                chains.entry(&table.name).or_default().entry(&chain.name).or_insert(parsed);
+                chains.entry(of).or_default().entry(&table.name).or_default().insert(&chain.name, parsed);
             }
         }
         let needs =
             |chain: &Chain| chain.rules.iter().any(|rule| rule.contains("-m conntrack") || rule.contains("-m state"));
-        let tracks = chains.iter().any(|(table, of)| *table == "nat" || of.values().any(|p| needs(p.chain)));
+        let tables = || chains.values().flatten();
+        let tracks = tables().any(|(table, of)| *table == "nat" || of.values().any(|p| needs(p.chain)));
         Place {
             plan: ns,
             host: host_of(ns, plan),
@@ -184,18 +188,20 @@ impl<'a> Place<'a> {
         self.tables.is_local(ip)
     }
 
+    fn parsed(&self, of: Ruleset, table: &str, chain: &str) -> Option<&Parsed<'a>> {
+        self.chains.get(&of)?.get(table)?.get(chain)
+    }
+
     /// The policy and the rules of a chain.
-    pub fn chain(&self, table: &str, chain: &str) -> Option<(Option<&'a str>, &[Rule])> {
-        let parsed = self.chains.get(table)?.get(chain)?;
+    pub fn chain(&self, of: Ruleset, table: &str, chain: &str) -> Option<(Option<&'a str>, &[Rule])> {
+        let parsed = self.parsed(of, table, chain)?;
         let rules = parsed.rules.get_or_init(|| parsed.chain.rules.iter().map(|r| Rule::parse(r)).collect());
         Some((parsed.chain.policy.as_deref(), rules))
     }
 
     /// What the rules of a chain match and do, in the same order.
-    pub fn parts(&self, table: &str, chain: &str) -> &[Parts] {
-        let (Some(parsed), Some((_, rules))) =
-            (self.chains.get(table).and_then(|of| of.get(chain)), self.chain(table, chain))
-        else {
+    pub fn parts(&self, of: Ruleset, table: &str, chain: &str) -> &[Parts] {
+        let (Some(parsed), Some((_, rules))) = (self.parsed(of, table, chain), self.chain(of, table, chain)) else {
             return &[];
         };
         parsed.parts.get_or_init(|| rules.iter().map(Parts::of).collect())

@@ -9,21 +9,13 @@ mod told;
 
 use std::net::IpAddr;
 
+use crate::lab::Lab;
 use crate::lab::names::NsName;
-use crate::lab::{self, Lab};
 use crate::plan::{NsPlan, Plan};
-use crate::spec::load::{Text, decode_text};
 use crate::trace::model::{Protocol, What};
+pub use crate::trace::sample::lab;
 
 use super::{Choices, Exchange, Path, Probe, State, exchange, prediction};
-
-pub fn lab(text: &str) -> Lab {
-    let text = Text { name: "lab.yaml".into(), text: text.into(), default_name: "lab".into(), ..Text::default() };
-    let mut loaded = decode_text(&text);
-    let mut problems = std::mem::take(&mut loaded.problems);
-    let lab = lab::resolve(&loaded, None, &mut problems);
-    lab.unwrap_or_else(|| panic!("{problems:#?}"))
-}
 
 /// Three hosts on two networks, pods on all of them, services of every type.
 pub fn sample(flannel: &str) -> Lab {

@@ -1,13 +1,13 @@
 //! iptables: which rules a packet meets at a hook, and what they do to it. The rules are those that
-//! `iptables-save` prints, the order of tables at a hook is the kernel's.
+//! `iptables-save` prints, and `iptables-legacy-save` beside it; the order of tables at a hook is the kernel's.
 
 mod rule;
 
 use std::net::IpAddr;
 
-use crate::lab::names::IfName;
+use crate::lab::names::{IfName, NsName};
 use crate::plan::proxy::explain::{Book, Rule};
-use crate::trace::model::{Cause, Fate, Header, Protocol, Rewrite, RuleMet, Ruleset, What};
+use crate::trace::model::{Cause, Fate, Header, Means, Protocol, Rewrite, RuleMet, Ruleset, What};
 
 use super::Blame;
 use super::conntrack::{Known, Tracked};
@@ -29,6 +29,15 @@ pub(super) struct Hook {
 pub(super) enum Side {
     Source,
     Destination,
+}
+
+impl Side {
+    pub fn other(self) -> Side {
+        match self {
+            Side::Source => Side::Destination,
+            Side::Destination => Side::Source,
+        }
+    }
 }
 
 pub(super) const PREROUTING: Hook =
@@ -55,6 +64,7 @@ enum Verdict {
 /// A table's chain that is gone through.
 #[derive(Clone, Copy)]
 struct Where<'h> {
+    of: Ruleset,
     table: &'h str,
     chain: &'h str,
     devices: Devices<'h>,
@@ -70,17 +80,17 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
             if *table == "mangle" {
                 self.track(at)?;
             }
-            let place = Where { table, chain: hook.chain, devices };
+            let places = Ruleset::OF_IPTABLES.map(|of| Where { of, table, chain: hook.chain, devices });
             match *table {
-                "nat" => self.nat(at, hook, place)?,
-                _ => self.table(at, place)?,
+                "nat" => self.nat(at, hook, places)?,
+                _ => places.into_iter().try_for_each(|place| self.table(at, place))?,
             }
         }
         Ok(())
     }
 
     /// nat is asked for a flow's first packet; the others are rewritten as that was.
-    fn nat(&mut self, at: At<'s, 'a>, hook: Hook, place: Where) -> Go<()> {
+    fn nat(&mut self, at: At<'s, 'a>, hook: Hook, places: [Where; 2]) -> Go<()> {
         let Tracked::Flow { entry, reply, state } = self.tracking.now else { return Ok(()) };
         let ns = at.name();
         let decided = self.tracking.entry(ns, entry).is_none_or(|e| e.is_decided(hook.side));
@@ -89,12 +99,19 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
             return Ok(());
         }
         let before = self.steps.len();
-        self.table(at, place)?;
+        for place in places {
+            self.table(at, place)?;
+            // One that rewrites is the last (`nf_nat_inet_fn`).
+            if self.tracking.entry(ns, entry).is_some_and(|e| e.rewrites(hook.side)) {
+                break;
+            }
+        }
+        let by_others = self.follow_told(at, entry, hook.side);
         if let Some(entry) = self.tracking.entry(ns, entry) {
             entry.decide(hook.side);
         }
-        if !self.packet.first {
-            // Its rules were met by the flow's first packet.
+        // Its rules were met by the flow's first packet; and which were before others' decided is not known here.
+        if !self.packet.first || by_others {
             self.steps.truncate(before);
         }
         let how = match (self.packet.first, hook.side) {
@@ -103,38 +120,42 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
             (true, Side::Source) => Rewrite::Source,
         };
         self.rewrite(at, hook.side, how);
+        if let Some(step) = self.steps.get_mut(before).filter(|_| by_others) {
+            step.known_by = vec![Means::Conntrack];
+        }
         Ok(())
     }
 
     /// A table's built-in chain, with its policy.
     fn table(&mut self, at: At<'s, 'a>, place: Where) -> Go<()> {
-        let Some((policy, _)) = at.chain(place.table, place.chain) else { return Ok(()) };
+        let Where { of, table, chain, .. } = place;
+        let Some((policy, _)) = at.chain(of, table, chain) else { return Ok(()) };
         match self.chain(at, place, 0)? {
             Verdict::Back if policy == Some("DROP") => {
-                let Where { table, chain, .. } = place;
                 let rule = format!("-P {chain} DROP");
                 let met = RuleMet {
-                    of: Ruleset::Iptables,
+                    of,
                     table: table.to_owned(),
                     chain: chain.to_owned(),
                     number: 0,
-                    rule: rule.clone(),
+                    rule,
                     verdict: "DROP".to_owned(),
                     meaning: None,
                 };
+                let (by, table) = (met.named(), of.in_words(table));
                 let says = format!("no rule of {chain} in the table {table} lets it through, and its policy is DROP");
                 self.step(at, None, What::Rule(met), says.clone());
-                self.dropped(at, None, Why::new(Cause::PolicyDrop, format!("-t {table} {rule}"), says))
+                self.dropped(at, None, Why::new(Cause::PolicyDrop, by, says))
             }
             _ => Ok(()),
         }
     }
 
     fn chain(&mut self, at: At<'s, 'a>, place: Where, depth: usize) -> Go<Verdict> {
-        let Some((_, rules)) = at.chain(place.table, place.chain).filter(|_| depth < DEEPEST) else {
+        let Some((_, rules)) = at.chain(place.of, place.table, place.chain).filter(|_| depth < DEEPEST) else {
             return Ok(Verdict::Back);
         };
-        for (index, Parts { tests, target }) in at.parts(place.table, place.chain).iter().enumerate() {
+        for (index, Parts { tests, target }) in at.parts(place.of, place.table, place.chain).iter().enumerate() {
             if !self.matches(at, place, (rules, index), tests) {
                 continue;
             }
@@ -229,12 +250,12 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         }
         let Some(p) = chance else { return true };
         let leads = |n: usize| -> Vec<std::net::SocketAddr> {
-            rules.get(n).and_then(Rule::target).map(|t| targets(at, place.table, t, rules.get(n))).unwrap_or_default()
+            rules.get(n).and_then(Rule::target).map(|t| targets(at, place, t, rules.get(n))).unwrap_or_default()
         };
         let here = leads(index);
         let later: Vec<_> = (index + 1..rules.len()).flat_map(leads).collect();
         // Met, or not met, which is what is wanted where a later rule leads to the target.
-        let wanted = |way: usize, targets: &[std::net::SocketAddr], _: &[IpAddr]| {
+        let wanted = |way: usize, targets: &[std::net::SocketAddr], _: &[(NsName, IpAddr)]| {
             let all = if way == 0 { &here } else { &later };
             all.iter().any(|to| targets.contains(to))
         };
@@ -299,12 +320,13 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
             Target::Destination { .. } => "DNAT".to_owned(),
             _ => "continue".to_owned(),
         };
+        let table = place.of.in_words(place.table);
         let says = match &meaning {
-            Some(meaning) => format!("{} {} {}, {verdict}: {meaning}", place.table, place.chain, index + 1),
-            None => format!("{} {} {}, {verdict}", place.table, place.chain, index + 1),
+            Some(meaning) => format!("{table} {} {}, {verdict}: {meaning}", place.chain, index + 1),
+            None => format!("{table} {} {}, {verdict}", place.chain, index + 1),
         };
         let met = RuleMet {
-            of: Ruleset::Iptables,
+            of: place.of,
             table: place.table.to_owned(),
             chain: place.chain.to_owned(),
             number: u32::try_from(index + 1).unwrap_or(u32::MAX),
@@ -319,7 +341,7 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
     }
 
     fn meaning(&self, at: At<'s, 'a>, place: Where, index: usize) -> Option<String> {
-        let chains = |table: &str, chain: &str| at.chain(table, chain).map(|(_, rules)| rules);
+        let chains = |table: &str, chain: &str| at.chain(place.of, table, chain).map(|(_, rules)| rules);
         let state = self.state;
         let who = |ip: IpAddr| state.who(ip);
         Book { chains: &chains, who: &who }.meaning(place.table, place.chain, index)
@@ -332,8 +354,9 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         } else {
             Cause::RuleDrop
         };
-        let says =
-            meaning.unwrap_or_else(|| format!("a rule of {} in the table {} drops it", place.chain, place.table));
+        let says = meaning.unwrap_or_else(|| {
+            format!("a rule of {} in the table {} drops it", place.chain, place.of.in_words(place.table))
+        });
         self.dropped(at, None, Why::new(cause, by, says))
     }
 
@@ -341,8 +364,9 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         let (by, meaning) = self.by(at, place, rule);
         let cause =
             if about_endpoints(rule.0, rule.1, "has no endpoints") { Cause::NoEndpoints } else { Cause::RuleReject };
-        let says =
-            meaning.unwrap_or_else(|| format!("a rule of {} in the table {} refuses it", place.chain, place.table));
+        let says = meaning.unwrap_or_else(|| {
+            format!("a rule of {} in the table {} refuses it", place.chain, place.of.in_words(place.table))
+        });
         self.step(at, None, What::Refused { with: with.to_owned() }, format!("{} answers with {with}", at.name()));
         let told = match with {
             "tcp-reset" => Packet::answer(&self.packet, Kind::Reset),
@@ -358,7 +382,8 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
     }
 
     fn by(&self, at: At<'s, 'a>, place: Where, (rules, index): (&[Rule], usize)) -> (String, Option<String>) {
-        let by = format!("-t {} -A {} {}", place.table, place.chain, rules[index].text());
+        let Where { of, table, chain, .. } = place;
+        let by = of.named((table, chain), &format!("-A {chain} {}", rules[index].text()));
         (by, self.meaning(at, place, index))
     }
 }
@@ -379,9 +404,9 @@ fn protocol_is(header: &Header, name: &str) -> bool {
 }
 
 /// Where a rule leads in the end: the targets of DNAT, its own or those of the chain that it jumps to.
-fn targets(at: At, table: &str, target: &str, rule: Option<&Rule>) -> Vec<std::net::SocketAddr> {
+fn targets(at: At, place: Where, target: &str, rule: Option<&Rule>) -> Vec<std::net::SocketAddr> {
     let of = |rule: &Rule| rule.option("--to-destination").and_then(|to| to.parse().ok());
     let own = rule.and_then(of);
-    let behind = at.chain(table, target).map(|(_, rules)| rules).unwrap_or_default();
+    let behind = at.chain(place.of, place.table, target).map(|(_, rules)| rules).unwrap_or_default();
     own.into_iter().chain(behind.iter().filter_map(of)).collect()
 }

@@ -47,7 +47,7 @@ pub(super) fn read_route(what: &str) -> Option<(u32, Entry)> {
     complete.then_some((table, entry))
 }
 
-/// The words of an entry of the policy: `PRIORITY: from RANGE [to RANGE] [fwmark MARK] lookup TABLE`.
+/// The words of an entry of the policy: `PRIORITY: from RANGE [to RANGE] [fwmark MARK[/MASK]] lookup TABLE`.
 pub(super) fn read_policy(what: &str) -> Option<Policy> {
     let (priority, rest) = what.split_once(": ")?;
     let mut policy =
@@ -58,13 +58,20 @@ pub(super) fn read_policy(what: &str) -> Option<Policy> {
             ("from", "all") => {}
             ("from", net) => policy.from = Some(range(net)?),
             ("to", net) => policy.to = Some(range(net)?),
-            ("fwmark", mark) => policy.mark = u32::from_str_radix(mark.strip_prefix("0x")?, 16).ok(),
+            ("fwmark", told) => {
+                let (mark, mask) = told.split_once('/').unwrap_or((told, "0xffffffff"));
+                policy.mark = Some((hex(mark)?, hex(mask)?));
+            }
             ("iif", dev) => policy.input = Some(dev.to_owned()),
             ("lookup", table) => policy.table = table_number(table)?,
             _ => return None,
         }
     }
     (policy.table != 0).then_some(policy)
+}
+
+fn hex(word: &str) -> Option<u32> {
+    if word == "0" { Some(0) } else { u32::from_str_radix(word.strip_prefix("0x")?, 16).ok() }
 }
 
 fn range(word: &str) -> Option<IpNet> {

@@ -25,7 +25,7 @@ fn files() -> Vec<String> {
 pub fn read(file: &str) -> Lab {
     let mut loaded = load(&Input::parse(file));
     let mut problems = std::mem::take(&mut loaded.problems);
-    lab::resolve(&loaded, None, &mut problems).unwrap_or_else(|| panic!("{file}: {problems:#?}"))
+    crate::lab::resolve(&loaded, None, &mut problems).unwrap_or_else(|| panic!("{file}: {problems:#?}"))
 }
 
 /// The service that `from` means by a name.

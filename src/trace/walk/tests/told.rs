@@ -143,7 +143,7 @@ fn all_ways_have_their_probabilities() {
 fn what_was_observed_is_followed_over_several_translations() {
     let plan = plan(VXLAN);
     let targets = ["192.168.2.11:30080", "10.244.3.2:8080"].map(|t| t.parse().expect("an address"));
-    let choices = Choices::Following { targets: targets.to_vec(), hops: Vec::new() };
+    let choices = Choices::Following { targets: targets.to_vec(), hops: Vec::new(), entries: Vec::new() };
     let from = ns("client/internet");
     let way = exchange(&State::planned(&plan), &from, &tcp("198.51.100.10", 80), &choices).expect("a namespace");
     assert_eq!((way.there.end.to_string().as_str(), way.seen), ("c1", Seen::Answer), "{}", told(&way));
