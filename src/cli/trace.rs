@@ -1,10 +1,12 @@
 //! `trace`: where a packet goes, what changes it, and why it dies.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use base64::Engine;
 
-use crate::daemon::trace::{RecordedFrame, TraceAnswer, TraceRequest, Traced, Wanted};
+use crate::daemon::frames::RecordedFrame;
+use crate::daemon::trace::{TraceAnswer, TraceRequest, Traced, Wanted};
 use crate::diag::{Problem, Problems, Sources, codes};
 use crate::plan;
 use crate::trace::model::Trace;
@@ -23,6 +25,12 @@ pub fn run(args: &TraceArgs) -> Done {
         let help =
             "take .txt, .json, .pcapng, .mmd or .html, or choose a form with `-o`; `labctl graph` draws pictures";
         return Err(Box::new(Problem::error(codes::FILE_UNREADABLE, message).help(help)).into());
+    }
+    let to_terminal = args.out.is_none() && std::io::stdout().is_terminal();
+    if args.format() == TraceFormat::Pcapng && to_terminal {
+        let problem = Problem::error(codes::FILE_UNREADABLE, "a capture is no text for a terminal");
+        let help = "write it to a file with `--out FILE`, or give it to another program, as with `| tshark -r -`";
+        return Err(Box::new(problem.help(help)).into());
     }
     if let Some(machine) = &args.follow {
         return follow::run(args, machine);
@@ -140,7 +148,7 @@ fn capture(args: &TraceArgs, traced: &Traced) -> Result<Vec<u8>, Box<Problem>> {
         let problem = Problem::error(codes::TARGET_UNKNOWN, "a prediction has no packets to capture");
         return Err(Box::new(problem.help("leave `--predict` out, or take `-o json`")));
     }
-    let frames: Vec<pcapng::Frame> = traced.frames.iter().map(frame).collect();
+    let frames: Vec<pcapng::Frame> = traced.frames.iter().cloned().map(frame).collect();
     let Trace { asked, .. } = &traced.trace;
     let question = format!("{} asks {}: {}", asked.from, asked.to, traced.trace.verdict.says);
     let mut bytes = Vec::new();
@@ -151,9 +159,10 @@ fn capture(args: &TraceArgs, traced: &Traced) -> Result<Vec<u8>, Box<Problem>> {
     Ok(bytes)
 }
 
-fn frame(frame: &RecordedFrame) -> pcapng::Frame {
+/// A frame as a capture has it.
+pub fn frame(frame: RecordedFrame) -> pcapng::Frame {
     pcapng::Frame {
-        place: frame.place.clone(),
+        place: frame.place,
         dev: crate::lab::names::IfName::new(&frame.dev),
         index: frame.index,
         ethernet: frame.ethernet,
@@ -161,6 +170,6 @@ fn frame(frame: &RecordedFrame) -> pcapng::Frame {
         // What the daemon wrote can be read.
         bytes: base64::engine::general_purpose::STANDARD.decode(&frame.bytes).unwrap_or_default(),
         length: frame.length,
-        comment: frame.comment.clone(),
+        comment: frame.comment,
     }
 }

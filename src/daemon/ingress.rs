@@ -99,7 +99,7 @@ impl Daemon {
         Ok(Some(Own { command, feed: layer.told.subscribe(), hear: layer.controllers.hearing(ns), telling }))
     }
 
-    /// The lab's authority as its clients' probes trust it.
+    /// The lab's authority as probes trust it.
     pub fn trusted(&self) -> Arc<RootCertStore> {
         let mut roots = RootCertStore::empty();
         if let Some(pem) = self.authority_pem() {

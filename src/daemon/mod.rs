@@ -20,6 +20,7 @@ mod edits;
 pub mod faults;
 pub mod flannelds;
 pub mod follow;
+pub mod frames;
 pub mod health;
 mod host_ports;
 pub mod ingress;

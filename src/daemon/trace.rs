@@ -6,7 +6,7 @@
 //! to think. Everything that watches belongs to sockets of this process: when it ends, however it ends,
 //! the kernel takes it back.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -14,28 +14,28 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use base64::Engine;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::diag::{Problem, codes};
 use crate::kernel::ns::NetNs;
-use crate::kernel::record::{Closing, Event, Filter, Missing, Options, Recorder, Recording, Seen, Spot};
+use crate::kernel::record::{Closing, Filter, Missing, Options, Recorder, Recording, Spot};
 use crate::kernel::sockets::{self, Socket};
 use crate::kernel::{learnt, memory};
 use crate::lab::Lab;
-use crate::lab::names::{IfName, NsName};
+use crate::lab::names::NsName;
 use crate::lab::probe::{Ask, Expect, Probe, Target};
 use crate::plan::{NsPlan, Plan};
 use crate::probe::{self, Outcome};
 use crate::trace::filter::{self, v4};
-use crate::trace::model::{Means, Trace, What};
+use crate::trace::model::{Means, Trace};
 use crate::trace::origin::Origin;
 use crate::trace::question::{MARK_HEADER, Question};
 use crate::trace::tell::{self, Material};
 use crate::trace::walk::Known;
 use crate::workload::events as program;
 
+use super::frames::{self, RecordedFrame};
 use super::server::{Outcome as Answered, field, ok};
 use super::state::Daemon;
 
@@ -47,7 +47,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long it is waited until others have ended theirs.
 const TURN: Duration = Duration::from_secs(10);
 /// Bytes kept of a frame: so many that a request's headers are among them.
-const SNAP: usize = 1600;
+pub(super) const SNAP: usize = 1600;
 
 /// What is asked of the daemon.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -107,25 +107,6 @@ pub enum TraceAnswer {
 pub struct Traced {
     pub trace: Trace,
     pub frames: Vec<RecordedFrame>,
-}
-
-/// A frame as a tap recorded it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct RecordedFrame {
-    pub place: NsName,
-    pub dev: String,
-    /// The device's index in its namespace.
-    pub index: u32,
-    pub ethernet: bool,
-    /// Nanoseconds since the epoch.
-    pub at: u64,
-    /// The bytes that were kept, in base64.
-    pub bytes: String,
-    /// All bytes that it had.
-    pub length: u32,
-    /// What happened to the packet since it was seen before.
-    #[serde(default)]
-    pub comment: Option<String>,
 }
 
 /// What came of a question that was watched.
@@ -191,7 +172,7 @@ async fn traced(daemon: &Rc<Daemon>, request: TraceRequest, gone: Gone) -> Answe
             origin: &origin,
         };
         let trace = tell::trace(&material, (&to, &asked, &outcome), mark.as_bytes());
-        let frames = if request.frames { frames(&recording, &trace) } else { Vec::new() };
+        let frames = if request.frames { frames::of_trace(recording.events, &trace) } else { Vec::new() };
         closing.wait();
         drop(place);
         Traced { trace, frames }
@@ -346,45 +327,6 @@ fn mark() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     // What changes fastest comes first: a packet is known by its beginning.
     format!("{:016x}", (now.as_nanos() as u64).swap_bytes() ^ u64::from(std::process::id()))
-}
-
-fn frames(recording: &Recording, trace: &Trace) -> Vec<RecordedFrame> {
-    let mut comments = comments(trace);
-    let frame = |event: &Event| {
-        let (Seen::Frame(frame), Some(place)) = (&event.seen, &event.place) else { return None };
-        let key = (event.at, place.clone(), frame.dev.clone(), frame.outgoing);
-        Some(RecordedFrame {
-            place: place.clone(),
-            dev: frame.dev.to_string(),
-            index: frame.index,
-            ethernet: frame.ethernet,
-            at: event.at,
-            bytes: base64::engine::general_purpose::STANDARD.encode(&frame.bytes),
-            length: frame.length,
-            comment: comments.remove(&key),
-        })
-    };
-    recording.events.iter().filter_map(frame).collect()
-}
-
-/// When, where, by which device and whether it left.
-type Moment = (u64, NsName, IfName, bool);
-
-/// What happened to a packet up to each of its sights.
-fn comments(trace: &Trace) -> HashMap<Moment, String> {
-    let mut all = HashMap::new();
-    for packet in trace.flows.iter().flat_map(|f| &f.packets) {
-        let mut said = vec![format!("packet {}, {}", packet.number, packet.kind)];
-        for step in &packet.steps {
-            said.push(step.says.clone());
-            let seen = step.known_by.contains(&Means::Tap);
-            if let (true, Some(at), Some(dev)) = (seen, step.at, &step.dev) {
-                let key = (trace.began + at, step.place.clone(), dev.clone(), step.what == What::Out);
-                all.insert(key, std::mem::take(&mut said).join("; "));
-            }
-        }
-    }
-    all
 }
 
 pub(super) fn refused(why: String) -> Box<Problem> {

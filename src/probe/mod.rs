@@ -58,7 +58,7 @@ pub struct Field {
     pub lab: Arc<Lab>,
     pub namespaces: HashMap<NsName, NetNs>,
     pub enter: Enter,
-    /// The lab's authority, whom its clients trust; nobody where it has signed nothing.
+    /// The lab's authority, whom all its machines trust; nobody where it has signed nothing.
     pub authority: Arc<RootCertStore>,
 }
 
@@ -73,14 +73,6 @@ impl Field {
                 [host.ip(), host.pod_cidr.network()].into_iter().chain(bridge).collect()
             }),
             other => self.lab.address_of(other).into_iter().collect(),
-        }
-    }
-
-    /// Whose certificates a machine believes: those of the cluster's own machines are told nothing.
-    fn trusted_by(&self, ns: &NsName) -> Arc<RootCertStore> {
-        match ns {
-            NsName::Client(_) => Arc::clone(&self.authority),
-            _ => Arc::new(RootCertStore::empty()),
         }
     }
 

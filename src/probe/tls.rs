@@ -26,7 +26,7 @@ pub(super) async fn agree(
     (host, insecure): (&str, bool),
 ) -> Result<TlsStream<TcpStream>, Failure> {
     let tls = |why: &dyn std::fmt::Display| no_tls(to, why);
-    let trusted = (!insecure).then(|| asking.field.trusted_by(asking.from));
+    let trusted = (!insecure).then(|| Arc::clone(&asking.field.authority));
     let config = config(trusted).map_err(|e| Failure::unasked(format!("TLS: {e}")))?;
     let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let name = ServerName::try_from(bare).map_err(|e| tls(&e))?;

@@ -41,8 +41,9 @@ pub fn remedy(case: &Case, blame: &Blame) -> Option<Remedy> {
     let is_alone = programs(case.material.lab, place) == 1;
     match Reached::last_of(case, flow)?.owner().filter(|owner| owner.stopped) {
         Some(Owner { pid, name, .. }) => Some(Remedy {
-            says: format!("let {name} go on: SIGCONT to process {pid}"),
-            command: is_alone.then(|| format!("labctl exec {place} -- sh -c 'kill -CONT {pid}'")),
+            says: format!("let {name} (process {pid}) go on, and whatever else of it is stopped"),
+            // To all that run in the room of the pod's program.
+            command: is_alone.then(|| format!("labctl exec {place} -- sh -c 'kill -CONT -1'")),
         }),
         None if is_alone => {
             say(format!("see what the program does with `labctl logs {place}`, and mend or restart it"))

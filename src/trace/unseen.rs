@@ -3,10 +3,12 @@
 
 use crate::lab::names::NsName;
 
+use super::align::Hit;
 use super::flow::{Found, FoundPacket};
 use super::hits::PacketHit;
-use super::model::{Direction, Ruleset};
+use super::model::{Direction, Fate, Packet, Ruleset};
 use super::packet::Essence;
+use super::sight::Tuple;
 use super::tell::Evidence;
 
 /// What a machine sent and its rules met first.
@@ -19,6 +21,16 @@ fn packets<'e>(evidence: &'e Evidence, from: &'e NsName) -> impl Iterator<Item =
     let is_output = |met: &PacketHit| met.hit.met.of == Ruleset::Nftables || met.hit.met.chain == "OUTPUT";
     let own = move |(_, met): &(Essence, &PacketHit)| met.hit.place == *from && met.own && is_output(met);
     evidence.hits.packets().filter(own)
+}
+
+/// The rule that dropped an answer before any tap saw it, in the machine that the packet `reached`.
+pub fn dropped_answer<'e>(evidence: &'e Evidence, reached: &Packet) -> Option<&'e Hit> {
+    let Fate::Delivered { to } = &reached.fate else { return None };
+    let header = reached.steps.iter().rev().filter(|s| s.layer == 0).find_map(|s| s.header.as_ref())?;
+    let back = Tuple::of(header).reversed();
+    let is_it =
+        |met: &&PacketHit| met.own && met.hit.place == *to && met.hit.ends == back && met.hit.met.verdict == "DROP";
+    evidence.hits.all().find(is_it).map(|met| &met.hit)
 }
 
 /// The flow with its first packet, where that was dropped or refused before any tap saw it.

@@ -16,7 +16,7 @@ use super::packets::Teller;
 use super::predict;
 use super::tell::{Evidence, Material, target};
 use super::walk::{Blame, Exchange, State};
-use super::{listeners, objects, remedy, unplanned};
+use super::{listeners, objects, remedy, unplanned, unseen};
 
 /// All that is looked at.
 pub struct Case<'a> {
@@ -99,7 +99,8 @@ impl<'a> Case<'a> {
             exchange.fault.clone().filter(|_| counts)
         };
         let decisive = decisive(self.flows, self.outcome.details.failure);
-        if let Some(blame) = dropped(&decisive).or_else(|| unplanned::blame(self, &decisive)) {
+        let dropped = dropped(&decisive).or_else(|| self.dropped_answer(&decisive));
+        if let Some(blame) = dropped.or_else(|| unplanned::blame(self, &decisive)) {
             return Some(blame);
         }
         if self.outcome.details.failure == Some(FailureName::Name) {
@@ -114,6 +115,21 @@ impl<'a> Case<'a> {
         let told = || self.refused().or_else(|| self.lost());
         let silent = || self.queued().or_else(|| listeners::blame(self));
         on_the_way().or_else(|| unseen.and_then(|e| e.fault.clone())).or_else(silent).or_else(beyond).or_else(told)
+    }
+
+    /// A rule of whoever was reached that drops what it answers.
+    fn dropped_answer(&self, flows: &[&Flow]) -> Option<Blame> {
+        let unanswered = flows.iter().filter(|flow| !is_answered(flow)).flat_map(|flow| &flow.packets);
+        let mut there = unanswered.filter(|p| p.direction == Direction::There);
+        let hit = there.find_map(|packet| unseen::dropped_answer(self.evidence, packet))?;
+        let cause = match (hit.met.number, hit.met.refuses()) {
+            (0, _) => Cause::PolicyDrop,
+            (_, true) => Cause::RuleReject,
+            _ => Cause::RuleDrop,
+        };
+        let (place, object) = (hit.place.clone(), hit.met.named());
+        let says = format!("{place} answers, and its own rule drops that: {object}");
+        Some(Blame { cause, place, object, says })
     }
 
     /// Who sent an error in place of an answer, when the state knows no reason: it may have been another moment ago.

@@ -17,6 +17,7 @@ as_root_and_ordinary_user![
     a_rule_of_a_table_of_nft_that_drops_is_named,
     a_rule_of_nft_that_drops_what_a_pod_sends_is_named,
     a_rule_of_nft_that_drops_what_comes_to_a_pod_is_named,
+    a_rule_of_whoever_was_asked_that_drops_the_answer_is_named,
     a_rule_of_nft_that_rejects_is_named,
     a_rule_of_nft_at_a_device_is_named,
     a_rule_of_nft_on_a_bridge_is_named,
@@ -168,6 +169,19 @@ fn a_rule_of_nft_that_drops_what_comes_to_a_pod_is_named(bench: &Bench) {
     filter(bench, "b1", "inet", ("input priority 0; policy drop", "ct state established accept"));
     let object = "table inet t, chain c: type filter hook input priority filter; policy drop;";
     is_named(&broken, &question("b1"), (Cause::PolicyDrop, "pod/default/b1", object));
+}
+
+fn a_rule_of_whoever_was_asked_that_drops_the_answer_is_named(bench: &Bench) {
+    let broken = with_services(bench);
+    let rule = "OUTPUT -p tcp -m tcp --sport 8080 --tcp-flags SYN,ACK SYN,ACK -j DROP";
+    tool(bench, "b1", &format!("iptables -A {rule}"));
+    is_named(&broken, &question("b1"), (Cause::RuleDrop, "pod/default/b1", &format!("-t filter -A {rule}")));
+    filter(bench, "b1", "inet", ("output priority 0", "tcp sport 8080 drop"));
+    is_named(
+        &broken,
+        &question("b1"),
+        (Cause::RuleDrop, "pod/default/b1", "table inet t, chain c: tcp sport 8080 drop"),
+    );
 }
 
 fn a_rule_of_nft_that_rejects_is_named(bench: &Bench) {

@@ -1,20 +1,26 @@
 //! `labctl trace --follow`: what a machine really sends and gets is told packet by packet, and nothing stays
 //! behind, however it ends.
 
+use std::process::Stdio;
+
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::as_root_and_ordinary_user;
 use crate::harness::process::signal;
-use crate::harness::{Background, Bench, until};
+use crate::harness::{Background, Bench, Ran, until};
 use crate::sample::FOUR_PODS;
 
 as_root_and_ordinary_user![
     a_request_of_another_program_is_told_in_order_and_once,
     the_program_that_sent_a_packet_is_named_to_root,
     a_line_says_the_way_of_a_new_flow,
+    a_line_names_the_program_to_root,
+    a_line_says_by_which_devices_a_packet_passes_a_host,
     a_packet_that_is_dropped_is_told_with_its_reason,
-    what_passes_through_a_host_is_not_the_hosts,
+    what_passes_through_a_host_is_told_apart_from_the_hosts_own,
+    a_capture_has_the_frames_of_the_packets_that_are_told,
+    no_capture_is_written_to_a_terminal,
     a_pod_that_comes_is_seen,
     what_comes_too_fast_is_counted,
     nothing_stays_when_the_client_is_killed,
@@ -175,15 +181,119 @@ fn a_packet_that_is_dropped_is_told_with_its_reason(bench: &Bench) {
     assert!(told.iter().all(|t| t["packet"]["fate"]["how"] == "delivered"), "{told:#?}");
 }
 
-fn what_passes_through_a_host_is_not_the_hosts(bench: &Bench) {
+fn what_passes_through_a_host_is_told_apart_from_the_hosts_own(bench: &Bench) {
     bench.up(&bench.write(FOUR_PODS));
     let mut follow = Follow::start(bench, "node1");
     bench.sh("a1", &format!("ping -c 1 {}", bench.ip("b1")));
     bench.sh("node1", &format!("curl -sS http://{}:8080/mine", bench.ip("b2")));
     let told = follow.until(|line| line["said"].as_str().is_some_and(|said| said.ends_with("/mine")));
-    for one in &told {
-        let names = [&one["source"]["name"], &one["destination"]["name"]];
-        assert!(names.contains(&&"node1".into()), "{one:#}");
+    let names = |one: &Value| [one["source"]["name"].clone(), one["destination"]["name"].clone()];
+    let (passing, own): (Vec<&Value>, Vec<&Value>) = told.iter().partition(|one| one["passing"] == true);
+    let ways: Vec<_> = passing.iter().map(|one| (kind(one), names(one), &one["packet"]["fate"]["to"])).collect();
+    let ends: [Value; 2] = ["a1".into(), "b1".into()];
+    let [to, back] = ["pod/default/b1", "pod/default/a1"].map(Value::from);
+    assert_eq!(ways, [("echo request", ends.clone(), &to), ("echo reply", ends, &back)]);
+    assert!(!own.is_empty() && own.iter().all(|one| names(one).contains(&"node1".into())), "{own:#?}");
+}
+
+/// Lines of a machine that is followed, behind the notes.
+struct Lines(Background);
+
+impl Lines {
+    fn start(bench: &Bench, machine: &str) -> Lines {
+        let mut follow = Background::start(bench.labctl(&["trace", "--follow", machine, "--timeout", "60"]));
+        assert!(follow.line().starts_with(&format!("following {machine} in lab")));
+        Lines(follow)
+    }
+
+    /// The next one with these words.
+    #[track_caller]
+    fn with(&mut self, words: &str) -> String {
+        loop {
+            let line = self.0.line();
+            assert!(!line.is_empty(), "it ended before a line with {words:?} came");
+            if line.contains(words) {
+                return line;
+            }
+        }
+    }
+}
+
+fn a_line_says_by_which_devices_a_packet_passes_a_host(bench: &Bench) {
+    bench.up(&bench.write(FOUR_PODS));
+    let mut follow = Lines::start(bench, "node1");
+    let (a1, b1) = (bench.ip("a1"), bench.ip("b1"));
+    bench.sh("a1", &format!("ping -c 1 {b1}"));
+    let line = follow.with("echo request");
+    let ends = format!("  a1 {a1} to b1 {b1} over icmp, through node1 veth");
+    assert!(line.contains(&ends) && line.ends_with(" → flannel.1; delivered to b1\n"), "{line}");
+    let line = follow.with("echo reply");
+    assert!(line.contains(" ← echo reply, through node1 flannel.1 → veth"), "{line}");
+}
+
+fn a_line_names_the_program_to_root(bench: &Bench) {
+    bench.up(&bench.write(FOUR_PODS));
+    let address = bench.ip("b1");
+    // What waits for its next hop's address is sent by an interrupt.
+    bench.sh("a1", &format!("ping -c 1 {address}"));
+    let mut follow = Lines::start(bench, "a1");
+    // Where the kernel's records come too late nobody is named.
+    let named = (0..10).any(|_| {
+        bench.sh("a1", &format!("curl -sS http://{address}:8080/tea"));
+        follow.with("→ SYN").contains(" → SYN by curl  a1 ")
+    });
+    assert_eq!(named, bench.is_root());
+}
+
+/// What tshark reads of a capture that may still be written.
+fn fields(bench: &Bench, file: &str) -> Vec<String> {
+    let fields = ["frame.interface_name", "icmp.type", "frame.comment"];
+    let mut words = vec!["-r", file, "-T", "fields", "-E", "separator=|"];
+    words.extend(fields.iter().flat_map(|field| ["-e", field]));
+    let output = bench.command("tshark").args(&words).output().expect("tshark");
+    let read = Ran::from_output(&output, "tshark");
+    read.stdout.lines().map(str::to_owned).collect()
+}
+
+fn a_capture_has_the_frames_of_the_packets_that_are_told(bench: &Bench) {
+    bench.up(&bench.write(FOUR_PODS));
+    let [to_file, to_other] =
+        ["one.pcapng", "other.pcapng"].map(|name| bench.path(name).to_string_lossy().into_owned());
+    let words = ["trace", "--follow", "a1", "-o", "pcapng", "--timeout", "60"];
+    let other = std::fs::File::create(&to_other).expect("a file");
+    let mut writing = [
+        Background::start(bench.labctl(&[&words[..], &["--out", &to_file]].concat())),
+        Background(bench.labctl(&words).stdout(other).spawn().expect("labctl")),
+    ];
+    for file in [&to_file, &to_other] {
+        until("the capture has begun", || std::fs::metadata(file).is_ok_and(|file| file.len() > 0));
+    }
+    bench.sh("a2", &format!("ping -c 1 {}", bench.ip("b2")));
+    bench.sh("a1", &format!("ping -c 1 {}", bench.ip("b1")));
+    for (file, writing) in [&to_file, &to_other].into_iter().zip(&mut writing) {
+        let is_told = |line: &String| line.starts_with("a1/eth0|0|");
+        until("the reply is in the capture", || fields(bench, file).iter().any(is_told));
+        let all = fields(bench, file);
+        let way: Vec<&str> = all.iter().filter_map(|line| line.split('|').next()).collect();
+        let end = way.iter().position(|dev| *dev == "b1/eth0").expect("the end of the first packet's way");
+        assert!(way[0] == "a1/eth0" && way[..end].iter().any(|dev| dev.starts_with("router/")), "{all:#?}");
+        assert!(all.iter().all(|line| !line.starts_with("a2/") && !line.starts_with("b2/")), "{all:#?}");
+        assert!(all[0].contains("|packet 1, echo request; "), "{all:#?}");
+        // It ends with its reader, and the file stays one that can be read.
+        signal(writing.pid(), Signal::SIGTERM);
+        writing.end();
+        assert_eq!(fields(bench, file).len(), all.len());
+    }
+}
+
+fn no_capture_is_written_to_a_terminal(bench: &Bench) {
+    bench.up(&bench.write(FOUR_PODS));
+    for words in [&["a1", "b1"][..], &["--follow", "a1"]] {
+        let terminal = nix::pty::openpty(None, None).expect("a terminal");
+        let mut command = bench.labctl(&[&["trace", "-o", "pcapng"], words].concat());
+        let child = command.stdout(terminal.slave).stderr(Stdio::piped()).spawn().expect("labctl");
+        let output = child.wait_with_output().expect("its end");
+        Ran::from_output(&output, "trace -o pcapng").ends_with(2).says("--out FILE").says("| tshark");
     }
 }
 
@@ -248,5 +358,5 @@ fn it_ends_with_its_time_and_with_the_lab(bench: &Bench) {
 fn whom_nobody_knows_is_not_followed(bench: &Bench) {
     bench.up(&bench.write(FOUR_PODS));
     bench.run(&["trace", "--follow", "a11"]).ends_with(2).says("did you mean");
-    bench.run(&["trace", "--follow", "a1", "-o", "pcapng"]).ends_with(1).says("-o json");
+    bench.run(&["trace", "--follow", "a1", "-o", "mermaid"]).ends_with(1).says("-o json");
 }

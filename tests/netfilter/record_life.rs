@@ -1,19 +1,20 @@
 //! What a recording leaves alone, how it ends, and how many it can be.
 
+use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Read};
 use std::net::UdpSocket;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use labctl::kernel::ns::NetNs;
-use labctl::kernel::record::{Options, Recorder, Seen, Spot};
+use labctl::kernel::record::{Options, Pace, Recorder, Seen, Spot};
 use labctl::kernel::rulewatch::RuleWatch;
 use labctl::kernel::tables;
 use nix::time::{ClockId, clock_gettime};
 
 use crate::as_root_and_in_a_user_namespace;
 use crate::ground::{fresh, out, sh};
-use crate::line::{Line, RIGHT, host, way};
+use crate::line::{LEFT, Line, RIGHT, frames, host, way};
 
 as_root_and_in_a_user_namespace!(
     rules_and_what_they_count_are_the_same_with_a_recording,
@@ -22,6 +23,7 @@ as_root_and_in_a_user_namespace!(
     two_recordings_of_one_namespace_both_see,
     two_hundred_namespaces_are_recorded_soon,
     what_is_lost_is_counted,
+    at_a_pace_packets_are_seen_on_their_whole_way_and_the_rest_is_counted,
     whoever_asks_when_something_came_last_is_told_once_all_is_read,
 );
 
@@ -124,6 +126,39 @@ fn what_is_lost_is_counted() {
     // Each leaves by the loopback device and comes in by it.
     assert_eq!(seen.events.len() as u64 + seen.lost, 2 * SENT);
     assert!(seen.lost > 0, "{} events of 60 KB were kept", seen.events.len());
+}
+
+fn at_a_pace_packets_are_seen_on_their_whole_way_and_the_rest_is_counted() {
+    let line = Line::new();
+    let bound = |ns: &NetNs, ip| ns.run(|| UdpSocket::bind((ip, 4000))).expect("the namespace").expect("a socket");
+    let (from, _to) = (bound(&line.left, LEFT), bound(&line.right, RIGHT));
+    let pace = Pace { events: 2_000, traced: 10, told: 2_000, counted: host("left") };
+    let options = Options { pace: Some(pace), ..Options::default() };
+    let recorder = Recorder::open(&line.spots(), &options).expect("a recording");
+    let (started, mut sent, mut seen) = (Instant::now(), 0_u32, Vec::new());
+    while started.elapsed() < Duration::from_secs(1) {
+        from.send_to(&sent.to_be_bytes(), (RIGHT, 4000)).expect("a packet");
+        sent += 1;
+    }
+    let mut at: HashMap<Vec<u8>, HashSet<String>> = HashMap::new();
+    let mut left = 0;
+    // What was let in last is read and counted when the next part begins.
+    while left + recorder.lost_at(&host("left")) < u64::from(sent) {
+        assert!(started.elapsed() < Duration::from_secs(30), "{left} of {sent}, {}", recorder.lost_at(&host("left")));
+        seen.extend(recorder.drain());
+        for (place, frame) in frames(&seen) {
+            left += u64::from(*place == host("left"));
+            at.entry(frame.bytes[42..].to_vec()).or_default().insert(place.to_string());
+        }
+        seen.clear();
+    }
+    assert!(at.len() < sent as usize / 2, "{} of {sent} were seen", at.len());
+    // In the middle each takes the room of two.
+    let between: Vec<_> = at.values().filter(|places| places.contains("middle")).collect();
+    let whole = between.iter().filter(|places| places.len() == 3).count();
+    let seen = format!("{whole} of {} and {} were seen everywhere", between.len(), at.len());
+    assert!(whole > 100 && whole * 2 > between.len(), "{seen}");
+    assert_eq!(left + recorder.lost_at(&host("left")), u64::from(sent));
 }
 
 fn whoever_asks_when_something_came_last_is_told_once_all_is_read() {

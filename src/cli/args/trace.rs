@@ -65,6 +65,9 @@ pub struct TraceArgs {
     /// Send nothing: watch what a pod, host or client sends and gets
     #[arg(long, value_name = "POD", conflicts_with_all = ["from", "to", "predict", "kind", "port", "size", "connect_to", "ttl"])]
     pub follow: Option<String>,
+    /// Follow without some means, to see what each costs: `rules`, `conntrack`, `drops`, `senders`, with commas between
+    #[arg(long, value_name = "MEANS", requires = "follow", hide = true)]
+    pub without: Option<String>,
     /// The lab; may be left out where only one runs
     #[arg(short, long)]
     pub lab: Option<String>,

@@ -142,6 +142,9 @@ pub(super) const BEHIND: u16 = 0x1fff;
 pub(super) const CARRIED: u32 = 9;
 pub(super) const ENDS: [u32; 2] = [12, 16];
 
+/// A program of its own, which lets nothing through.
+pub(super) const NOTHING: SockFilter = SockFilter::new(RETURN, 0, 0, 0);
+
 /// A place in a program, further down than where it is named.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Label {

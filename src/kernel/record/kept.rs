@@ -165,6 +165,11 @@ impl Shared {
         }
     }
 
+    /// Something was not heard that nobody has counted.
+    pub fn miss(&self) {
+        self.kept().lost += 1;
+    }
+
     pub fn keep(&self, place: Option<&NsName>, read: Read) {
         let mut kept = self.kept();
         match place {

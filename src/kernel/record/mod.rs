@@ -30,6 +30,8 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle, scope};
 use std::time::Instant;
 
+use socket2::SockFilter;
+
 use crate::lab::names::NsName;
 use crate::trace::model::Means;
 
@@ -82,6 +84,8 @@ pub struct Options {
     pub conntrack: bool,
     /// Why the kernel drops packets. It tells root alone.
     pub drops: bool,
+    /// Which processes send packets, where drops are told of.
+    pub senders: bool,
     /// The addresses of which it is told, beside drops, what routing tables answered for their packets; none of
     /// any where this is empty. It tells root alone, too.
     pub lookups: HashSet<Ipv4Addr>,
@@ -91,12 +95,17 @@ pub struct Options {
     pub pace: Option<Pace>,
 }
 
-/// How much of a second is observed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How much of a second is observed. What is too much is not heard at all, at all places alike and for a part of each
+/// tenth of a second: so of the rest of it packets are seen on their whole way, and what is not heard costs little.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pace {
     pub events: u32,
     /// Packets whose rules are told.
     pub traced: u32,
+    /// What tracepoints tell, of the whole machine; when it is more they are not heard until the next tenth.
+    pub told: u32,
+    /// Where it is counted how many frames were lost.
+    pub counted: NsName,
 }
 
 impl Default for Options {
@@ -106,6 +115,7 @@ impl Default for Options {
             rules: true,
             conntrack: true,
             drops: true,
+            senders: true,
             lookups: HashSet::new(),
             filter: Filter::default(),
             pace: None,
@@ -123,8 +133,9 @@ impl Options {
         if self.pace.is_some() { PACED_BUFFER } else { BUFFER }
     }
 
-    fn snap(&self) -> u32 {
-        u32::try_from(self.snap.clamp(64, 0xffff)).unwrap_or(0xffff)
+    /// For the kernel's socket filters.
+    fn program(&self) -> Vec<SockFilter> {
+        self.filter.program(u32::try_from(self.snap.clamp(64, 0xffff)).unwrap_or(0xffff))
     }
 }
 
@@ -179,7 +190,8 @@ impl Recorder {
         let shared = Arc::new(Shared::new()?);
         let ((places, mut missing), tracepoints) = scope(|scope| {
             let stamps = scope.spawn(Stamps::ask);
-            let tracepoints = options.drops.then(|| scope.spawn(|| Tracepoints::open(&options.lookups)));
+            let tracepoints =
+                options.drops.then(|| scope.spawn(|| Tracepoints::open(options.senders, &options.lookups)));
             let opened = open_places(spots, options)?;
             let tracepoints = tracepoints.map(|opening| opening.join().unwrap_or_else(|_| Err(panicked())));
             // Only now that the taps have asked for stamps, too, may this socket go.
@@ -201,7 +213,8 @@ impl Recorder {
             // Meanwhile: nothing waits for it before a dropped packet is given out.
             Builder::new().name("symbols".to_owned()).spawn(tracepoints::load_symbols)?;
         }
-        let reader = Reader::new(places, tracepoints, Arc::clone(&shared))?.paced(options.pace);
+        let reader =
+            Reader::new(places, tracepoints, Arc::clone(&shared))?.paced(options.pace.as_ref(), options.program());
         let reader = Builder::new().name("record".to_owned()).spawn(|| reader.run())?;
         Ok(Recorder { shared, reader: Some(reader), missing })
     }

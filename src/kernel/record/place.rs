@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use netlink_sys::Socket;
 use nix::sys::stat::fstat;
 use nix::time::{ClockId, clock_gettime};
+use socket2::SockFilter;
 
 use crate::kernel::nfnl::short;
 use crate::kernel::ns::NetNs;
@@ -19,11 +20,13 @@ use super::connections;
 use super::counters::{self, Devices, Snapshot};
 use super::event::{Frame, RuleBook, Seen};
 use super::tap::{Tap, enlarge, nanoseconds};
-use super::{Options, Spot};
+use super::{Options, Spot, filter};
 use super::{marking, nflog, rules};
 
-/// `NFNLGRP_CONNTRACK_NEW`, `_UPDATE` and `_DESTROY` (linux/netfilter/nfnetlink.h).
+/// `NFNLGRP_CONNTRACK_NEW`, `_UPDATE` and `_DESTROY` (linux/netfilter/nfnetlink.h). A recording at a pace hears of the
+/// first alone, which has the translation: of a short connection there is one such message in half a dozen.
 const CONNTRACK: [u32; 3] = [1, 2, 3];
+const PACED_CONNTRACK: [u32; 1] = [1];
 /// `NFNLGRP_NFTRACE`.
 const NFTRACE: u32 = 9;
 /// No more is read from one socket before others have their turn.
@@ -37,6 +40,15 @@ pub(super) struct Place {
     netns: NetNs,
     pub tap: Option<Tap>,
     pub told: Option<Socket>,
+    /// What of netfilter `told` hears.
+    groups: Vec<u32>,
+    /// Counts frames, where their number is wanted.
+    counter: Option<Tap>,
+    /// So many of those were read or are known to be lost, since the counter was read.
+    read: u64,
+    /// Whether something was read since it was held back last, and whether it is.
+    pub busy: bool,
+    pub held: bool,
     left: Vec<NftTable>,
     /// Where the namespace's log went before.
     log: Option<nflog::Before>,
@@ -65,11 +77,30 @@ impl Place {
             Default::default()
         });
         let (name, netns) = (spot.place.clone(), spot.netns.clone());
-        let mut place =
-            Place { name, netns, tap: None, told: None, left: Vec::new(), log: None, devices, before, met: false };
-        match Tap::open(&options.filter, options.snap(), options.buffer()) {
+        let mut place = Place {
+            name,
+            netns,
+            devices,
+            before,
+            tap: None,
+            told: None,
+            groups: Vec::new(),
+            counter: None,
+            read: 0,
+            busy: false,
+            held: false,
+            left: Vec::new(),
+            log: None,
+            met: false,
+        };
+        let program = options.program();
+        match Tap::open(&program, options.buffer()) {
             Ok(tap) => place.tap = Some(tap),
             Err(e) => failed.push((Means::Tap, e.to_string())),
+        }
+        if options.pace.as_ref().is_some_and(|pace| pace.counted == spot.place) {
+            // Where it cannot be opened, what was lost is not counted.
+            place.counter = Tap::counter(&program).ok();
         }
         place.hear_rules(options, failed);
         place.hear_connections(options, failed);
@@ -80,7 +111,7 @@ impl Place {
         if !options.rules {
             return;
         }
-        let marking = marking::mark(&options.filter, options.pace.map(|pace| pace.traced));
+        let marking = marking::mark(&options.filter, options.pace.as_ref().map(|pace| pace.traced));
         let marking = marking.and_then(|mut marking| {
             if let Some(e) = marking.failed.take() {
                 failed.push((Means::Rules, format!("rules for devices and bridges are not told of: {e}")));
@@ -96,7 +127,10 @@ impl Place {
             Ok(marking)
         });
         match marking {
-            Ok(marking) => (self.told, self.left) = (Some(marking.socket), marking.left),
+            Ok(marking) => {
+                (self.told, self.left) = (Some(marking.socket), marking.left);
+                self.groups.push(NFTRACE);
+            }
             Err(e) => failed.push((Means::Rules, format!("nf_tables does not trace here: {e}"))),
         }
     }
@@ -128,13 +162,43 @@ impl Place {
             Ok,
         );
         let heard = heard.and_then(|socket| {
-            let joined = CONNTRACK.iter().try_for_each(|group| socket.add_membership(*group));
+            let wanted = if options.pace.is_some() { &PACED_CONNTRACK[..] } else { &CONNTRACK };
+            let joined = wanted.iter().try_for_each(|group| socket.add_membership(*group));
+            self.groups.extend(wanted);
             self.told = Some(socket);
             joined
         });
         if let Err(e) = heard {
             failed.push((Means::Conntrack, format!("connection tracking does not tell of changes: {e}")));
         }
+    }
+
+    /// Let nothing in until [`Place::go_on`]; what was let in can still be read. Returns how many frames found no room.
+    pub fn hold(&mut self) -> u64 {
+        self.held = true;
+        // Where the kernel refuses, more comes than is wanted.
+        self.groups.iter().zip(self.told.iter().cycle()).for_each(|(group, told)| drop(told.drop_membership(*group)));
+        self.tap.iter().for_each(|tap| drop(tap.filter_by(&[filter::NOTHING])));
+        self.overflowed()
+    }
+
+    /// How many frames found no room since the last call.
+    pub fn overflowed(&mut self) -> u64 {
+        self.busy = false;
+        let lost = self.tap.as_ref().map_or(0, Tap::lost);
+        self.read += lost;
+        lost
+    }
+
+    /// Let in again what passes the program. To be called when all has been read; returns how many frames were not, where
+    /// that is counted.
+    pub fn go_on(&mut self, program: &[SockFilter]) -> u64 {
+        self.held = false;
+        // The kernel has taken both before.
+        self.groups.iter().zip(self.told.iter().cycle()).for_each(|(group, told)| drop(told.add_membership(*group)));
+        let passed = self.counter.as_ref().map_or(0, Tap::passed);
+        self.tap.iter().for_each(|tap| drop(tap.filter_by(program)));
+        passed.saturating_sub(std::mem::take(&mut self.read))
     }
 
     /// The next frames.
@@ -160,6 +224,7 @@ impl Place {
                 mark: caught.mark,
             };
             read.events.push((caught.at, Seen::Frame(frame)));
+            self.read += 1;
         }
         read.more = true;
         read

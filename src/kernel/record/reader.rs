@@ -1,5 +1,9 @@
 //! The thread that reads all sockets of a recording as soon as something comes, because the kernel keeps
 //! little. What it has read is kept by `kept`.
+//!
+//! A recording at a pace reads so much of each tenth of a second. When that is used up nothing more is let in: socket
+//! filters let nothing through, netfilter has no listener, tracepoints are off. So the rest costs the traffic little, and of
+//! what was let in each packet was seen at all devices; sockets that overflow would keep some frames of many packets.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -8,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use socket2::SockFilter;
 
 use super::Pace;
 use super::kept::Shared;
 use super::place::Place;
-use super::tap::Tap;
 use super::tracepoints::Tracepoints;
 
 /// The largest thing that any of the sockets gives.
@@ -41,7 +45,18 @@ pub(super) struct Reader {
 struct Budget {
     each: usize,
     left: usize,
+    /// The same of tracepoints' records.
+    each_told: usize,
+    left_told: usize,
     until: Instant,
+    /// What taps let in, where they are not held back.
+    program: Vec<SockFilter>,
+    /// Whether nothing is let in until all has been read that was, and the next part has come.
+    holds: bool,
+    /// Whether tracepoints are not heard.
+    deaf: bool,
+    /// Whether something was read since it was last looked at what found no room.
+    uncounted: bool,
 }
 
 impl Budget {
@@ -49,7 +64,7 @@ impl Budget {
     fn over(&mut self) -> Option<Duration> {
         let left = self.until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            (self.left, self.until) = (self.each, Instant::now() + SPAN);
+            (self.left, self.left_told, self.until) = (self.each, self.each_told, Instant::now() + SPAN);
         }
         (self.left == 0).then_some(left)
     }
@@ -89,21 +104,86 @@ impl Reader {
     }
 
     #[must_use]
-    pub fn paced(mut self, pace: Option<Pace>) -> Reader {
+    pub fn paced(mut self, pace: Option<&Pace>, program: Vec<SockFilter>) -> Reader {
         let spans = 1000 / SPAN.as_millis() as usize;
-        self.budget = pace.map(|pace| {
-            let each = (pace.events as usize / spans).max(1);
-            Budget { each, left: each, until: Instant::now() + SPAN }
+        let part = |of: u32| (of as usize / spans).max(1);
+        self.budget = pace.map(|pace| Budget {
+            each: part(pace.events),
+            left: part(pace.events),
+            each_told: part(pace.told),
+            left_told: part(pace.told),
+            until: Instant::now() + SPAN,
+            program,
+            holds: false,
+            deaf: false,
+            uncounted: false,
         });
         self
     }
 
+    /// Let nothing in where something came.
+    fn hold(&mut self) {
+        let Some(budget) = self.budget.as_mut().filter(|budget| !budget.holds) else { return };
+        budget.holds = true;
+        self.shared.miss();
+        for place in self.places.iter_mut().filter(|place| place.busy) {
+            let lost = place.hold();
+            self.shared.lose(&place.name, lost);
+        }
+        self.be_deaf();
+    }
+
+    /// Let in again what comes, once all has been read that was let in.
+    fn let_in(&mut self) {
+        let Some(budget) = self.budget.as_mut().filter(|budget| budget.holds) else { return };
+        budget.holds = false;
+        for place in self.places.iter_mut().filter(|place| place.held) {
+            let lost = place.go_on(&budget.program);
+            self.shared.lose(&place.name, lost);
+        }
+        self.hear_again();
+    }
+
+    /// Count what found no room.
+    fn count(&mut self) {
+        let Some(budget) = self.budget.as_mut().filter(|budget| budget.uncounted) else { return };
+        budget.uncounted = false;
+        for place in self.places.iter_mut().filter(|place| place.busy) {
+            let lost = place.overflowed();
+            self.shared.lose(&place.name, lost);
+        }
+    }
+
+    /// Hear nothing of tracepoints.
+    fn be_deaf(&mut self) {
+        if let (Some(budget), Some(tracepoints)) = (&mut self.budget, &mut self.tracepoints)
+            && !budget.deaf
+        {
+            budget.deaf = true;
+            tracepoints.listen(false);
+        }
+    }
+
+    fn hear_again(&mut self) {
+        if let (Some(budget), Some(tracepoints)) = (&mut self.budget, &mut self.tracepoints)
+            && budget.deaf
+        {
+            budget.deaf = false;
+            tracepoints.listen(true);
+        }
+    }
+
     /// Wait while the budget is used up; whether the end was asked for meanwhile.
     fn rested(&mut self) -> bool {
-        let Some(pause) = self.budget.as_mut().and_then(Budget::over) else { return false };
-        for place in &self.places {
-            self.shared.lose(&place.name, place.tap.as_ref().map_or(0, Tap::lost));
+        let over = self.budget.as_mut().and_then(Budget::over);
+        let is_spent = self.budget.as_ref().is_some_and(|budget| budget.left_told == 0);
+        match (over, is_spent) {
+            (Some(_), _) => self.hold(),
+            (None, true) => self.be_deaf(),
+            (None, false) if self.budget.as_ref().is_some_and(|budget| !budget.holds) => self.hear_again(),
+            (None, false) => {}
         }
+        let Some(pause) = over else { return false };
         let timeout = PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO);
         let mut stop = [PollFd::new(self.shared.stop.as_fd(), PollFlags::POLLIN)];
         poll(&mut stop, timeout).is_ok_and(|ready| ready > 0)
@@ -125,9 +205,21 @@ impl Reader {
                 return;
             }
             let holding = self.tracepoints.as_ref().is_some_and(Tracepoints::is_holding);
-            let timeout = if holding { SOON.into() } else { EpollTimeout::NONE };
+            let holds = self.budget.as_ref().is_some_and(|budget| budget.holds);
+            let deaf = self.budget.as_ref().is_some_and(|budget| budget.deaf);
+            let uncounted = self.budget.as_ref().is_some_and(|budget| budget.uncounted);
+            let timeout = match (holds, holding || deaf || uncounted) {
+                (true, _) => EpollTimeout::ZERO,
+                (false, true) => SOON.into(),
+                (false, false) => EpollTimeout::NONE,
+            };
             let count = match self.epoll.wait(&mut ready, timeout) {
+                Ok(0) if holds => {
+                    self.let_in();
+                    continue;
+                }
                 Ok(0) => {
+                    self.count();
                     self.read(TRACEPOINTS);
                     continue;
                 }
@@ -163,7 +255,11 @@ impl Reader {
     /// Returns whether there may be more.
     fn read(&mut self, source: u64) -> bool {
         if let (TRACEPOINTS, Some(tracepoints)) = (source, &mut self.tracepoints) {
-            self.shared.keep(None, tracepoints.read(false));
+            let read = tracepoints.read(false);
+            if let Some(budget) = &mut self.budget {
+                budget.left_told = budget.left_told.saturating_sub(tracepoints.count());
+            }
+            self.shared.keep(None, read);
             return false;
         }
         let at = usize::try_from(source >> 1).unwrap_or(usize::MAX);
@@ -173,6 +269,12 @@ impl Reader {
         let more = read.more;
         if let Some(budget) = &mut self.budget {
             budget.left = budget.left.saturating_sub(read.events.len());
+            place.busy |= !read.events.is_empty();
+            budget.uncounted |= place.busy;
+            if budget.holds && place.busy && !place.held {
+                let lost = place.hold();
+                self.shared.lose(&place.name, lost);
+            }
         }
         self.shared.keep(Some(&place.name), read);
         more

@@ -5,9 +5,7 @@ use std::mem::{size_of, zeroed};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
-use socket2::SockRef;
-
-use super::filter::Filter;
+use socket2::{SockFilter, SockRef};
 
 /// `SO_RCVMARK` (since 5.19).
 const RECEIVE_MARK: libc::c_int = 75;
@@ -30,12 +28,11 @@ pub(super) struct Caught {
 }
 
 impl Tap {
-    /// Listen in the calling thread's namespace.
-    pub fn open(filter: &Filter, snap: u32, buffer: usize) -> io::Result<Tap> {
-        // Without a protocol nothing comes before the filter is there.
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let tap = Tap { socket: socket(AddressFamily::Packet, SockType::Raw, flags, None)? };
-        SockRef::from(&tap.socket).attach_filter(&filter.program(snap))?;
+    /// Listen in the calling thread's namespace, through a [`Filter`]'s program.
+    ///
+    /// [`Filter`]: super::Filter
+    pub fn open(program: &[SockFilter], buffer: usize) -> io::Result<Tap> {
+        let tap = Tap::filtered(program)?;
         enlarge(&tap.socket, buffer)?;
         setsockopt(&tap.socket, sockopt::ReceiveTimestampns, &true)?;
         tap.switch_on(libc::SOL_PACKET, libc::PACKET_AUXDATA)?;
@@ -43,6 +40,28 @@ impl Tap {
         let _ = tap.switch_on(libc::SOL_SOCKET, RECEIVE_MARK);
         tap.bind()?;
         Ok(tap)
+    }
+
+    /// One that is never read, and only counts what passes the program.
+    pub fn counter(program: &[SockFilter]) -> io::Result<Tap> {
+        let tap = Tap::filtered(program)?;
+        // The kernel has a least size, which some frames fill; then they cost nothing more.
+        setsockopt(&tap.socket, sockopt::RcvBuf, &0)?;
+        tap.bind()?;
+        Ok(tap)
+    }
+
+    fn filtered(program: &[SockFilter]) -> io::Result<Tap> {
+        // Without a protocol nothing comes before the filter is there.
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let tap = Tap { socket: socket(AddressFamily::Packet, SockType::Raw, flags, None)? };
+        SockRef::from(&tap.socket).attach_filter(program)?;
+        Ok(tap)
+    }
+
+    /// Let in what passes a program from now on.
+    pub fn filter_by(&self, program: &[SockFilter]) -> io::Result<()> {
+        SockRef::from(&self.socket).attach_filter(program)
     }
 
     fn switch_on(&self, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
@@ -104,6 +123,15 @@ impl Tap {
 
     /// How many frames found no room since the last call.
     pub fn lost(&self) -> u64 {
+        self.counted().1
+    }
+
+    /// How many frames passed the filter since the last call, whether there was room or not.
+    pub fn passed(&self) -> u64 {
+        self.counted().0
+    }
+
+    fn counted(&self) -> (u64, u64) {
         // SAFETY: a structure of numbers, for which zero is a value.
         let mut told: libc::tpacket_stats = unsafe { zeroed() };
         let mut length = size_of::<libc::tpacket_stats>() as libc::socklen_t;
@@ -111,7 +139,8 @@ impl Tap {
         let fd = self.socket.as_raw_fd();
         // SAFETY: the kernel writes at most `length` bytes into the structure.
         let done = unsafe { libc::getsockopt(fd, level, option, (&raw mut told).cast(), &raw mut length) };
-        if done == 0 { u64::from(told.tp_drops) } else { 0 }
+        // The first number has the second in it.
+        if done == 0 { (u64::from(told.tp_packets), u64::from(told.tp_drops)) } else { (0, 0) }
     }
 }
 

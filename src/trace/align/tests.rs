@@ -1,5 +1,5 @@
 use super::*;
-use crate::trace::model::{Header, Rewrite, Routed, Ruleset};
+use crate::trace::model::{Cause, Drop, Header, Rewrite, Routed, Ruleset};
 use crate::trace::sample::{header, host, sight, walked};
 
 fn sent_from(source_port: u16) -> Header {
@@ -99,6 +99,19 @@ fn rules_that_were_told_confirm_the_walk_or_add_to_it() {
     let hit = |number, verdict: &str| hit(true, RuleMet { verdict: verdict.into(), ..rule("FORWARD", number) });
     let (_, told) = aligned(&walk(), &sights, &[hit(1, "continue"), hit(7, "DROP")]);
     assert_eq!(told, ["a eth0 out", "b veth in", "b FORWARD 1", "b drop by -t filter -j DROP"]);
+}
+
+#[test]
+fn behind_a_rule_that_lets_a_known_connection_through_the_walks_rules_were_not_met() {
+    let mut walked = walk();
+    walked.insert(3, step("b", None, What::Rule(rule("FLANNEL-FWD", 1))));
+    walked.insert(5, step("c", None, What::Rule(rule("INPUT", 1))));
+    let sights = [sight(10, "a", "eth0", true), sight(12, "b", "veth", false), sight(16, "c", "eth0", false)];
+    let established = hit(true, rule("KUBE-FORWARD", 3));
+    let (_, told) = aligned(&walked, &sights, &[established]);
+    let way = ["a eth0 out", "b veth in", "b KUBE-FORWARD 3", "b eth0 out ~"];
+    assert_eq!(told[..4], way, "{told:?}");
+    assert_eq!(told[4..], ["c INPUT 1 ~", "c eth0 in"], "there it told of none, and none is spoken against");
 }
 
 #[test]

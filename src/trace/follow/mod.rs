@@ -32,7 +32,7 @@ use super::who::Who;
 use super::{freed, proxied, senders, translation};
 
 use told::{PacketTold, Told};
-use window::{Whose, Window};
+use window::{Part, Whose, Window};
 
 /// Nanoseconds after which nothing more comes of a packet.
 pub const SETTLED: u64 = 400_000_000;
@@ -45,6 +45,8 @@ const RECENT: u64 = 5_000_000_000;
 /// More is not looked at and told in one round.
 const MOST_SIGHTS: usize = 8_000;
 const MOST_TOLD: usize = 100;
+/// Of those that only pass by; a machine's own are not to wait for others'.
+const MOST_PASSING: usize = 50;
 /// Flows that are known at a time, and nanoseconds without a packet after which one is forgotten.
 const MOST_FLOWS: usize = 512;
 const IDLE: u64 = 120_000_000_000;
@@ -81,6 +83,7 @@ pub enum Round {
 /// A flow that is known.
 struct Flow {
     number: u32,
+    part: Part,
     found: Found,
     memory: Memory,
     /// When something was seen of it last.
@@ -161,20 +164,20 @@ impl Follower {
     /// that are nobody's are put into `passed`.
     fn parts(&mut self, world: &World, now: u64, passed: &mut HashSet<usize>) -> Vec<Found> {
         let pairs = translation::pairs(self.window.entries.make_contiguous());
-        let mut taken = HashSet::new();
+        let (mut taken, ends) = (HashSet::new(), self.window.ends());
         let mut parts = Vec::new();
         for flow in &self.flows {
-            let mut part = self.window.more(&flow.found, &pairs).unwrap_or_else(|| nothing_of(&flow.found));
+            let mut part = self.window.more(&flow.found, &ends, &pairs).unwrap_or_else(|| nothing_of(&flow.found));
             part.packets.retain(|packet| packet.sights.iter().all(|n| !taken.contains(n)));
             taken.extend(part.packets.iter().flat_map(|p| p.sights.iter().copied()));
             parts.push(part);
         }
         let addresses = addresses(&self.machine, &world.there);
         let whose = Whose { machine: &self.machine, addresses: &addresses };
-        for found in self.window.begun((&whose, now), &pairs, (&mut taken, passed)) {
+        for (part, found) in self.window.begun((&whose, now), &pairs, (&mut taken, passed)) {
             self.flow_number += 1;
             let memory = Memory::of_following();
-            self.flows.push(Flow { number: self.flow_number, found: nothing_of(&found), memory, last: 0 });
+            self.flows.push(Flow { number: self.flow_number, part, found: nothing_of(&found), memory, last: 0 });
             parts.push(found);
         }
         parts
@@ -251,12 +254,15 @@ impl Follower {
         let mut teller = Teller::new(&material, &evidence, &machine);
         teller.number = self.packet_number;
         self.flows.iter_mut().for_each(|flow| flow.memory.begin_anew());
-        let mut told = Vec::new();
-        for (n, at) in ended.iter().enumerate() {
+        let (mut told, mut count) = (Vec::new(), [0; 2]);
+        for at in ended {
+            let part = self.flows[at.0].part;
+            count[part as usize] += 1;
+            let has_room = count[part as usize] <= if part == Part::Own { MOST_TOLD } else { MOST_PASSING };
             let last = parts[at.0].packets[at.1].sights.last().map(|n| &evidence.sights[*n]);
             // Nobody knows where one went of which sights may be missing.
             let is_whole = last.is_some_and(|last| !self.is_thin(last.at) || is_at_its_end(last, &evidence.who));
-            match n < MOST_TOLD && is_whole {
+            match has_room && is_whole {
                 true => told.extend(self.one((&mut teller, &evidence, &recording), &parts[at.0], *at)),
                 false => *untold += 1,
             }
@@ -292,6 +298,7 @@ impl Follower {
         Some(Told::Packet(Box::new(PacketTold {
             flow: flow.number,
             first,
+            passing: flow.part == Part::Passing,
             role: part.role,
             protocol: part.tuple.protocol,
             source: evidence.who.end(source),

@@ -91,6 +91,39 @@ fn a_packet_is_told_once_and_when_it_has_ended() {
     assert_eq!(told(follower.round(&world, heard(vec![], came + SETTLED))), Some((vec![], 0)), "once");
 }
 
+/// A frame that comes in to the host or leaves it, with an IP packet of `a`'s.
+fn at_host(world: &World, (dev, outgoing): (&str, bool), (to, at): ([u8; 4], u64)) -> Event {
+    let mut event = ping(world, "a", (1, at));
+    event.place = world.lab.hosts.first().map(|host| host.ns());
+    let Seen::Frame(frame) = &mut event.seen else { panic!("{event:?}") };
+    (frame.dev, frame.outgoing, frame.packet_type) = (IfName::new(dev), outgoing, if outgoing { 4 } else { 0 });
+    frame.bytes[30..34].copy_from_slice(&to);
+    event
+}
+
+#[test]
+fn what_passes_a_host_is_told_and_what_is_for_a_group_is_not_passed_on() {
+    let at = BEGIN + MILLISECOND;
+    let world = World { read_at: at + SETTLED, ..world() };
+    let host = world.lab.hosts[0].ns();
+    let way = |to| {
+        let both = [(("vetha", false), at + 1), (("vethb", true), at + 2)];
+        both.map(|(dev, at)| at_host(&world, dev, (to, at)))
+    };
+    let told_of = |to: [u8; 4]| {
+        let mut follower = Follower::new(host.clone(), BEGIN);
+        let mut events = vec![ping(&world, "a", (1, at))];
+        events.extend(way(to));
+        events.extend((to == B).then(|| ping(&world, "b", (1, at + 3))));
+        follower.round(&world, heard(events, at + 3));
+        let Round::Told(told) = follower.round(&world, heard(vec![], at + 3 + SETTLED)) else { panic!("stale") };
+        let passing = |told| if let Told::Packet(told) = told { Some((told.passing, told.packet.fate)) } else { None };
+        told.into_iter().filter_map(passing).collect::<Vec<_>>()
+    };
+    assert_eq!(told_of(B), [(true, Fate::Delivered { to: pod(&world, "b") })]);
+    assert_eq!(told_of([224, 0, 0, 1]), []);
+}
+
 #[test]
 fn of_a_packet_that_did_not_arrive_the_state_is_read_first() {
     let mut world = world();

@@ -16,7 +16,7 @@ pub enum Told {
     Packet(Box<PacketTold>),
     /// Packets came too fast.
     Untold {
-        /// So many that the machine sent or got were not told, at least.
+        /// So many that the machine sent, got or passed on were not told, at least.
         packets: u64,
     },
     /// The lab was changed, and what has come is watched, too. Packets of the moment before are missing.
@@ -50,6 +50,9 @@ pub struct PacketTold {
     pub flow: u32,
     /// Whether it is the first of its flow that is told.
     pub first: bool,
+    /// Whether the machine only passes it on: it has neither sent it nor is it to get it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub passing: bool,
     pub role: Role,
     pub protocol: Protocol,
     /// Both ends of the flow as the one who began it sees them.

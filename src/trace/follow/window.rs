@@ -1,18 +1,18 @@
 //! What was seen and not told yet, and which of it is of the machine that is followed.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::kernel::record::{Event, Recording, RuleBook, Seen};
 use crate::lab::names::NsName;
 use crate::trace::flow::{self, Found};
 use crate::trace::model::Role;
 use crate::trace::packet::Essence;
-use crate::trace::sight::{self, Sight, Tunnels};
+use crate::trace::sight::{self, Sight, Tunnels, Tuple};
 use crate::trace::tell::tapped;
 use crate::trace::translation::{self, Entry};
 
-use super::SETTLED;
+use super::{DELIVERED, SETTLED};
 
 /// Translations that are remembered, and the things of other kinds that are kept.
 const MOST_ENTRIES: usize = 1024;
@@ -28,6 +28,15 @@ pub struct Window {
     /// Rules that were met, and packets that the kernel dropped.
     events: Vec<Event>,
     pub entries: VecDeque<Entry>,
+}
+
+/// What a machine has to do with a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// It has sent it, or is to get it.
+    Own,
+    /// Others do, and it passes it on.
+    Passing,
 }
 
 /// Whose packets are wanted.
@@ -74,22 +83,26 @@ impl Window {
         self.events.retain(|e| e.at + AROUND > oldest);
     }
 
-    /// The part of a known flow that is in it.
-    pub fn more(&self, known: &Found, pairs: &[(sight::Tuple, sight::Tuple)]) -> Option<Found> {
-        let has = |s: &Sight| {
-            known.tuples.contains_key(&s.tuple()) || s.about.as_ref().is_some_and(|(t, _)| known.tuples.contains_key(t))
-        };
-        self.sights.iter().any(has).then(|| flow::more(known, &self.sights, pairs))
+    /// All ends that packets in it have, or that errors are about.
+    pub fn ends(&self) -> HashSet<Tuple> {
+        let about = |s: &Sight| s.about.as_ref().map(|(tuple, _)| *tuple);
+        self.sights.iter().flat_map(|s| [Some(s.tuple()), about(s)]).flatten().collect()
     }
 
-    /// Flows of the machine that begin among the sights that are not in `known`. Those that are nobody's
-    /// business are added to `passed`.
+    /// The part of a known flow that is in it, which has such `ends`.
+    pub fn more(&self, known: &Found, ends: &HashSet<Tuple>, pairs: &[(Tuple, Tuple)]) -> Option<Found> {
+        let is_there = known.tuples.keys().any(|tuple| ends.contains(tuple));
+        is_there.then(|| flow::more(known, &self.sights, pairs))
+    }
+
+    /// Flows of the machine that begin among the sights that are not in `known`, and those that pass it by. Sights that are
+    /// nobody's business are added to `passed`.
     pub fn begun(
         &self,
         (whose, now): (&Whose, u64),
-        pairs: &[(sight::Tuple, sight::Tuple)],
+        pairs: &[(Tuple, Tuple)],
         (known, passed): (&mut HashSet<usize>, &mut HashSet<usize>),
-    ) -> Vec<Found> {
+    ) -> Vec<(Part, Found)> {
         let mut alike: HashMap<Essence, Vec<usize>> = HashMap::new();
         for (n, sight) in self.sights.iter().enumerate() {
             alike.entry(sight.essence).or_default().push(n);
@@ -100,12 +113,12 @@ impl Window {
                 continue;
             }
             let same = &alike[&sight.essence];
-            if self.concerns(whose, same, now) {
+            if let Some(part) = self.part(whose, same, now) {
                 let first = &self.sights[same[0]];
                 let begin = first.about.as_ref().map_or_else(|| first.tuple(), |(tuple, _)| *tuple);
                 let found = flow::flow(Role::Other, begin, &self.sights, pairs);
                 known.extend(found.packets.iter().flat_map(|p| p.sights.iter().copied()));
-                all.push(found);
+                all.push((part, found));
                 // Whatever was made of it, it is looked at once.
                 known.insert(n);
             } else if now.saturating_sub(sight.at) > SETTLED {
@@ -115,20 +128,29 @@ impl Window {
         all
     }
 
-    /// Whether a packet with these sights begins or ends at the machine.
-    fn concerns(&self, whose: &Whose, same: &[usize], now: u64) -> bool {
-        let (Some(first), Some(last)) = (same.first(), same.last()) else { return false };
-        let (first, last) = (&self.sights[*first], &self.sights[*last]);
+    /// What the machine has to do with a packet with these sights; nothing where that is not known yet.
+    fn part(&self, whose: &Whose, same: &[usize], now: u64) -> Option<Part> {
+        let (first, last) = (&self.sights[*same.first()?], &self.sights[*same.last()?]);
+        // One that is on its way through a host was for the host itself before it was translated.
+        if now.saturating_sub(first.at) < DELIVERED {
+            return None;
+        }
         let own = |ip: IpAddr| whose.addresses.contains(&ip);
-        if first.place == *whose.machine && first.outgoing {
-            // What a tunnel carries began elsewhere.
-            return first.layer == 0 && own(first.header.source);
+        let here = |s: &Sight| s.place == *whose.machine && !s.stray;
+        let came = same.iter().any(|n| here(&self.sights[*n]));
+        let begins = first.place == *whose.machine && first.outgoing && first.layer == 0 && own(first.header.source);
+        let ends = own(last.header.destination) && last.layer == 0 && !last.outgoing && last.place == *whose.machine;
+        // It was to go there and did not come.
+        let was_lost = || !came && own(last.header.destination) && now.saturating_sub(last.at) > SETTLED;
+        if begins || ends || was_lost() {
+            return Some(Part::Own);
         }
-        if last.place == *whose.machine && !last.outgoing && last.layer == 0 {
-            return own(last.header.destination);
-        }
-        // One that was to go there and did not come.
-        let came = same.iter().any(|n| self.sights[*n].place == *whose.machine);
-        !came && own(last.header.destination) && now.saturating_sub(last.at) > SETTLED
+        let forwards = matches!(whose.machine, NsName::Host(_) | NsName::Router);
+        (forwards && came && is_for_one(last.header.destination)).then_some(Part::Passing)
     }
+}
+
+/// Whether an address is one machine's: what is sent to a group comes to many, and is passed on by nobody.
+fn is_for_one(ip: IpAddr) -> bool {
+    !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST)
 }

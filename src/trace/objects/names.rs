@@ -127,11 +127,11 @@ pub fn meant(case: &Case, name: &str) -> String {
     let all = known(lab, own);
     let word = if gone.namespace == own { gone.name } else { format!("{}.{}", gone.name, gone.namespace) };
     match did_you_mean(&word, all.iter().map(String::as_str)) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None if asks_dns => "`labctl get services -A` shows the names that there are in the cluster; one from outside \
+        Some(near) if near != name => format!("did you mean `{near}`?"),
+        _ if asks_dns => "`labctl get services -A` shows the names that there are in the cluster; one from outside \
                              is told to its DNS by `dns: { records: { NAME: ADDRESS } }` in the lab's file"
             .to_owned(),
-        None => format!(
+        _ => format!(
             "`labctl exec {from} -- cat /etc/hosts` shows the names that {from} knows; names of the cluster are for pods"
         ),
     }

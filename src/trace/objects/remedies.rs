@@ -11,7 +11,7 @@ use crate::plan::Sysctl;
 
 use super::{EXTERNAL_POLICY, asked_service, beyond, hints, names, scaled_to_nothing, speech};
 use crate::trace::listeners;
-use crate::trace::model::{Cause, Remedy};
+use crate::trace::model::{Cause, Fate, Packet, Remedy};
 use crate::trace::proxied;
 use crate::trace::tell::target;
 use crate::trace::verdict::Case;
@@ -46,10 +46,14 @@ pub fn remedies(case: &Case, blame: &Blame) -> Vec<Remedy> {
         ),
         Cause::TooBig if matches!(case.asked.ask, Ask::Ping { .. }) => {
             let most = blame.object.rsplit(' ').next().and_then(|word| word.parse::<u32>().ok());
+            let most = most.map(|most| most.saturating_sub(wrapping(case)));
             let smaller = most.map_or_else(|| "a smaller packet".to_owned(), |most| format!("at most {most} bytes"));
             say(format!("send {smaller}, or let the packet be cut in pieces with `--fragment`"))
         }
-        Cause::NoNeighbour => say(nobody_has(blame.object.split(' ').next().unwrap_or_default())),
+        Cause::NoNeighbour => {
+            let named = blame.object.split(' ').next().and_then(|word| word.parse().ok());
+            named.or_else(|| nobodys_address(case)).map_or_else(Vec::new, |ip: IpAddr| say(nobody_has(&ip.to_string())))
+        }
         Cause::WrongCertificate => say(certificate(case, blame)),
         Cause::ProxyRefused => vec![refused(case, blame)],
         Cause::ReversePath => reverse_path(case, blame).into_iter().collect(),
@@ -78,6 +82,19 @@ fn reverse_path(case: &Case, blame: &Blame) -> Option<Remedy> {
     setting.device()?;
     let command = format!("labctl exec {place} -- sysctl -w {}=0", setting.dotted());
     Some(Remedy { says: format!("on {place}, let packets come in by any device"), command: Some(command) })
+}
+
+/// Bytes that a tunnel adds, where a packet was lost in one: headers of IP, UDP and, for VXLAN, its own with an Ethernet
+/// frame inside (RFC 7348).
+fn wrapping(case: &Case) -> u32 {
+    let is_lost_inside =
+        |p: &Packet| !matches!(p.fate, Fate::Delivered { .. }) && p.steps.last().is_some_and(|step| step.layer > 0);
+    let is_wrapped = case.flows.iter().flat_map(|f| &f.packets).any(is_lost_inside);
+    match case.material.lab.cluster.backend {
+        Backend::Vxlan { .. } if is_wrapped => 20 + 8 + 8 + 14,
+        Backend::Udp { .. } if is_wrapped => 20 + 8,
+        _ => 0,
+    }
 }
 
 fn nobody_has(address: &str) -> String {
@@ -194,17 +211,12 @@ fn is_service_address(case: &Case) -> bool {
 
 fn certificate(case: &Case, blame: &Blame) -> String {
     let lab = case.material.lab;
-    let (host, from) = (beyond::asked_host(case), &case.asked.from);
+    let host = beyond::asked_host(case);
     if host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
         let such =
             lab.ingress_hosts().into_iter().next().map(|name| format!(", such as https://{name}/")).unwrap_or_default();
         return format!(
             "a certificate is for names, and {host} is an address: ask for a name{such}, or accept any certificate with `-k`"
-        );
-    }
-    if case.outcome.observed.contains("UnknownIssuer") && !matches!(from, NsName::Client(_)) {
-        return format!(
-            "{from} does not know the lab's authority, whom clients trust: accept any certificate with `-k`, or ask from a client"
         );
     }
     match blame.object.starts_with("secret ") {

@@ -7,22 +7,37 @@ use crate::trace::model::{Direction, End, Fate, Flow, Means, Packet, Protocol, R
 use super::page::{BAD, BOLD, DIM, PLAIN, Page};
 use super::{Style, flow, steps};
 
-/// What is told, as lines with their ends.
-pub fn followed(told: &Told, style: &Style) -> String {
-    let mut page = Page::new(style);
-    match told {
-        Told::Following(begun) => begin(&mut page, begun),
-        Told::Packet(told) if style.wide => whole(&mut page, told),
-        Told::Packet(told) => {
-            let painted = page.paint(&line(told), ink(&told.packet.fate));
-            page.raw(&painted);
-        }
-        Told::Untold { packets: 1 } => page.line("1 packet was not told: they come too fast", BAD),
-        Told::Untold { packets } => page.line(&format!("{packets} packets were not told: they come too fast"), BAD),
-        Told::Changed => page.line("the lab was changed; what has come is watched, too", DIM),
-        Told::Ended { why } => page.line(why, DIM),
+/// Shows what is told line by line; of a packet that only passes by it says by which of the machine's devices.
+pub struct Follow {
+    machine: Option<NsName>,
+    style: Style,
+}
+
+impl Follow {
+    pub fn new(style: Style) -> Follow {
+        Follow { machine: None, style }
     }
-    page.into_text()
+
+    /// What is told, as lines with their ends.
+    pub fn text(&mut self, told: &Told) -> String {
+        let mut page = Page::new(&self.style);
+        match told {
+            Told::Following(begun) => {
+                self.machine = Some(begun.machine.clone());
+                begin(&mut page, begun);
+            }
+            Told::Packet(told) if self.style.wide => whole(&mut page, told),
+            Told::Packet(told) => {
+                let painted = page.paint(&line(told, self.machine.as_ref()), ink(told));
+                page.raw(&painted);
+            }
+            Told::Untold { packets: 1 } => page.line("1 packet was not told: they come too fast", BAD),
+            Told::Untold { packets } => page.line(&format!("{packets} packets were not told: they come too fast"), BAD),
+            Told::Changed => page.line("the lab was changed; what has come is watched, too", DIM),
+            Told::Ended { why } => page.line(why, DIM),
+        }
+        page.into_text()
+    }
 }
 
 fn begin(page: &mut Page, begun: &Following) {
@@ -30,12 +45,16 @@ fn begin(page: &mut Page, begun: &Following) {
     begun.notes.iter().for_each(|note| page.line(&format!("note: {note}"), DIM));
 }
 
-fn ink(fate: &Fate) -> anstyle::Style {
-    if matches!(fate, Fate::Delivered { .. }) { PLAIN } else { BAD }
+fn ink(told: &PacketTold) -> anstyle::Style {
+    match told.packet.fate {
+        Fate::Delivered { .. } if told.passing => DIM,
+        Fate::Delivered { .. } => PLAIN,
+        _ => BAD,
+    }
 }
 
-/// `  12.041 ms  1 → SYN  coffee-1:4000 to service default/tea-svc 10.96.0.100:80: coffee-1 eth0 → node1 …`.
-fn line(told: &PacketTold) -> String {
+/// `  12.041 ms  1 → SYN by curl  coffee-1 10.244.1.31:4000 to service default/tea-svc 10.96.0.100:80: coffee-1 eth0 → node1 …`.
+fn line(told: &PacketTold, machine: Option<&NsName>) -> String {
     let packet = &told.packet;
     let at = packet.steps.iter().find_map(|s| s.at).map(steps::duration).unwrap_or_default();
     let arrow = if packet.direction == Direction::There { "→" } else { "←" };
@@ -43,17 +62,24 @@ fn line(told: &PacketTold) -> String {
     if let Some(again) = packet.again {
         parts.push(format!(" (packet {again} again)"));
     }
+    parts.extend(program(packet).map(|name| format!(" by {name}")));
     if let Some(said) = &told.said {
         parts.push(format!(" `{said}`"));
     }
     if told.first {
         parts.push(format!(
-            "  {} to {} over {}: {}",
+            "  {} to {} over {}",
             end(&told.source, told.protocol),
             end(&told.destination, told.protocol),
             told.protocol,
-            way(packet)
         ));
+    }
+    match machine.filter(|_| told.passing) {
+        Some(machine) => parts.push(format!(", through {}", through(packet, machine))),
+        None if told.first => parts.push(format!(": {}", way(packet))),
+        None => {}
+    }
+    if told.first {
         parts.extend(rewrites(told).into_iter().map(|text| format!("; {text}")));
     }
     if let Some(because) = &told.because {
@@ -61,6 +87,23 @@ fn line(told: &PacketTold) -> String {
     }
     parts.push(format!("; {}", fate(packet)));
     parts.concat()
+}
+
+/// The program that sent a packet, where the kernel told of it.
+fn program(packet: &Packet) -> Option<&str> {
+    let first = packet.steps.first().filter(|step| step.known_by.contains(&Means::Process))?;
+    if let What::Sent { by } = &first.what { Some(by) } else { None }
+}
+
+/// `node1 veth54e8e8ba → flannel.1`: the devices of a machine at which a packet was seen first and last, by itself where
+/// a tunnel's packet was there, too.
+fn through(packet: &Packet, machine: &NsName) -> String {
+    let here = || packet.steps.iter().filter(|s| is_seen(s) && s.place == *machine);
+    let layer = here().map(|s| s.layer).min();
+    let mut devices = here().filter(|s| Some(s.layer) == layer).filter_map(|s| s.dev.as_ref());
+    let (first, last) = (devices.next(), devices.next_back());
+    let devices: Vec<&str> = first.into_iter().chain(last).map(IfName::as_str).collect();
+    format!("{machine} {}", devices.join(" → "))
 }
 
 fn end(end: &End, protocol: Protocol) -> String {

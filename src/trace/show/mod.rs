@@ -14,7 +14,7 @@ mod steps;
 mod text;
 mod ways;
 
-pub use follow::followed;
+pub use follow::Follow;
 pub use mermaid::mermaid;
 pub use text::text;
 

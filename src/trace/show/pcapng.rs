@@ -39,30 +39,54 @@ pub struct Frame {
     pub comment: Option<String>,
 }
 
-/// Write a capture. `question` is the comment of the whole; the frames need no order.
+/// Write a whole capture. `says` is the comment of the whole; the frames need no order.
 ///
 /// # Errors
 /// What `out` refuses.
-pub fn write(frames: &[Frame], question: &str, out: impl Write) -> Result<(), PcapError> {
+pub fn write(frames: &[Frame], says: &str, out: impl Write) -> Result<(), PcapError> {
     let mut frames: Vec<&Frame> = frames.iter().collect();
     frames.sort_by_key(|f| f.at);
-    let options = vec![
-        SectionHeaderOption::Comment(Cow::Owned(cut(question).to_owned())),
-        SectionHeaderOption::UserApplication(Cow::Borrowed(concat!("labctl ", env!("CARGO_PKG_VERSION")))),
-    ];
-    let section = SectionHeaderBlock { options, ..SectionHeaderBlock::default() };
-    let mut writer = PcapNgWriter::with_section_header(out, section)?;
-    let mut interfaces = HashMap::new();
-    for frame in frames {
-        let next = interfaces.len() as u32;
-        let device = (&frame.place, frame.index, &frame.dev, frame.ethernet);
-        let interface = *interfaces.entry(device).or_insert(next);
-        if interface == next {
-            writer.write_pcapng_block(describe(frame))?;
-        }
-        writer.write_pcapng_block(packet(frame, interface))?;
+    let mut capture = Capture::begin(says, out)?;
+    frames.into_iter().try_for_each(|frame| capture.frame(frame))?;
+    capture.flush()
+}
+
+/// A capture that is written frame by frame.
+pub struct Capture<W: Write> {
+    writer: PcapNgWriter<W>,
+    /// The number of each device that was described.
+    interfaces: HashMap<(NsName, u32, IfName, bool), u32>,
+}
+
+impl<W: Write> Capture<W> {
+    /// `says` is the comment of the whole.
+    ///
+    /// # Errors
+    /// What `out` refuses, as for all that is written later.
+    pub fn begin(says: &str, out: W) -> Result<Capture<W>, PcapError> {
+        let options = vec![
+            SectionHeaderOption::Comment(Cow::Owned(cut(says).to_owned())),
+            SectionHeaderOption::UserApplication(Cow::Borrowed(concat!("labctl ", env!("CARGO_PKG_VERSION")))),
+        ];
+        let section = SectionHeaderBlock { options, ..SectionHeaderBlock::default() };
+        let writer = PcapNgWriter::with_section_header(out, section)?;
+        Ok(Capture { writer, interfaces: HashMap::new() })
     }
-    writer.into_inner().flush().map_err(PcapError::IoError)
+
+    pub fn frame(&mut self, frame: &Frame) -> Result<(), PcapError> {
+        let next = self.interfaces.len() as u32;
+        let device = (frame.place.clone(), frame.index, frame.dev.clone(), frame.ethernet);
+        let interface = *self.interfaces.entry(device).or_insert(next);
+        if interface == next {
+            self.writer.write_pcapng_block(describe(frame))?;
+        }
+        self.writer.write_pcapng_block(packet(frame, interface)).map(drop)
+    }
+
+    /// Let all that was written be read by others.
+    pub fn flush(&mut self) -> Result<(), PcapError> {
+        self.writer.get_mut().flush().map_err(PcapError::IoError)
+    }
 }
 
 fn describe(frame: &Frame) -> InterfaceDescriptionBlock<'static> {

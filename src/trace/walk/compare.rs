@@ -18,6 +18,10 @@ pub fn compare<'s>(planned: &'s [Step], actual: &[&'s Step]) -> Option<(Option<&
             (planned, actual) = (planned_rest, rest);
             continue;
         }
+        if is_tunnels_rule(one) {
+            planned = planned_rest;
+            continue;
+        }
         let unseen = planned.iter().take_while(|s| !is_device(s)).count();
         let next = planned.get(unseen);
         match planned.iter().take(unseen + 1).position(|s| is_same(s, other)) {
@@ -30,10 +34,15 @@ pub fn compare<'s>(planned: &'s [Step], actual: &[&'s Step]) -> Option<(Option<&
     }
 }
 
-/// Whether only a tap knows of a step, or a rule was met by a tunnel's packet: whether its connection is new, which
-/// says what rules it meets, depends on what the tunnel has carried before.
+/// Whether only a tap knows of a step, or nobody can foresee it.
 fn is_unforeseen(step: &Step) -> bool {
-    step.known_by == [Means::Tap] || step.layer > 0 && matches!(step.what, What::Rule(_))
+    step.known_by == [Means::Tap] || is_tunnels_rule(step)
+}
+
+/// Whether a rule was met by a tunnel's packet: whether its connection is new, which says what rules it meets, depends on
+/// what the tunnel has carried before.
+fn is_tunnels_rule(step: &Step) -> bool {
+    step.layer > 0 && matches!(step.what, What::Rule(_))
 }
 
 /// What is said to be planned in place of a step that a device saw: the next one that a device sees, or the end.

@@ -39,23 +39,27 @@ pub(super) struct Tracepoints {
     young: Young,
     /// With buffers of their own, which much traffic of others may fill.
     lookups: Option<(Vec<Ring>, Lookups)>,
+    /// Records that were read since [`Tracepoints::count`].
+    count: usize,
     /// Why look-ups are not told of, where they were asked for: drops still are.
     pub without: Option<io::Error>,
 }
 
 impl Tracepoints {
-    /// Listen from now on, in the whole machine. Look-ups are told of for packets with one of the addresses `of`.
-    pub fn open(of: &HashSet<Ipv4Addr>) -> io::Result<Tracepoints> {
+    /// Listen from now on, in the whole machine. Processes that send are told of where `senders` says so, and look-ups for
+    /// packets with one of the addresses `of`.
+    pub fn open(senders: bool, of: &HashSet<Ipv4Addr>) -> io::Result<Tracepoints> {
         let tracefs = Tracefs::open()?;
         let trails = |senders| {
             let trails = Trails::new(&tracefs, senders)?;
             Ok::<_, io::Error>((Ring::of_each_cpu(&trails.wanted())?, trails))
         };
         // Kernels before 5.2 do not tell of neighbours: there nobody is named, and all else is told.
-        let drops = Senders::new(&tracefs).and_then(|senders| trails(Some(senders))).or_else(|_| trails(None))?;
+        let named = || Senders::new(&tracefs).and_then(|senders| trails(Some(senders)));
+        let drops = if senders { named().or_else(|_| trails(None))? } else { trails(None)? };
         let lookups = (!of.is_empty()).then(|| Lookups::open(&tracefs, of)).transpose();
         let (lookups, without) = lookups.map_or_else(|e| (None, Some(e)), |lookups| (lookups, None));
-        Ok(Tracepoints { drops, young: Young::default(), lookups, without })
+        Ok(Tracepoints { drops, young: Young::default(), lookups, count: 0, without })
     }
 
     /// Whose namespaces there are: processes in others are not told of.
@@ -69,9 +73,23 @@ impl Tracepoints {
         self.drops.1.forget_all();
     }
 
+    /// Hear nothing for a while, or go on. What was where before is not known any more then, and who is called how neither.
+    pub fn listen(&mut self, listens: bool) {
+        if listens {
+            self.young = Young::default();
+            self.drops.1.begin_anew();
+        }
+        self.rings().for_each(|ring| ring.listen(listens));
+    }
+
     /// One for each CPU and kind.
     pub fn rings(&self) -> impl Iterator<Item = &Ring> {
         self.drops.0.iter().chain(self.lookups.iter().flat_map(|(rings, _)| rings))
+    }
+
+    /// How many records were read since the last call.
+    pub fn count(&mut self) -> usize {
+        std::mem::take(&mut self.count)
     }
 
     /// Whether there is something that is only to be told later.
@@ -88,6 +106,7 @@ impl Tracepoints {
         let (rings, trails) = &mut self.drops;
         let (told, lost) = records(rings, shift);
         read.lost += lost;
+        self.count += told.len();
         if let Some(senders) = &mut trails.senders {
             // A process may end while its records are still too new.
             senders.meet(&told);

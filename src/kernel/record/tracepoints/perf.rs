@@ -21,6 +21,7 @@ const NAMESPACES: u64 = 1 << 28;
 /// `PERF_FLAG_FD_CLOEXEC`.
 const CLOEXEC: libc::c_ulong = 8;
 const ENABLE: libc::c_ulong = 0x2400;
+const DISABLE: libc::c_ulong = 0x2401;
 const SET_OUTPUT: libc::c_ulong = 0x2405;
 const SET_FILTER: libc::c_ulong = 0x4008_2406;
 /// `PERF_RECORD_LOST`, `PERF_RECORD_COMM`, `PERF_RECORD_SAMPLE` and `PERF_RECORD_NAMESPACES`.
@@ -145,6 +146,14 @@ impl Ring {
             control(event, ENABLE, 0)?;
         }
         Ok(ring)
+    }
+
+    /// Let the kernel tell, or not: while it does not, what happens costs it next to nothing.
+    pub(super) fn listen(&self, listens: bool) {
+        for event in &self.events {
+            // It cannot fail for an event that is there.
+            let _ = control(event, if listens { ENABLE } else { DISABLE }, 0);
+        }
     }
 
     /// One of the two numbers by which the kernel and we tell each other how far we are.

@@ -38,6 +38,12 @@ struct Process {
 }
 
 impl Processes {
+    /// Forget what may have changed unheard: processes are looked for again.
+    pub fn begin_anew(&mut self) {
+        self.told.clear();
+        self.looked.clear();
+    }
+
     /// Look at a process, as long as it is there.
     pub fn look(&mut self, pid: u32) {
         let now = now();

@@ -72,6 +72,12 @@ impl Senders {
         pids.into_iter().for_each(|pid| self.processes.look(pid));
     }
 
+    /// Forget what may have changed unheard.
+    pub fn begin_anew(&mut self) {
+        self.waiting.clear();
+        self.processes.begin_anew();
+    }
+
     /// Take in what the kernel tells of a process.
     pub fn learn(&mut self, record: &Record) {
         self.processes.learn(record);

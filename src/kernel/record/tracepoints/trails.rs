@@ -57,6 +57,12 @@ impl Trails {
         forget(&mut self.seen, now, MOST)
     }
 
+    /// Forget what may have changed unheard.
+    pub fn begin_anew(&mut self) {
+        self.seen.clear();
+        self.senders.iter_mut().for_each(Senders::begin_anew);
+    }
+
     /// Let go of all that was heard.
     pub fn forget_all(&mut self) {
         (self.seen, self.senders) = (HashMap::new(), None);
