@@ -1,7 +1,7 @@
 //! Where two ways part: the planned one, and the actual one, walked or observed.
 
 use crate::trace::align::is_device;
-use crate::trace::model::{Header, Means, RuleMet, Step, What};
+use crate::trace::model::{Header, Means, Rewrite, RuleMet, Step, What};
 
 /// The first steps in which the actual way differs from the planned one, nothing where one has ended before the
 /// other; nothing at all where both are the same. Planned steps that nothing could have seen are passed over where
@@ -31,9 +31,14 @@ pub fn compare<'s>(planned: &'s [Step], actual: &[&'s Step]) -> Option<(Option<&
 }
 
 /// Whether only a tap knows of a step, or a rule was met by a tunnel's packet: whether its connection is new, which
-/// says what rules it meets, depends on what the tunnel has carried before.
+/// says what rules it meets, depends on what the tunnel has carried before. Or whether a source got another port alone,
+/// as where a host masquerades with the address that it has.
 fn is_unforeseen(step: &Step) -> bool {
-    step.known_by == [Means::Tap] || step.layer > 0 && matches!(step.what, What::Rule(_))
+    let other_port = match &step.what {
+        What::Rewritten { how: Rewrite::Source, before, after } => ends(before) == ends(after),
+        _ => false,
+    };
+    other_port || step.known_by == [Means::Tap] || step.layer > 0 && matches!(step.what, What::Rule(_))
 }
 
 /// What is said to be planned in place of a step that a device saw: the next one that a device sees, or the end.

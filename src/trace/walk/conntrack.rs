@@ -204,7 +204,11 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
             Side::Destination => (t.source, t.source_port),
             Side::Source => (t.destination, t.destination_port),
         };
-        let (walked, told) = (end(&entry.reply), end(&told));
+        let (walked, mut told) = (end(&entry.reply), end(&told));
+        if entry.original.protocol == Protocol::Icmp {
+            // An echo's identifier stands in both ends, and is translated with the source alone.
+            told.1 = walked.1;
+        }
         match side {
             Side::Destination => (entry.reply.source, entry.reply.source_port) = told,
             Side::Source => (entry.reply.destination, entry.reply.destination_port) = told,
