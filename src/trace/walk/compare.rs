@@ -25,20 +25,25 @@ pub fn compare<'s>(planned: &'s [Step], actual: &[&'s Step]) -> Option<(Option<&
             _ if is_unforeseen(other) && next.is_some_and(|next| rest.iter().any(|s| is_same(next, s))) => {
                 actual = rest
             }
+            _ if is_other_port(other) && rest.iter().any(|s| is_same(one, s)) => actual = rest,
             _ => return Some((Some(counterpart(planned, other).unwrap_or(one)), Some(other))),
         }
     }
 }
 
 /// Whether only a tap knows of a step, or a rule was met by a tunnel's packet: whether its connection is new, which
-/// says what rules it meets, depends on what the tunnel has carried before. Or whether a source got another port alone,
-/// as where a host masquerades with the address that it has.
+/// says what rules it meets, depends on what the tunnel has carried before.
 fn is_unforeseen(step: &Step) -> bool {
-    let other_port = match &step.what {
-        What::Rewritten { how: Rewrite::Source, before, after } => ends(before) == ends(after),
+    step.known_by == [Means::Tap] || step.layer > 0 && matches!(step.what, What::Rule(_))
+}
+
+/// Whether a source got another port alone, or got its own back: as where a host masquerades with the address that it
+/// has. Which port that is, and whether it is another, is chosen anew each time.
+fn is_other_port(step: &Step) -> bool {
+    match &step.what {
+        What::Rewritten { how: Rewrite::Source | Rewrite::Remembered, before, after } => ends(before) == ends(after),
         _ => false,
-    };
-    other_port || step.known_by == [Means::Tap] || step.layer > 0 && matches!(step.what, What::Rule(_))
+    }
 }
 
 /// What is said to be planned in place of a step that a device saw: the next one that a device sees, or the end.

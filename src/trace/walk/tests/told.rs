@@ -2,6 +2,8 @@
 
 use super::super::{Seen, every};
 use super::*;
+use crate::trace::model::Header;
+use crate::trace::{sight, translation};
 
 const HOST_GW: &str = "backend: host-gw";
 const UDP: &str = "backend: udp";
@@ -148,6 +150,27 @@ fn what_was_observed_is_followed_over_several_translations() {
     let way = exchange(&State::planned(&plan), &from, &tcp("198.51.100.10", 80), &choices).expect("a namespace");
     assert_eq!((way.there.end.to_string().as_str(), way.seen), ("c1", Seen::Answer), "{}", told(&way));
     assert!(lines(&way.there).contains("becomes node3 192.168.2.11:30080"), "{}", told(&way));
+}
+
+#[test]
+fn an_echos_other_identifier_is_no_other_destination() {
+    let (plan, from) = (plan(VXLAN), ns("pod/default/a1"));
+    let usual = ask(&plan, "pod/default/a1", &ping("192.168.2.11"));
+    let (place, before, after) = usual
+        .there
+        .steps
+        .iter()
+        .find_map(|s| match &s.what {
+            What::Rewritten { before, after, .. } => Some((s.place.clone(), before, after)),
+            _ => None,
+        })
+        .expect("the host masquerades");
+    let header = Header { source_port: 99, destination_port: 99, ..(**after).clone() };
+    let reply = sight::Tuple::of(&header).reversed();
+    let entry = translation::Entry { at: 0, place, original: sight::Tuple::of(before), reply };
+    let choices = Choices::Following { targets: Vec::new(), hops: Vec::new(), entries: vec![entry] };
+    let way = exchange(&State::planned(&plan), &from, &ping("192.168.2.11"), &choices).expect("a namespace");
+    assert_eq!(lines(&way.there), lines(&usual.there));
 }
 
 #[test]
