@@ -1,7 +1,7 @@
 //! Where two ways part: the planned one, and the actual one, walked or observed.
 
 use crate::trace::align::is_device;
-use crate::trace::model::{Header, Means, RuleMet, Step, What};
+use crate::trace::model::{Header, Means, Rewrite, RuleMet, Step, What};
 
 /// The first steps in which the actual way differs from the planned one, nothing where one has ended before the
 /// other; nothing at all where both are the same. Planned steps that nothing could have seen are passed over where
@@ -29,6 +29,7 @@ pub fn compare<'s>(planned: &'s [Step], actual: &[&'s Step]) -> Option<(Option<&
             _ if is_unforeseen(other) && next.is_some_and(|next| rest.iter().any(|s| is_same(next, s))) => {
                 actual = rest
             }
+            _ if is_other_port(other) && rest.iter().any(|s| is_same(one, s)) => actual = rest,
             _ => return Some((Some(counterpart(planned, other).unwrap_or(one)), Some(other))),
         }
     }
@@ -43,6 +44,15 @@ fn is_unforeseen(step: &Step) -> bool {
 /// what the tunnel has carried before.
 fn is_tunnels_rule(step: &Step) -> bool {
     step.layer > 0 && matches!(step.what, What::Rule(_))
+}
+
+/// Whether a source got another port alone, or got its own back: as where a host masquerades with the address that it
+/// has. Which port that is, and whether it is another, is chosen anew each time.
+fn is_other_port(step: &Step) -> bool {
+    match &step.what {
+        What::Rewritten { how: Rewrite::Source | Rewrite::Remembered, before, after } => ends(before) == ends(after),
+        _ => false,
+    }
 }
 
 /// What is said to be planned in place of a step that a device saw: the next one that a device sees, or the end.

@@ -206,6 +206,7 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         };
         let (walked, mut told) = (end(&entry.reply), end(&told));
         if entry.original.protocol == Protocol::Icmp {
+            // An echo's identifier stands in both ends, and is translated with the source alone.
             told.1 = walked.1;
         }
         match side {
