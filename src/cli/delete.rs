@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::daemon::client::Client;
 use crate::diag::{Problem, Problems, Sources, codes};
+use crate::lab::dns::{DNS_DEPLOYMENT, DNS_NAMESPACE, DNS_SERVICE};
 use crate::lab::ingress::{INGRESS_NAME, INGRESS_NAMESPACE};
 use crate::spec::beside;
 use crate::spec::edit::{self, Edit, ObjectKind, ObjectRef};
@@ -95,10 +96,10 @@ fn must_not_be_built_in(object: &ObjectRef) -> Result<(), Box<Problem>> {
     let ObjectRef { kind, key } = object;
     let built_in: &[(ObjectKind, &str, &str)] = &[
         (ObjectKind::Service, "default", "kubernetes"),
-        (ObjectKind::Service, "kube-system", "kube-dns"),
-        (ObjectKind::Deployment, "kube-system", "coredns"),
+        (ObjectKind::Service, DNS_NAMESPACE, DNS_SERVICE),
+        (ObjectKind::Deployment, DNS_NAMESPACE, DNS_DEPLOYMENT),
         (ObjectKind::Namespace, "default", "default"),
-        (ObjectKind::Namespace, "default", "kube-system"),
+        (ObjectKind::Namespace, "default", DNS_NAMESPACE),
         (ObjectKind::Namespace, "default", "kube-public"),
         (ObjectKind::Namespace, "default", "kube-node-lease"),
     ];

@@ -21,16 +21,16 @@ use tokio::sync::oneshot;
 use crate::diag::{Problem, codes};
 use crate::kernel::ns::NetNs;
 use crate::kernel::record::{Closing, Event, Filter, Missing, Options, Recorder, Recording, Seen, Spot};
-use crate::kernel::{learnt, listening, memory};
+use crate::kernel::sockets::{self, Socket};
+use crate::kernel::{learnt, memory};
 use crate::lab::Lab;
 use crate::lab::names::{IfName, NsName};
 use crate::lab::probe::{Ask, Expect, Probe, Target};
-use crate::plan::Plan;
+use crate::plan::{NsPlan, Plan};
 use crate::probe::{self, Outcome};
 use crate::trace::filter::{self, v4};
 use crate::trace::model::{Means, Trace, What};
 use crate::trace::origin::Origin;
-use crate::trace::predict;
 use crate::trace::question::{MARK_HEADER, Question};
 use crate::trace::tell::{self, Material};
 use crate::trace::walk::Known;
@@ -136,6 +136,8 @@ struct Watched {
     closing: Closing,
     /// What labctl's own programs told.
     told: Vec<(NsName, program::Event)>,
+    /// The sockets of programs, where the question was not answered.
+    sockets: Vec<(NsName, Vec<Socket>)>,
     /// What could not be watched.
     missing: Vec<Missing>,
 }
@@ -172,8 +174,9 @@ async fn traced(daemon: &Rc<Daemon>, request: TraceRequest, gone: Gone) -> Answe
     let concerned = tell::concerned(&asked, (&there, &known, &planned));
     let filter = filter::of_question(&lab, &there, &asked, &serving(daemon, &planned).await);
     let lookups = filter::lookups(&filter, &there, &asked);
-    let Watched { outcome, recording, closing, told, missing } =
-        watched(daemon, (&lab, &asked), (filter, concerned, lookups), gone).await?;
+    let programs = with_programs(daemon, &planned);
+    let Watched { outcome, recording, closing, told, sockets, missing } =
+        watched(daemon, (&lab, &asked), (filter, concerned, lookups, programs), gone).await?;
     let origin = Origin::new(daemon.text(), request.base);
     let told = tokio::task::spawn_blocking(move || {
         let material = Material {
@@ -183,6 +186,7 @@ async fn traced(daemon: &Rc<Daemon>, request: TraceRequest, gone: Gone) -> Answe
             known: &known,
             recording: &recording,
             told: &told,
+            sockets: &sockets,
             missing: &missing,
             origin: &origin,
         };
@@ -199,12 +203,12 @@ async fn traced(daemon: &Rc<Daemon>, request: TraceRequest, gone: Gone) -> Answe
 }
 
 /// Send the question while everything is watched that passes the filter. Counters of `concerned` namespaces are
-/// read afterwards, also where nothing was seen; look-ups of routes are told of those addresses. Nobody waits for the
-/// answer once the caller is `gone`.
+/// read afterwards, also where nothing was seen; look-ups of routes are told of those addresses. Of a question that
+/// was not answered the sockets of `programs` are read. Nobody waits for the answer once the caller is `gone`.
 async fn watched(
     daemon: &Rc<Daemon>,
     (lab, asked): (&Lab, &Probe),
-    (filter, concerned, lookups): (Filter, HashSet<NsName>, HashSet<Ipv4Addr>),
+    (filter, concerned, lookups, programs): (Filter, HashSet<NsName>, HashSet<Ipv4Addr>, Vec<NsName>),
     gone: Gone,
 ) -> Result<Watched, Box<Problem>> {
     let spots: Vec<Spot> =
@@ -226,6 +230,10 @@ async fn watched(
     if outcome.is_some() {
         until_quiet(&recorder, patience).await;
     }
+    let sockets = match &outcome {
+        Some(outcome) if !outcome.passed() => sockets_of(daemon, programs).await,
+        _ => Vec::new(),
+    };
     let hand_over = move |recorder: Recorder| recorder.hand_over(|place| concerned.contains(place));
     let finishing = tokio::task::spawn_blocking(move || Arc::into_inner(recorder).map(hand_over));
     let (finished, told) = tokio::join!(finishing, listening.end());
@@ -233,7 +241,9 @@ async fn watched(
     missing.extend(told.gaps().into_iter().map(unsaid));
     let told = told.events;
     match (outcome, finished) {
-        (Some(outcome), Ok(Some((recording, closing)))) => Ok(Watched { outcome, recording, closing, told, missing }),
+        (Some(outcome), Ok(Some((recording, closing)))) => {
+            Ok(Watched { outcome, recording, closing, told, sockets, missing })
+        }
         _ => Err(refused("the question was not asked".to_owned())),
     }
 }
@@ -249,9 +259,28 @@ async fn serving(daemon: &Rc<Daemon>, planned: &Plan) -> Vec<NsName> {
         visited.into_iter().filter_map(|place| Some((place.clone(), daemon.netns(&place)?, own(&place)))).collect();
     let read = tokio::task::spawn_blocking(move || {
         // Of one that cannot be read it is not known.
-        let serves =
-            |netns: &NetNs, own: &BTreeSet<u16>| listening::ports(netns).map_or(true, |all| !all.is_subset(own));
+        let serves = |netns: &NetNs, own: &BTreeSet<u16>| sockets::ports(netns).map_or(true, |all| !all.is_subset(own));
         all.into_iter().filter(|(_, netns, own)| serves(netns, own)).map(|(place, ..)| place).collect()
+    });
+    read.await.unwrap_or_default()
+}
+
+/// The machines in which programs other than the daemon may have sockets.
+fn with_programs(daemon: &Daemon, planned: &Plan) -> Vec<NsName> {
+    let has = |ns: &&NsPlan| !ns.programs.is_empty() || ns.dns.is_some() || ns.flanneld.is_some();
+    let own = planned.namespaces.iter().filter(has).map(|ns| ns.ns.clone());
+    own.chain(daemon.workloads.rooms.visited()).collect()
+}
+
+/// The sockets of machines, and whose they are. One that cannot be read says nothing; the others still do.
+async fn sockets_of(daemon: &Rc<Daemon>, places: Vec<NsName>) -> Vec<(NsName, Vec<Socket>)> {
+    let all: Vec<(NsName, NetNs)> =
+        places.into_iter().filter_map(|place| Some((place.clone(), daemon.netns(&place)?))).collect();
+    let read = tokio::task::spawn_blocking(move || {
+        let read = |(place, netns): (NsName, NetNs)| Some((place, sockets::read(&netns).ok()?));
+        let mut all: Vec<(NsName, Vec<Socket>)> = all.into_iter().filter_map(read).collect();
+        sockets::find_owners(all.iter_mut().flat_map(|(_, sockets)| sockets));
+        all
     });
     read.await.unwrap_or_default()
 }
@@ -281,7 +310,7 @@ pub(super) async fn learnt(daemon: &Rc<Daemon>, lab: &Lab, asked: Option<&Probe>
 
 /// Whom a question asks, where no name must be looked up first.
 fn address(lab: &Lab, asked: &Probe) -> Option<Ipv4Addr> {
-    match predict::target(asked)? {
+    match asked.ask.target()?.0 {
         Target::Address(ip) => v4(*ip),
         Target::Machine(ns) => v4(lab.address_of(ns)?),
         Target::Service(_) | Target::Name(_) => None,
@@ -289,10 +318,13 @@ fn address(lab: &Lab, asked: &Probe) -> Option<Ipv4Addr> {
 }
 
 /// Wait until nothing has come for a while, but not for ever.
-async fn until_quiet(recorder: &Recorder, patience: Duration) {
+async fn until_quiet(recorder: &Arc<Recorder>, patience: Duration) {
     let begin = Instant::now();
     while begin.elapsed() < patience {
-        let since = recorder.last_event().map_or(QUIET, |last| last.elapsed());
+        // On a busy machine what has come long ago may not have been read.
+        let (now, own) = (Instant::now(), Arc::clone(recorder));
+        let last = tokio::task::spawn_blocking(move || own.last_event()).await.ok().flatten();
+        let since = last.map_or(QUIET, |last| now.saturating_duration_since(last));
         if since >= QUIET {
             return;
         }

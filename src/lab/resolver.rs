@@ -30,6 +30,17 @@ pub struct Resolver {
     pub options: Vec<DnsOption>,
 }
 
+/// How every machine's /etc/hosts begins, as kubelet writes it for pods.
+pub const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
+
+/// The address that a name of [`LOCALHOST`] has, by its first line: no DNS server is asked for one.
+pub fn loopback(name: &str) -> Option<IpAddr> {
+    LOCALHOST.lines().find_map(|line| {
+        let (ip, mut names) = line.split_once('\t').map(|(ip, names)| (ip, names.split(' ')))?;
+        names.any(|known| known.eq_ignore_ascii_case(name)).then(|| ip.parse().ok())?
+    })
+}
+
 impl Lab {
     /// The service that `name`, `name.namespace` and so on up to its full name mean to `from`.
     pub fn service_called(&self, from: &NsName, name: &str) -> Option<&Service> {
@@ -259,6 +270,14 @@ mod tests {
         let wanted = "search shop.svc.cluster.local svc.cluster.local cluster.local _tcp.example.com .\n\
                       nameserver 10.96.0.10\nnameserver 192.0.2.1\noptions ndots:2 edns0\n";
         assert_eq!(resolver.text(CLUSTER), wanted);
+    }
+
+    #[test]
+    fn a_machine_itself_is_known_by_its_hosts_file() {
+        let known = |name| loopback(name).map(|ip| ip.to_string());
+        assert_eq!(known("localhost").as_deref(), Some("127.0.0.1"));
+        assert_eq!(known("ip6-localhost").as_deref(), Some("::1"));
+        assert_eq!(known("local"), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use sha2::{Digest, Sha256};
 
 use crate::lab::names::NsName;
+use crate::lab::resolver::LOCALHOST;
 use crate::lab::{Host, Lab, Pod, Port};
 
 use super::types::{File, Listener, Mac, Sysctl};
@@ -64,8 +65,6 @@ const HOSTNAME: &str = "/etc/hostname";
 pub fn hostname(files: &[File]) -> Option<&str> {
     files.iter().find(|f| f.path == HOSTNAME).map(|f| f.content.trim())
 }
-
-const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
 
 /// Hosts, clients and the router know each other by name, as machines with a DNS of their own do.
 /// Clients also know the names that ingresses have, as a public DNS would tell them.

@@ -37,6 +37,11 @@ pub fn slices(lab: &Lab, state: impl Fn(&PodId) -> PodState) -> Vec<EndpointSlic
     all
 }
 
+/// Every slice of the lab while all its pods are ready.
+pub fn slices_of_ready(lab: &Lab) -> Vec<EndpointSlice> {
+    slices(lab, |_| PodState { alive: true, ready: true, terminating: false })
+}
+
 fn facts<'l>(lab: &'l Lab, pod: &'l Pod, state: PodState) -> Option<PodFacts<'l>> {
     let zone = lab.host(&pod.host).and_then(|h| h.labels.get(ZONE_LABEL)).map(String::as_str);
     state.alive.then(|| PodFacts {

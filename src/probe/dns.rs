@@ -88,7 +88,9 @@ pub async fn lookup(asking: &Asking<'_>, server: SocketAddr, question: &Question
         let text = format!("{server} answers a question that was not asked");
         return Err(Failure::new(FailureName::Protocol, text));
     }
-    Ok(reply(&response, message.queries.first().map(Query::query_type)))
+    let reply = reply(&response, message.queries.first().map(Query::query_type));
+    asking.note_answer(question.name, &reply.rcode);
+    Ok(reply)
 }
 
 /// A question as a message, and its bytes.

@@ -225,10 +225,7 @@ fn observed(expect: &Expect, seen: &Observation) -> String {
     let details = &seen.details;
     let mut words: Vec<String> = Vec::new();
     if let Some(failure) = &seen.failure {
-        match failure.kind {
-            None | Some(FailureName::Any) => words.push(failure.text.clone()),
-            Some(kind) => words.push(format!("{}: {}", failure_name(kind), failure.text)),
-        }
+        words.push(failure.says());
     } else {
         let by = details.answered_by.as_ref();
         words.push(match (by, &seen.tried) {

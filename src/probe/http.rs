@@ -96,8 +96,18 @@ fn answer((status, body): (hyper::StatusCode, Vec<u8>), to: SocketAddr) -> Answe
     let mut details = Details { status: Some(status.as_u16()), ..Details::default() };
     identity::read(&text, &mut details);
     let error = status.is_client_error() || status.is_server_error();
-    let refusal = error.then(|| Failure::answer(FailureName::Any, format!("{to} answers {status}")));
+    let refusal = error.then(|| refused(to, status));
     Answer { details, text: Some(text), refusal }
+}
+
+/// An answer with an error's status.
+pub fn refused(to: SocketAddr, status: hyper::StatusCode) -> Failure {
+    Failure::answer(FailureName::Any, format!("{to} answers {status}"))
+}
+
+/// The end of a connection in place of an answer.
+pub fn hung_up(to: SocketAddr) -> Failure {
+    Failure::new(FailureName::Reset, format!("{to} hung up before it had answered"))
 }
 
 /// What a broken exchange means: cut, or not HTTP.
@@ -113,7 +123,7 @@ fn fault(error: &hyper::Error, to: SocketAddr) -> Failure {
         cause = inner.source();
     }
     if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
-        return Failure::new(FailureName::Reset, format!("{to} hung up before it had answered"));
+        return hung_up(to);
     }
     Failure::new(FailureName::Protocol, format!("{to} answers what is not HTTP: {error}"))
 }

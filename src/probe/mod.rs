@@ -44,12 +44,11 @@ pub use dns::rcode;
 pub(crate) use dns::{
     Question as DnsQuestion, Reply as DnsReply, no as no_record, query as dns_query, reply as dns_reply,
 };
-pub use name::{by_books, by_hosts_file as known_without_dns};
-pub use outcome::{Details, Kind, Outcome, Verdict, asked};
+pub use http::{hung_up, refused};
+pub use name::{by_books, by_hosts_file};
+pub use outcome::{Details, Failure, Kind, Outcome, Verdict, asked};
 pub use run::run_all;
 pub use socket::NOT_PERMITTED;
-
-use outcome::Failure;
 
 /// Makes what runs a program in a namespace, with that namespace's hostname, files and processes.
 pub type Enter = Box<dyn Fn(&NsName, &[String]) -> io::Result<Launch> + Send + Sync>;
@@ -108,10 +107,21 @@ pub enum Used {
     Echo(u16),
 }
 
+/// What a DNS server answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LookedUp {
+    /// The name as it was asked for.
+    pub name: String,
+    /// The response code's mnemonic.
+    pub rcode: String,
+}
+
 /// One try of a probe, as the kinds see it.
 struct Asking<'a> {
     /// With what was asked so far, of DNS servers too.
     used: Mutex<Vec<Used>>,
+    /// What DNS servers have answered so far.
+    looked_up: Mutex<Vec<LookedUp>>,
     field: &'a Field,
     from: &'a NsName,
     ns: &'a NetNs,
@@ -123,6 +133,11 @@ struct Asking<'a> {
 impl Asking<'_> {
     fn note(&self, used: Used) {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).push(used);
+    }
+
+    fn note_answer(&self, name: &str, rcode: &str) {
+        let answer = LookedUp { name: name.to_owned(), rcode: rcode.to_owned() };
+        self.looked_up.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
     }
 
     /// Note the port that the kernel gave a connected socket, where it did.

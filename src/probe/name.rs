@@ -9,6 +9,7 @@ use super::outcome::Failure;
 use crate::lab::Lab;
 use crate::lab::names::NsName;
 use crate::lab::probe::Target;
+use crate::lab::resolver::loopback;
 use crate::objects::Service;
 use crate::spec::probe::FailureName;
 
@@ -32,7 +33,8 @@ pub async fn resolve(asking: &Asking<'_>, target: &Target) -> Result<IpAddr, Fai
     }
 }
 
-/// Hosts and clients are in every machine's /etc/hosts, the hosts of ingresses in that of clients.
+/// Every machine is in its own /etc/hosts as `localhost`, hosts and clients are in those of all, and the hosts of ingresses
+/// in those of clients.
 pub fn by_hosts_file(lab: &Lab, from: &NsName, name: &str) -> Option<IpAddr> {
     let name = name.trim_end_matches('.');
     let host = lab.hosts.iter().find(|h| h.name.as_str() == name).map(|h| h.ip());
@@ -41,7 +43,7 @@ pub fn by_hosts_file(lab: &Lab, from: &NsName, name: &str) -> Option<IpAddr> {
         NsName::Client(_) if lab.ingress_hosts().contains(name) => lab.ingress_address().map(|at| at.ip),
         _ => None,
     };
-    host.or_else(client).or_else(ingress)
+    loopback(name).or(host).or_else(client).or_else(ingress)
 }
 
 /// A service's address for a machine without DNS: outside the cluster its load balancer's, where it

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Used;
+use super::{LookedUp, Used};
 use crate::lab::names::NsName;
 use crate::lab::probe::{Ask, Target};
 use crate::spec::probe::FailureName;
@@ -97,6 +97,9 @@ pub struct Details {
     /// With what was asked; for who looks at the packets, in this process alone.
     #[serde(skip)]
     pub used: Vec<Used>,
+    /// What DNS servers answered, one after the other; as above.
+    #[serde(skip)]
+    pub looked_up: Vec<LookedUp>,
     /// How it failed; `None` where it did not, or where the question could not be asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureName>,
@@ -162,6 +165,14 @@ impl Failure {
     /// An answer that says no.
     pub fn answer(kind: FailureName, text: impl Into<String>) -> Failure {
         Failure { kind: Some(kind), text: text.into(), answered: true }
+    }
+
+    /// In words, which begin with the kind's name where it has one.
+    pub fn says(&self) -> String {
+        match self.kind {
+            None | Some(FailureName::Any) => self.text.clone(),
+            Some(kind) => format!("{}: {}", failure_name(kind), self.text),
+        }
     }
 
     /// The question could not be asked, for a reason that lies with the prober.

@@ -143,9 +143,11 @@ async fn try_once(probe: &Probe, field: &Field) -> Observation {
         return Observation::new(None, Err(Failure::unasked(format!("{} is not there", probe.from))));
     };
     let deadline = Instant::now() + probe.timeout;
-    let used = Mutex::default();
-    let asking = Asking { used, field, from: &probe.from, ns, expect: &probe.expect, deadline, limit: probe.timeout };
+    let (used, looked_up) = (Mutex::default(), Mutex::default());
+    let asking =
+        Asking { used, looked_up, field, from: &probe.from, ns, expect: &probe.expect, deadline, limit: probe.timeout };
     let mut seen = try_with(&asking, probe).await;
+    seen.details.looked_up = asking.looked_up.into_inner().unwrap_or_else(PoisonError::into_inner);
     seen.details.used = asking.used.into_inner().unwrap_or_else(PoisonError::into_inner);
     seen
 }

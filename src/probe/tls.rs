@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, InvalidMessage, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -25,7 +25,7 @@ pub(super) async fn agree(
     to: SocketAddr,
     (host, insecure): (&str, bool),
 ) -> Result<TlsStream<TcpStream>, Failure> {
-    let tls = |why: &dyn std::fmt::Display| Failure::new(FailureName::Tls, format!("no TLS with {to}: {why}"));
+    let tls = |why: &dyn std::fmt::Display| no_tls(to, why);
     let trusted = (!insecure).then(|| asking.field.trusted_by(asking.from));
     let config = config(trusted).map_err(|e| Failure::unasked(format!("TLS: {e}")))?;
     let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -40,6 +40,15 @@ pub(super) async fn agree(
         None if e.kind() == std::io::ErrorKind::UnexpectedEof => tls(&"it hung up during the handshake"),
         None => from_errno(&e, &to.to_string()),
     })
+}
+
+fn no_tls(to: SocketAddr, why: impl std::fmt::Display) -> Failure {
+    Failure::new(FailureName::Tls, format!("no TLS with {to}: {why}"))
+}
+
+/// What comes of asking a server by TLS that answers in plain HTTP.
+pub fn with_plain_http(to: SocketAddr) -> Failure {
+    no_tls(to, rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType))
 }
 
 /// The settings of a client that trusts these authorities, or where none are given everybody.

@@ -19,6 +19,7 @@ use crate::objects::{ObjectKey, Service};
 use crate::plan::deviation::Deviation;
 use crate::plan::rules::Rules;
 use crate::plan::{LinkKind, NsPlan, Plan};
+use crate::probe;
 
 use super::who;
 
@@ -34,7 +35,7 @@ pub fn of_question(lab: &Lab, there: &Plan, asked: &Probe, serving: &[NsName]) -
     if asked.from == NsName::Router || from.is_empty() {
         return Filter::default();
     }
-    let mut addresses = [from, between(lab, there), translated.addresses].concat();
+    let mut addresses = [from, between(lab, there), translated.addresses, loopback(lab, asked)].concat();
     let mut ports = translated.ports;
     if let Ask::Http(_) = asked.ask {
         // Whoever is a program may ask somebody else in its turn, on any port.
@@ -65,6 +66,16 @@ pub fn lookups(filter: &Filter, there: &Plan, asked: &Probe) -> HashSet<Ipv4Addr
         _ => Vec::new(),
     };
     filter.addresses.iter().copied().chain(asked).collect()
+}
+
+/// The asker's own address for itself, where that is asked for.
+fn loopback(lab: &Lab, asked: &Probe) -> Vec<Ipv4Addr> {
+    let ip = match asked.ask.target() {
+        Some((Target::Address(ip), _)) => Some(*ip),
+        Some((Target::Name(name), _)) => probe::by_hosts_file(lab, &asked.from, name),
+        _ => None,
+    };
+    ip.filter(IpAddr::is_loopback).and_then(v4).into_iter().collect()
 }
 
 /// The packets that may be the machine's: those with an address of its own, of a host, which may have taken its
@@ -267,6 +278,14 @@ mod tests {
             node.rules.table("nat").chain("POSTROUTING").add("-o eth0 -j SNAT --to-source 10.1.1.1:80");
         });
         assert!(has(&filter, "10.1.1.1"));
+    }
+
+    #[test]
+    fn a_machine_that_asks_itself_is_recorded() {
+        for to in ["127.0.0.1:8080", "http://localhost:8080/"] {
+            assert!(has(&of(&lab(""), to, |_| {}), "127.0.0.1"), "{to}");
+        }
+        assert!(!has(&of(&lab(""), "b", |_| {}), "127.0.0.1"));
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! addresses that it has, which are the flow's from now on), or when it is an error about such a packet.
 //! What connection tracking told adds addresses, too. Nothing here knows how a lab is built.
 
+mod apart;
+
 use std::collections::{HashMap, HashSet};
 
 use super::model::{Direction, Role};
@@ -135,30 +137,22 @@ fn echo_direction(reply: bool) -> Direction {
     if reply { Direction::Back } else { Direction::There }
 }
 
-/// Put sights of the same packet together. A packet that is seen once more where it was seen before is
-/// another one of the same looks, but for one whose TTL is lower: that goes in a circle.
+/// Put sights of the same packet together.
 fn packets(sights: &[Sight], members: &HashMap<usize, Direction>) -> Vec<FoundPacket> {
     let mut order: Vec<usize> = members.keys().copied().collect();
     order.sort_unstable_by_key(|n| (sights[*n].at, *n));
-    let mut all: Vec<FoundPacket> = Vec::new();
-    let mut latest: HashMap<(Essence, Direction), usize> = HashMap::new();
+    let mut alike: HashMap<(Essence, Direction), Vec<usize>> = HashMap::new();
     for n in order {
-        let (sight, direction) = (&sights[n], members[&n]);
-        let key = (sight.essence, direction);
-        let before = latest.get(&key).copied();
-        if let Some(at) = before.filter(|at| !is_repeated(sight, sights, &all[*at])) {
-            all[at].sights.push(n);
-            continue;
-        }
-        latest.insert(key, all.len());
-        all.push(FoundPacket { direction, essence: sight.essence, sights: vec![n], copy: false });
+        alike.entry((sights[n].essence, members[&n])).or_default().push(n);
     }
+    let mut all: Vec<FoundPacket> = Vec::new();
+    for ((essence, direction), alike) in alike {
+        let apart = apart::apart(&alike, sights).into_iter();
+        all.extend(apart.map(|sights| FoundPacket { direction, essence, sights, copy: false }));
+    }
+    let first = |packet: &FoundPacket| packet.sights.first().map(|n| (sights[*n].at, *n));
+    all.sort_unstable_by_key(first);
     all
-}
-
-fn is_repeated(sight: &Sight, sights: &[Sight], packet: &FoundPacket) -> bool {
-    let same_point = packet.sights.iter().map(|n| &sights[*n]).filter(|s| s.point() == sight.point());
-    same_point.map(|s| s.header.ttl).min().is_some_and(|ttl| sight.header.ttl >= ttl)
 }
 
 #[cfg(test)]
@@ -220,6 +214,44 @@ mod tests {
         assert_eq!(told, [vec![0, 1], vec![2, 3]]);
         (sights[2].header.ttl, sights[3].header.ttl) = (62, 62);
         assert_eq!(found(&sights).packets.len(), 1);
+    }
+
+    /// The packets' sights, of a packet that was seen at these times at `a` and then at `b`.
+    fn alike(at_a: &[u64], at_b: &[u64]) -> Vec<Vec<usize>> {
+        let seen = |place, dev, times: &[u64]| -> Vec<Sight> {
+            times.iter().map(|at| sight(*at, place, dev, VIP, 7, 64)).collect()
+        };
+        let sights = [seen("a", ("eth0", true), at_a), seen("b", ("veth", false), at_b)].concat();
+        found(&sights).packets.into_iter().map(|p| p.sights).collect()
+    }
+
+    #[test]
+    fn tries_that_are_under_way_at_once_go_on_in_their_order() {
+        assert_eq!(alike(&[1, 9], &[10, 11]), [vec![0, 2], vec![1, 3]]);
+        assert_eq!(alike(&[1, 9, 20], &[10, 30, 40]), [vec![0, 3], vec![1, 4], vec![2, 5]]);
+    }
+
+    #[test]
+    fn of_tries_that_were_lost_the_one_before_what_is_seen_was_not() {
+        assert_eq!(alike(&[1, 9], &[10]), [vec![0], vec![1, 2]]);
+        assert_eq!(alike(&[1, 9], &[2]), [vec![0, 2], vec![1]]);
+        assert_eq!(alike(&[1, 9, 20], &[2, 21]), [vec![0, 3], vec![1], vec![2, 4]]);
+    }
+
+    #[test]
+    fn a_sight_that_is_stamped_too_early_begins_no_packet() {
+        let mut sights = vec![
+            sight(1, "a", ("eth0", true), VIP, 7, 64),
+            sight(5, "a", ("eth0", true), VIP, 7, 64),
+            sight(6, "b", ("veth", false), VIP, 7, 64),
+            sight(9, "b", ("veth", false), VIP, 7, 64),
+            sight(7, "b", ("cni0", false), VIP, 7, 64),
+            sight(8, "b", ("cni0", false), VIP, 7, 64),
+        ];
+        let told = |sights: &[Sight]| -> Vec<_> { found(sights).packets.into_iter().map(|p| p.sights).collect() };
+        assert_eq!(told(&sights), [vec![0, 2, 4], vec![1, 5, 3]]);
+        sights[3].at = 7;
+        assert_eq!(told(&sights), [vec![0, 2, 4], vec![1, 3, 5]]);
     }
 
     #[test]

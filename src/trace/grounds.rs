@@ -4,10 +4,10 @@
 use crate::kernel::record::CounterDelta;
 use crate::plan::diff::Step as Difference;
 
-use super::model::{Cause, Fate, Means, Packet, Step, What};
+use super::model::{Cause, Fate, Means, Packet, Role, Step, What};
 use super::verdict::Case;
 use super::walk::Blame;
-use super::{freed, remedy, remembered, unplanned};
+use super::{freed, listeners, remedy, remembered, unplanned};
 
 /// More lines than these are not told of one kind.
 const MOST: usize = 6;
@@ -23,7 +23,9 @@ impl Case<'_> {
             let saw = format!("what {} saw: {}", self.asked.from, self.outcome.observed);
             return std::iter::once(saw).chain(told).collect();
         }
-        let mut all: Vec<String> = self.last_sight().into_iter().collect();
+        // Where a program says nothing every packet has arrived.
+        let last = self.last_sight().filter(|_| blame.cause != Cause::ProgramSilent);
+        let mut all: Vec<String> = last.into_iter().collect();
         let told = self.packets().flat_map(|p| &p.steps);
         let dropped = told.filter(|s| s.known_by.contains(&Means::Rules)).filter_map(dropped_by);
         all.extend(dropped.take(1));
@@ -32,6 +34,8 @@ impl Case<'_> {
         all.extend(freed::reasons(self.evidence, self.material.recording, self.flows).into_iter().take(MOST));
         all.extend(self.counted(blame).take(MOST).map(|c| format!("{}: {} went up by {}", c.place, c.name, c.by)));
         all.extend(self.unanswered_arp());
+        all.extend(self.concluded());
+        all.extend(listeners::words(self).filter(|_| matches!(blame.cause, Cause::ProgramSilent | Cause::DnsDead)));
         all.extend(remembered::words(self).filter(|_| blame.cause == Cause::TooBig));
         let here = remedy::origins(&blame.place, drift).into_iter().flat_map(remedy::in_words);
         all.extend(here.take(MOST).map(|what| format!("{} is not as planned: {what}", blame.place)));
@@ -42,10 +46,19 @@ impl Case<'_> {
         self.flows.iter().flat_map(|f| &f.packets)
     }
 
+    /// That a proxy which tells nothing asked somebody for the question, where that is inferred.
+    fn concluded(&self) -> Option<String> {
+        let proxied = self.flows.iter().rfind(|f| f.role == Role::Proxied)?;
+        let begin = proxied.packets.first()?.steps.first()?;
+        let is_guess = matches!(begin.what, What::Proxied { .. }) && begin.is_inferred();
+        is_guess.then(|| format!("concluded, not seen: {}", begin.says))
+    }
+
     fn last_sight(&self) -> Option<String> {
         let lost = |p: &&Packet| !matches!(p.fate, Fate::Delivered { .. });
-        let packet = self.packets().find(lost).or_else(|| self.packets().last())?;
-        let tries = self.packets().filter(|p| p.kind == packet.kind && p.direction == packet.direction).count();
+        let all = || self.flows.iter().flat_map(|f| f.packets.iter().map(move |p| (f, p)));
+        let (flow, packet) = all().find(|(_, p)| lost(p)).or_else(|| all().last())?;
+        let tries = flow.packets.iter().filter(|p| p.kind == packet.kind && p.direction == packet.direction).count();
         let last = last_seen(packet)?;
         let dev = last.dev.as_ref().map(|d| format!(" at {d}")).unwrap_or_default();
         let often = if tries > 1 { format!(" ({tries} tries)") } else { String::new() };

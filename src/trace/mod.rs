@@ -13,6 +13,8 @@ pub mod follow;
 mod freed;
 mod grounds;
 mod hits;
+mod hops;
+mod listeners;
 mod lookups;
 mod met;
 pub mod model;

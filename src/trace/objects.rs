@@ -5,10 +5,11 @@
 mod beyond;
 mod names;
 mod remedies;
+mod speech;
 
 use std::net::IpAddr;
 
-use crate::lab::dns::DNS_PORT;
+use crate::lab::dns::{DNS_DEPLOYMENT, DNS_NAMESPACE, DNS_PORT, DNS_SERVICE};
 use crate::lab::names::{HostName, NsName};
 use crate::lab::{Backend, Deployment, Lab, Pod};
 use crate::objects::hints::{self, Behind, Hint};
@@ -22,11 +23,10 @@ use super::who;
 pub use beyond::beyond_the_network;
 pub use names::no_name;
 pub use remedies::remedies;
+pub use speech::{Speaks, speaks};
 
 /// The field of a service that says whether connections from outside stay on the host to which they come.
 const EXTERNAL_POLICY: &str = "externalTrafficPolicy";
-/// The cluster's DNS service.
-const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");
 
 /// The fault as the objects have it.
 pub fn refined(case: &Case, blame: Blame) -> Blame {
@@ -90,10 +90,10 @@ fn asked_service<'l>(case: &Case<'l>) -> Option<&'l Service> {
 fn without_endpoints(lab: &Lab, service: &Service, blame: Blame) -> Blame {
     let key = ObjectKey::of(&service.metadata);
     let selected = pods_of(lab, service);
-    if (key.namespace.as_str(), key.name.as_str()) == DNS_SERVICE {
+    if (key.namespace.as_str(), key.name.as_str()) == (DNS_NAMESPACE, DNS_SERVICE) {
         let Some(pod) = selected.first() else { return blame };
         let says = format!("no DNS server of the cluster is ready: {}", blame.says);
-        return Blame { cause: Cause::DnsDead, place: pod.ns(), object: "coredns".to_owned(), says };
+        return Blame { cause: Cause::DnsDead, place: pod.ns(), object: DNS_DEPLOYMENT.to_owned(), says };
     }
     if blame.cause == Cause::NoLocalEndpoint && !selected.is_empty() {
         return Blame { object: format!("{} of service {key}", policy(&blame.object)), ..blame };

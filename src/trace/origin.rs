@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::diag::Place;
-use crate::lab::Pod;
+use crate::diag::{Place, Problems};
+use crate::lab::{self, Lab, Pod};
 use crate::objects::ObjectKey;
 use crate::spec::at::At;
 use crate::spec::edit::{Edit, ObjectKind};
@@ -110,6 +110,11 @@ impl Origin {
     /// The text by itself.
     fn written(&self) -> &Loaded {
         self.written.get_or_init(|| decode_text(&Text { edits: Vec::new(), ..self.text.clone() }))
+    }
+
+    /// The lab that the text by itself would make of `lab`.
+    pub fn written_lab(&self, lab: &Lab) -> Option<Lab> {
+        lab::resolve(self.written(), Some(lab), &mut Problems::default())
     }
 
     /// The file and line of a service's field.

@@ -10,7 +10,8 @@ use crate::lab::names::NsName;
 use super::align::{self, Aligned, Way};
 use super::copies;
 use super::flow::{Found, FoundPacket};
-use super::model::{Direction, Fate, Flow, Header, Means, Packet, Protocol, Step, What};
+use super::hops;
+use super::model::{Direction, Fate, Flow, Header, Means, Packet, Protocol, Role, Step, What};
 use super::packet::Essence;
 use super::programs;
 use super::sight::Sight;
@@ -141,7 +142,7 @@ impl<'a> Teller<'a> {
                 let length = whole(found, sight, &self.evidence.sights);
                 (&sight.place, Header { macs: None, length, ..sight.header.clone() })
             }
-            None => (self.from, Probe::to(found.tuple.protocol, found.tuple.destination.0, 0).header),
+            None => (self.sender(found), Probe::to(found.tuple.protocol, found.tuple.destination.0, 0).header),
         };
         // A machine's own rules may have translated it before any tap saw it.
         let first = sight.is_none_or(|sight| begins(found, sight));
@@ -150,6 +151,12 @@ impl<'a> Teller<'a> {
         let exchange = walk::exchange(&self.state, place, &probe, &choices);
         let planned = walk::exchange(&self.planned, place, &probe, &choices.as_planned());
         (exchange, planned)
+    }
+
+    /// Who sent a flow's first packet, which no tap saw: a proxy has what it asks for its own.
+    fn sender(&self, found: &Found) -> &'a NsName {
+        let proxy = self.evidence.who.machine(found.tuple.source.0).filter(|_| found.role == Role::Proxied);
+        proxy.unwrap_or(self.from)
     }
 
     /// What chance is known to have chosen for a flow: connection tracking tells of it, and else the ends that
@@ -161,7 +168,8 @@ impl<'a> Teller<'a> {
         let there = found.tuples.iter().filter(|(_, direction)| **direction == Direction::There);
         let seen = there.map(|(tuple, _)| SocketAddr::from(tuple.destination));
         let targets = mine.map(|e| e.answers_from()).chain(seen).collect();
-        Choices::Following { targets, hops: Vec::new(), entries }
+        let hops = hops::taken(found, &self.evidence.sights, self.evidence.there);
+        Choices::Following { targets, hops, entries }
     }
 
     /// What the state says of a question of which nothing was seen.

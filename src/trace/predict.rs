@@ -8,28 +8,32 @@ mod names;
 
 use std::net::{IpAddr, SocketAddr};
 
+use hyper::StatusCode;
+
 use crate::kernel::record::Recording;
 use crate::lab::Lab;
 use crate::lab::dns::DNS_PORT;
+use crate::lab::ingress::Driver;
 use crate::lab::names::NsName;
 use crate::lab::probe::{Ask, HttpAsk, Probe as Asked, Target};
 use crate::objects::EndpointSlice;
 use crate::plan::Plan;
 use crate::plan::ingress::{self, Arrived};
-use crate::plan::services::{self, PodState};
+use crate::plan::services;
 use crate::probe::{self, Details, Kind, Outcome};
 use crate::spec::probe::FailureName;
 
 use super::model::{Asked as Question, Direction, Flow, Means, Packet, Protocol, Role, Trace, VERSION, Verdict};
+use super::objects::{self, Speaks};
 use super::origin::Origin;
 use super::packets;
 use super::proxied;
-use super::tell::{Evidence, Material};
+use super::tell::{self, Evidence, Material};
 use super::verdict::{self, Case};
 use super::walk::{self, Exchange, Known, Path, Probe, Seen, State};
 use super::who::Who;
 
-use names::Dns;
+use names::{Dns, Unresolved};
 
 /// More outcomes than these are not told one by one.
 const MOST: usize = 8;
@@ -37,7 +41,7 @@ const MOST: usize = 8;
 /// What the plan says of `asked`, which was typed as `to`, of a lab that comes from `origin`.
 pub fn trace(lab: &Lab, asked: &Asked, (to, origin): (&str, &Origin)) -> Trace {
     let plan = walk::prediction(lab);
-    let slices = services::slices(lab, |_| PodState { alive: true, ready: true, terminating: false });
+    let slices = services::slices_of_ready(lab);
     let dns = Dns::of(lab, &plan, &slices);
     let (state, who) = (State::planned(&plan), Who::new(lab, &plan));
     let teller = Teller { lab, plan: &plan, slices, dns, state, who, asked, told: Told::default() };
@@ -71,13 +75,12 @@ type Sees = (String, Option<Details>);
 
 impl Teller<'_> {
     fn trace(mut self, to: &str, origin: &Origin) -> Trace {
-        let end = self.end();
-        let (seen, details) = match &end {
-            Ok(Some(end)) => self.request(*end),
-            Ok(None) => ("nothing is known of its target".to_owned(), Some(Details::default())),
-            Err(why) => (why.clone(), Some(failed(FailureName::Name))),
+        let (tried, (seen, details)) = match self.end() {
+            Ok(Some(end)) => (Some(end), self.request(end)),
+            Ok(None) => (None, ("nothing is known of its target".to_owned(), Some(Details::default()))),
+            Err(unresolved) => (None, unresolved.seen()),
         };
-        let tried = end.ok().flatten().map(|(ip, port, _)| match port {
+        let tried = tried.map(|(ip, port, _)| match port {
             0 => ip.to_string(),
             port => SocketAddr::new(ip, port).to_string(),
         });
@@ -113,7 +116,7 @@ impl Teller<'_> {
         let others = self.others(&probe);
         self.told.notes.extend(others);
         match (&exchange.seen, &asked.ask) {
-            (Seen::Answer, Ask::Http(http)) => self.beyond(&exchange.there, http),
+            (Seen::Answer, Ask::Http(http)) => self.answered(&exchange.there, (SocketAddr::new(ip, port), http)),
             (Seen::Answer, Ask::Dns { name, search, record, .. }) if self.is_dns(&exchange, port) => {
                 let names = if search.is_empty() { std::slice::from_ref(name) } else { search };
                 self.looked_up((ip, port), names, record)
@@ -126,8 +129,23 @@ impl Teller<'_> {
         let Some(dns) = &self.dns else { return (words(Seen::Answer).to_owned(), None) };
         match dns.ask(SocketAddr::new(ip, port), names, record) {
             Ok(reply) => (format!("an answer, records {}", reply.records.join(", ")), None),
-            Err(why) => (why, Some(failed(FailureName::Name))),
+            Err(unresolved) => unresolved.seen(),
         }
+    }
+
+    /// What the one who takes a request answers, if they speak the same.
+    fn answered(&mut self, there: &Path, (to, http): (SocketAddr, &HttpAsk)) -> Sees {
+        let arrived = there.steps.iter().rev().find_map(|s| s.header.as_ref()).map(|header| header.destination_port);
+        let failure = match (http.tls, arrived.and_then(|port| objects::speaks(self.lab, &there.end, port))) {
+            (true, Some(Speaks::PlainHttp)) => probe::tls::with_plain_http(to),
+            (false, Some(Speaks::Tls)) => match self.lab.ingress.as_ref().map(|layer| &layer.controller.driver) {
+                Some(Driver::Haproxy) => probe::hung_up(to),
+                _ => probe::refused(to, StatusCode::BAD_REQUEST),
+            },
+            _ => return self.beyond(there, http),
+        };
+        let status = (failure.kind == Some(FailureName::Any)).then_some(StatusCode::BAD_REQUEST.as_u16());
+        (failure.says(), Some(Details { failure: failure.kind, status, ..Details::default() }))
     }
 
     /// What an ingress controller does with a request that came to it; any other program answers.
@@ -238,6 +256,7 @@ impl Teller<'_> {
             there: self.plan,
             recording: &recording,
             known: &known,
+            sockets: &[],
             told: &[],
             missing: &[],
             origin,
@@ -257,17 +276,10 @@ impl Teller<'_> {
     /// Where it goes; nothing where that is not known.
     ///
     /// # Errors
-    /// A name that has no address, in words.
-    fn end(&mut self) -> Result<Option<End>, String> {
-        let (port, protocol) = match &self.asked.ask {
-            Ask::Ping { .. } => (0, Protocol::Icmp),
-            Ask::Tcp { port, .. } => (*port, Protocol::Tcp),
-            Ask::Udp { port, .. } => (*port, Protocol::Udp),
-            Ask::Http(http) => (http.to_port, Protocol::Tcp),
-            Ask::Dns { port, tcp, .. } => (*port, if *tcp { Protocol::Tcp } else { Protocol::Udp }),
-            Ask::Exec { .. } => return Ok(None),
-        };
-        let Some(target) = target(self.asked) else { return Ok(None) };
+    /// A name that has no address.
+    fn end(&mut self) -> Result<Option<End>, Unresolved> {
+        let ask = &self.asked.ask;
+        let (Some((target, port)), Some(protocol)) = (ask.target(), tell::protocol(ask)) else { return Ok(None) };
         let address = match target {
             Target::Address(ip) => Some(*ip),
             Target::Machine(ns) => self.lab.address_of(ns),
@@ -275,7 +287,7 @@ impl Teller<'_> {
                 let outside = matches!(self.asked.from, NsName::Client(_));
                 self.lab.service(key).and_then(|service| probe::by_books(service, outside))
             }
-            Target::Name(name) => match probe::known_without_dns(self.lab, &self.asked.from, name) {
+            Target::Name(name) => match probe::by_hosts_file(self.lab, &self.asked.from, name) {
                 Some(ip) => Some(ip),
                 None => self.by_dns(name)?,
             },
@@ -289,9 +301,10 @@ impl Teller<'_> {
     }
 
     /// The address that the asker's DNS server gives for a name, which is asked for first.
-    fn by_dns(&mut self, name: &str) -> Result<Option<IpAddr>, String> {
+    fn by_dns(&mut self, name: &str) -> Result<Option<IpAddr>, Unresolved> {
         let resolver = self.lab.resolver_of(&self.asked.from);
-        let does_not = |why: &str| format!("`{name}` does not resolve: {why}");
+        let says = |why: &str| format!("`{name}` does not resolve: {why}");
+        let does_not = |why: &str| Unresolved { says: says(why), answers: Vec::new() };
         let Some(server) = resolver.servers.first().copied() else {
             let from = &self.asked.from;
             return Err(does_not(&format!("it is not in the /etc/hosts of {from}, which knows no DNS server")));
@@ -309,7 +322,14 @@ impl Teller<'_> {
             return Ok(None);
         };
         let reply = dns.ask(SocketAddr::new(server, DNS_PORT), &resolver.candidates(name), "A");
-        reply.map(|reply| reply.address()).map_err(|why| does_not(&why))
+        let why = |unresolved: Unresolved| Unresolved { says: says(&unresolved.says), ..unresolved };
+        reply.map(|reply| reply.address()).map_err(why)
+    }
+}
+
+impl Unresolved {
+    fn seen(self) -> Sees {
+        (self.says, Some(Details { looked_up: self.answers, ..failed(FailureName::Name) }))
     }
 }
 
@@ -319,7 +339,7 @@ fn failed(failure: FailureName) -> Details {
 
 /// An answer of the ingress controller's own; from 400 on it is none that the asker wants.
 fn status(status: u16) -> Sees {
-    let name = hyper::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or_default();
+    let name = StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or_default();
     let says = format!("the ingress controller answers {status} {name}");
     let details = Details { status: Some(status), ..failed(FailureName::Protocol) };
     (says, (status >= 400).then_some(details))
@@ -334,16 +354,6 @@ fn failure(seen: Seen) -> Option<FailureName> {
         Seen::TtlExceeded => FailureName::TtlExceeded,
         Seen::Timeout => FailureName::Timeout,
     })
-}
-
-/// Whom a question asks.
-pub fn target(asked: &Asked) -> Option<&Target> {
-    match &asked.ask {
-        Ask::Ping { to, .. } | Ask::Tcp { to, .. } | Ask::Udp { to, .. } => Some(to),
-        Ask::Http(http) => Some(&http.to),
-        Ask::Dns { server, .. } => Some(server),
-        Ask::Exec { .. } => None,
-    }
 }
 
 fn packet(path: &Path, direction: Direction, number: u32) -> Packet {

@@ -1,6 +1,8 @@
 //! What a proxy did between the request that it took and the one that it sent: the object that decided,
 //! and the backend.
 
+mod guess;
+
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -11,12 +13,13 @@ use crate::lab::names::NsName;
 use crate::lab::probe::{Ask, HttpAsk, Probe};
 use crate::plan::ingress::{self, Choice, Router};
 
-use super::flow::{Found, FoundPacket};
+use super::flow::Found;
 use super::model::{Direction, End, Fate, Flow, Means, Packet, Role, Step, What};
-use super::packet::Essence;
 use super::programs::{self, Taken};
-use super::sight::{Sight, Tuple};
+use super::sight::Tuple;
 use super::tell::Evidence;
+
+pub use guess::Waiting;
 
 /// Begin each flow that a proxy sent with the step in the proxy that led to it, and end a request that a
 /// controller answered itself with that. `marked` are the flows that carry the question's mark.
@@ -78,16 +81,22 @@ fn has_sent(taken: &Taken, tuple: Tuple) -> bool {
 
 fn begin(flow: &mut Flow, turn: Turn, lab: &Lab) {
     let backend = backend(&flow.destination);
+    let is_data = |p: &Packet| p.direction == Direction::There && p.kind.starts_with("data");
+    let has_data = flow.packets.iter().any(is_data);
     let Some(Packet { steps, kind, .. }) = flow.packets.first_mut() else { return };
     let Some(first) = steps.first() else { return };
     let Turn { at, request, because, known_by } = turn;
     let stood = if kind == "SYN" { "" } else { ", over a connection that stood already" };
-    let guess = match known_by[..] {
-        [Means::State] => " (inferred: nobody else was asked then, and what it sends cannot be read)",
+    let guess = match (&known_by[..], has_data) {
+        ([Means::State], true) => " (inferred: nobody else was asked then, and what it sends cannot be read)",
+        ([Means::State], false) => {
+            " (inferred: that is an endpoint of the service, and was asked for a connection while the request waited)"
+        }
         _ => "",
     };
     let program = program(lab, &first.place);
     let took = if known_by == [Means::Plan] { "takes" } else { "has taken" };
+    let sends = if known_by == [Means::State] && !has_data { "tries to send" } else { "sends" };
     let by = because.as_ref().map(|b| format!(" by {b}")).unwrap_or_default();
     let step = Step {
         at,
@@ -95,7 +104,7 @@ fn begin(flow: &mut Flow, turn: Turn, lab: &Lab) {
         host: first.host.clone(),
         dev: None,
         layer: 0,
-        says: format!("{program} {took} {request}, and sends it on{by} to {backend}{stood}{guess}"),
+        says: format!("{program} {took} {request}, and {sends} it on{by} to {backend}{stood}{guess}"),
         what: What::Proxied { program, request, because, backend },
         header: None,
         known_by,
@@ -120,38 +129,6 @@ fn answered(flows: &mut [Flow], taken: &Taken, evidence: &Evidence) {
     let backend = format!("itself, with {status}");
     let what = What::Proxied { program, request, because: taken.request.rule.clone(), backend };
     packet.steps.push(programs::step(evidence, taken.place, (taken.at, what, says)));
-}
-
-/// The connection by which a controller sent on a request that cannot be read there, as it is encrypted: the
-/// only one over which it sent data to a pod between taking the request in and answering. Nothing where there are
-/// several, or none.
-pub fn unread(request: &Found, evidence: &Evidence) -> Option<Tuple> {
-    let sights = || request.packets.iter().flat_map(|p| p.sights.iter().map(move |n| (p, &evidence.sights[*n])));
-    let is_data = |essence: &Essence| matches!(essence, Essence::Tcp { data: 1.., .. });
-    let lab = evidence.who.lab();
-    let there = |(p, s): &(&FoundPacket, &Sight)| p.direction == Direction::There && is_data(&p.essence) && !s.outgoing;
-    let (_, taken) = sights().filter(there).find(|(_, s)| is_controller(lab, &s.place))?;
-    let place = &taken.place;
-    let back = |(p, s): &(&FoundPacket, &Sight)| {
-        p.direction == Direction::Back && is_data(&p.essence) && s.outgoing && s.place == *place
-    };
-    let answered = sights().filter(back).map(|(_, s)| s.at).max()?;
-    let mut asked: Vec<Tuple> = Vec::new();
-    for sight in &evidence.sights {
-        let tuple = sight.tuple();
-        // What has the controller's own port as its source answers somebody else.
-        let is_answer = tuple.source.1 == taken.header.destination_port;
-        let is_other = !is_answer && !request.tuples.contains_key(&tuple) && !asked.contains(&tuple);
-        let goes_to_pod = matches!(evidence.who.machine(tuple.destination.0), Some(NsName::Pod(_)));
-        let sent = sight.place == *place && sight.outgoing && is_data(&sight.essence);
-        if is_other && goes_to_pod && sent && (taken.at..answered).contains(&sight.at) {
-            asked.push(tuple);
-        }
-    }
-    match asked[..] {
-        [only] => Some(only),
-        _ => None,
-    }
 }
 
 fn backend(end: &End) -> String {

@@ -212,14 +212,8 @@ impl Question {
 
 /// The address that a question names.
 fn address(probe: &Probe) -> Option<IpAddr> {
-    let to = match &probe.ask {
-        Asked::Ping { to, .. } | Asked::Tcp { to, .. } | Asked::Udp { to, .. } => to,
-        Asked::Http(http) => &http.to,
-        Asked::Dns { server, .. } => server,
-        Asked::Exec { .. } => return None,
-    };
-    match to {
-        Target::Address(ip) => Some(*ip),
+    match probe.ask.target()? {
+        (Target::Address(ip), _) => Some(*ip),
         _ => None,
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 
 use crate::kernel::record::{Event, Frame, Missing, Recording, Seen};
+use crate::kernel::sockets::Socket;
 use crate::lab::dns::DNS_PORT;
 use crate::lab::names::NsName;
 use crate::lab::probe::{Ask, Probe, Target};
@@ -24,7 +25,7 @@ use super::origin::Origin;
 use super::packets::Teller;
 use super::parting;
 use super::programs;
-use super::proxied;
+use super::proxied::{self, Waiting};
 use super::remembered;
 use super::senders;
 use super::sight::{self, ArpSight, Sight, Tapped, Tunnels, Tuple};
@@ -46,6 +47,8 @@ pub struct Material<'a> {
     pub known: &'a Known,
     /// What labctl's own programs told, and where they are.
     pub told: &'a [(NsName, program::Event)],
+    /// The sockets of programs after a question that was not answered, and where they are.
+    pub sockets: &'a [(NsName, Vec<Socket>)],
     /// What could not be watched.
     pub missing: &'a [Missing],
     /// Where the lab's text came from.
@@ -176,14 +179,14 @@ fn flows(evidence: &Evidence, asked: &Probe, outcome: &Outcome) -> Vec<Found> {
         }
         all
     };
-    let grown = |role: Role, tuples: Vec<Tuple>| -> Vec<Found> {
+    let grown = |role: Role, from: &NsName, tuples: Vec<Tuple>| -> Vec<Found> {
         let mut all: Vec<Found> = Vec::new();
         for tuple in tuples {
             // A translation may leave it as wanted as it was before.
             if !all.iter().any(|f| f.tuples.contains_key(&tuple)) {
                 let found = flow::flow(role, tuple, &evidence.sights, &translated);
                 let found = copies::apart(found, &evidence.sights, evidence.there);
-                all.push(unseen::with_first(found, evidence, &asked.from));
+                all.push(unseen::with_first(found, evidence, from));
             }
         }
         all.retain(|f| !f.packets.is_empty());
@@ -197,21 +200,39 @@ fn flows(evidence: &Evidence, asked: &Probe, outcome: &Outcome) -> Vec<Found> {
     };
     let wanted_by_it = |t: &Tuple| is_own(t, &outcome.details.used);
     let is_lookup = |t: &Tuple| t.destination.1 == DNS_PORT && t.protocol != Protocol::Icmp && !is_request(t);
-    let mut all = grown(Role::NameLookup, sent(&|t| is_lookup(t) && wanted_by_it(t)));
-    all.extend(grown(Role::Request, sent(&|t| is_request(t) && wanted_by_it(t))));
-    let requests = || all.iter().filter(|f| f.role == Role::Request);
-    let mut proxied: Vec<Tuple> = requests().flat_map(|request| programs::passed(evidence, request)).collect();
-    proxied.extend(marked(evidence, &all, &asked.from));
-    if proxied.is_empty()
-        && requests().all(|request| programs::taken(evidence, request).is_empty())
-        && matches!(asked.ask, Ask::Http(_))
-    {
-        let request = all.iter().find(|f| f.role == Role::Request);
-        proxied.extend(request.and_then(|request| proxied::unread(request, evidence)));
-    }
-    all.extend(grown(Role::Proxied, proxied));
-    all.sort_by_key(|f| first_time(f, &evidence.sights));
+    let from = &asked.from;
+    let mut all = grown(Role::NameLookup, from, sent(&|t| is_lookup(t) && wanted_by_it(t)));
+    all.extend(grown(Role::Request, from, sent(&|t| is_request(t) && wanted_by_it(t))));
+    let (place, proxied) = sent_on(evidence, (asked, outcome), &all);
+    all.extend(grown(Role::Proxied, place.unwrap_or(from), proxied));
+    // What a proxy sent and nobody saw comes behind the request.
+    let begins = |f: &Found| first_time(f, &evidence.sights);
+    all.sort_by_key(|f| (f.role == Role::Proxied && begins(f).is_none(), begins(f)));
     all
+}
+
+/// What a proxy asked in its turn, by what it told, by the question's mark and, where neither tells of all, by what it
+/// did while the request waited; and the proxy, where one that tells nothing has the request.
+fn sent_on<'e>(
+    evidence: &'e Evidence,
+    (asked, outcome): (&Probe, &Outcome),
+    known: &'e [Found],
+) -> (Option<&'e NsName>, Vec<Tuple>) {
+    let requests = || known.iter().filter(|f| f.role == Role::Request);
+    let mut all: Vec<Tuple> = requests().flat_map(|request| programs::passed(evidence, request)).collect();
+    all.extend(marked(evidence, known, &asked.from));
+    let Ask::Http(http) = &asked.ask else { return (None, all) };
+    if requests().any(|request| !programs::taken(evidence, request).is_empty()) {
+        return (None, all);
+    }
+    let Some(waiting) = requests().next().and_then(|request| Waiting::of(request, evidence, outcome)) else {
+        return (None, all);
+    };
+    if all.is_empty() {
+        all.extend(waiting.unread());
+    }
+    all.extend(waiting.tried(http));
+    (Some(waiting.place), all)
 }
 
 /// Whether a packet is one of the question's own sockets: its machine may ask others the same. Where the kernel
@@ -240,16 +261,21 @@ fn sent_by<'e>(evidence: &'e Evidence, from: &'e NsName) -> impl Iterator<Item =
 /// The address, port and protocol that the question went to.
 pub fn target(asked: &Probe, outcome: &Outcome) -> Option<(std::net::IpAddr, u16, Protocol)> {
     let tried = outcome.tried.as_ref()?;
-    let protocol = match &asked.ask {
-        Ask::Ping { .. } => Protocol::Icmp,
-        Ask::Udp { .. } | Ask::Dns { tcp: false, .. } => Protocol::Udp,
-        Ask::Tcp { .. } | Ask::Http(_) | Ask::Dns { .. } => Protocol::Tcp,
-        Ask::Exec { .. } => return None,
-    };
+    let protocol = protocol(&asked.ask)?;
     match tried.parse::<std::net::SocketAddr>() {
         Ok(end) => Some((end.ip(), end.port(), protocol)),
         Err(_) => tried.parse().ok().map(|ip| (ip, 0, protocol)),
     }
+}
+
+/// The protocol that a question is asked by; nothing where a program asks it.
+pub fn protocol(ask: &Ask) -> Option<Protocol> {
+    Some(match ask {
+        Ask::Ping { .. } => Protocol::Icmp,
+        Ask::Udp { .. } | Ask::Dns { tcp: false, .. } => Protocol::Udp,
+        Ask::Tcp { .. } | Ask::Http(_) | Ask::Dns { .. } => Protocol::Tcp,
+        Ask::Exec { .. } => return None,
+    })
 }
 
 /// Flows that carry the question's mark and are none of `known`: a proxy sent it on, which is not the asker.

@@ -10,10 +10,12 @@ use crate::probe::Outcome;
 use crate::spec::probe::FailureName;
 
 use super::model::{Cause, Direction, Drop, Fate, Fault, Flow, Means, Packet, Role, Step, Verdict, What};
+use super::origin::Origin;
 use super::packets::Teller;
+use super::predict;
 use super::tell::{Evidence, Material, target};
-use super::walk::{Blame, Exchange};
-use super::{objects, remedy, unplanned};
+use super::walk::{Blame, Exchange, State};
+use super::{listeners, objects, remedy, unplanned};
 
 /// All that is looked at.
 pub struct Case<'a> {
@@ -100,7 +102,8 @@ impl<'a> Case<'a> {
             return Some(blame);
         }
         if self.outcome.details.failure == Some(FailureName::Name) {
-            return walked(Role::NameLookup).find_map(fault).or_else(|| objects::no_name(self));
+            let lookup = walked(Role::NameLookup).find_map(fault).or_else(|| listeners::blame(self));
+            return lookup.or_else(|| objects::no_name(self));
         }
         let on_the_way = || {
             let proxied = walked(Role::Proxied).next_back().and_then(fault);
@@ -108,7 +111,8 @@ impl<'a> Case<'a> {
         };
         let beyond = || objects::beyond_the_network(self);
         let told = || self.refused().or_else(|| self.lost());
-        on_the_way().or_else(|| unseen.and_then(|e| e.fault.clone())).or_else(beyond).or_else(told)
+        let silent = || listeners::blame(self);
+        on_the_way().or_else(|| unseen.and_then(|e| e.fault.clone())).or_else(silent).or_else(beyond).or_else(told)
     }
 
     /// Who sent an error in place of an answer, when the state knows no reason: it may have been another moment ago.
@@ -127,11 +131,28 @@ impl<'a> Case<'a> {
         Some(Blame { cause, place, object: error.kind.clone(), says })
     }
 
+    /// A packet that left by a cable and is larger than the device at its other end takes. The walks are those of first
+    /// packets, which are smaller.
+    fn beyond_the_cable(&self, packet: &Packet, last: &Step) -> Option<Blame> {
+        let (What::Out, Some(dev), Some(header)) = (&last.what, &last.dev, &last.header) else { return None };
+        let state = State::observed(self.material.there, self.material.known, self.material.planned);
+        let (place, far) = state.too_small_behind((&last.place, dev), header.length)?;
+        let says = format!(
+            "the {} has {} bytes, and {} of {place} takes {}; nobody is told",
+            packet.kind, header.length, far.name, far.mtu
+        );
+        let object = format!("{} mtu {}", far.name, far.mtu);
+        Some(Blame { cause: Cause::TooBig, place: place.clone(), object, says })
+    }
+
     /// Where a packet was seen last, when the state knows no reason.
     fn lost(&self) -> Option<Blame> {
         let packets = self.flows.iter().filter(|f| f.role != Role::NameLookup).flat_map(|f| &f.packets);
         let packet = packets.into_iter().rfind(|p| !matches!(p.fate, Fate::Delivered { .. }))?;
         let last = packet.steps.iter().rfind(|s| !s.is_inferred())?;
+        if let Some(blame) = self.beyond_the_cable(packet, last) {
+            return Some(blame);
+        }
         let (cause, by) = match &last.what {
             What::Dropped(drop) => (drop.cause, drop.by.clone()),
             _ => (Cause::Other, last.dev.as_ref().map_or_else(|| last.says.clone(), ToString::to_string)),
@@ -208,10 +229,18 @@ fn remedies(case: &Case, blame: &Blame, drift: &[Difference]) -> Vec<super::mode
         Some(own) => all.push(own),
         None => all.extend(remedy::of_machine(&blame.place, drift)),
     }
-    if origin.is_edited() || !drift.is_empty() {
+    if !drift.is_empty() || (origin.is_edited() && is_answered_as_written(case)) {
         all.push(origin.up());
     }
     all
+}
+
+/// Whether the lab's own text, without what was done to the lab since, has an answer: else it does not help to
+/// go back to it.
+fn is_answered_as_written(case: &Case) -> bool {
+    let Material { lab, origin, .. } = case.material;
+    let written = origin.written_lab(lab);
+    written.is_some_and(|lab| predict::trace(&lab, case.asked, ("", &Origin::default())).asked.answered)
 }
 
 #[cfg(test)]

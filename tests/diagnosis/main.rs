@@ -12,6 +12,8 @@ mod foreign;
 mod lookups;
 mod pair;
 mod path_mtu;
+mod programs;
+mod proxied;
 mod rewriting;
 mod table;
 mod untouched;

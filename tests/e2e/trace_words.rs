@@ -13,9 +13,13 @@ as_root_and_ordinary_user![
     a_service_without_endpoints_says_what_would_give_it_some,
     an_ingress_that_refuses_says_which_rules_there_are,
     a_certificate_is_for_names_and_believed_by_clients,
+    what_the_other_does_not_speak_is_told_as_it_was_foreseen,
+    a_machine_asks_itself_without_a_dns_server,
     a_fault_of_an_object_is_told_with_its_line,
     a_lab_that_came_from_no_file_names_none,
     a_packet_goes_as_far_as_its_time_to_live,
+    what_a_host_asks_itself_by_its_loopback_address_is_seen,
+    a_program_that_answers_what_is_not_http_is_named,
     the_ending_of_a_file_chooses_the_form_and_a_strange_one_is_refused,
     why_the_kernel_drops_packets_is_missed_only_where_one_was_dropped,
 ];
@@ -35,6 +39,7 @@ services:
   typo:
     selector: { app: web }
     ports: [{ port: 80, targetPort: 8081 }]
+  door: { type: NodePort, selector: { app: web }, ports: [{ port: 80, targetPort: 8080, nodePort: 30080 }] }
 ingresses:
   front:
     tls: [{ hosts: [front.example.com], secretName: front-secret }]
@@ -212,15 +217,23 @@ fn a_fault_of_an_object_is_told_with_its_line(bench: &Bench) {
     assert_eq!(wrong["verdict"]["fault"]["cause"], "wrong-target-port", "{:#}", wrong["verdict"]);
     let at = line(&file, "targetPort: 8081");
     is_mended(&wrong, &format!("{at}: spec.ports[0].targetPort: did you mean `targetPort: 8080`?; then `labctl up "));
-    // An object that was applied stands in its own file.
-    let applied = "apiVersion: v1\nkind: Service\nmetadata: { name: typo }\nspec:\n  selector: { app: wbe }\n  ports: [{ port: 80 }]\n";
-    let path = bench.path("typo.yaml");
-    std::fs::write(&path, applied).expect("a manifest");
-    bench.ok(&["apply", "-f", &path.to_string_lossy()]);
-    let wrong = asked(bench, &["a", "typo"]);
-    is_mended(&wrong, "typo.yaml:5: spec.selector: did you mean app=web?");
-    is_mended(&wrong, "; then `labctl apply -f typo.yaml`");
-    is_mended(&wrong, &format!("labctl up --no-probes {}", name(&file)));
+    // An object that was applied stands in its own file. To go back to the lab's own helps where that is right.
+    let path = bench.path("applied.yaml");
+    let up = format!("labctl up --no-probes {}", name(&file));
+    for (service, is_right_there) in [("typo", false), ("web", true)] {
+        let applied = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{ name: {service} }}\nspec:\n  selector: {{ app: wbe }}\n  \
+             ports: [{{ port: 80 }}]\n"
+        );
+        std::fs::write(&path, applied).expect("a manifest");
+        bench.ok(&["apply", "-f", &path.to_string_lossy()]);
+        let wrong = asked(bench, &["a", service]);
+        is_mended(&wrong, "applied.yaml:5: spec.selector: did you mean app=web?");
+        is_mended(&wrong, "; then `labctl apply -f applied.yaml`");
+        let remedy = &wrong["verdict"]["fault"]["remedy"];
+        let commands = remedy.as_array().into_iter().flatten().filter_map(|r| r["command"].as_str());
+        assert_eq!(commands.filter(|c| *c == up).count(), usize::from(is_right_there), "{remedy:#}");
+    }
 }
 
 fn a_lab_that_came_from_no_file_names_none(bench: &Bench) {
@@ -285,4 +298,89 @@ fn why_the_kernel_drops_packets_is_missed_only_where_one_was_dropped(bench: &Ben
     // Of a question that nobody was asked there is nothing to know, either.
     let text = bench.run(&["trace", "laptop", "nobody.example.com"]).ends_with(1).stdout;
     assert!(text.contains("0 flows, 0 packets\n") && !text.contains("known by"), "{text}");
+}
+
+fn what_a_host_asks_itself_by_its_loopback_address_is_seen(bench: &Bench) {
+    bench.up(&bench.write(LAB));
+    let trace = asked(bench, &["a", "127.0.0.1:8080"]);
+    let steps = &trace["flows"][0]["packets"][0]["steps"];
+    let seen = |step: &&Value| step["knownBy"].as_array().is_some_and(|means| means.contains(&"tap".into()));
+    let seen: Vec<&str> =
+        steps.as_array().into_iter().flatten().filter(seen).filter_map(|s| s["dev"].as_str()).collect();
+    assert_eq!(seen, ["lo", "lo"], "{steps:#}");
+    // A NodePort is had at this address, too.
+    let trace = asked(bench, &["node1", "127.0.0.1:30080"]);
+    let steps = &trace["flows"][0]["packets"][0]["steps"];
+    let met = |step: &&Value| step["what"]["chain"] == "KUBE-NODEPORTS";
+    let met = steps.as_array().into_iter().flatten().find(met);
+    assert!(met.is_some_and(|s| s["knownBy"][0] == "rules"), "{steps:#}");
+}
+
+fn what_the_other_does_not_speak_is_told_as_it_was_foreseen(bench: &Bench) {
+    bench.up(&bench.write(LAB));
+    let tried = [
+        ("a", "https://web:80/", "web-", "speaks plain HTTP, and TLS came on port 8080", "ask http://web/"),
+        (
+            "laptop",
+            "https://front.example.com:80/",
+            "ingress/",
+            "speaks plain HTTP, and TLS came on port 80",
+            "ask http://front.example.com/",
+        ),
+        (
+            "laptop",
+            "http://front.example.com:443/web",
+            "ingress/",
+            "speaks TLS, and plain HTTP came on port 443",
+            "ask https://front.example.com/web",
+        ),
+    ];
+    for (from, url, place, says, remedy) in tried {
+        let [seen, foreseen] = [asked(bench, &[from, url]), asked(bench, &[from, url, "--predict"])];
+        for trace in [&seen, &foreseen] {
+            let verdict = trace["verdict"]["says"].as_str().unwrap_or_default();
+            assert!(verdict.starts_with(place) && verdict.ends_with(says), "{verdict}");
+            assert_eq!(trace["verdict"]["fault"]["remedy"][0]["says"], remedy, "{:#}", trace["verdict"]);
+        }
+        assert_eq!(seen["asked"]["seen"], foreseen["asked"]["seen"]);
+    }
+}
+
+fn a_machine_asks_itself_without_a_dns_server(bench: &Bench) {
+    bench.up(&bench.write(LAB));
+    for words in [&["web-1", "http://localhost:8080/"][..], &["web-1", "http://localhost:8080/", "--predict"]] {
+        let trace = asked(bench, words);
+        assert_eq!(trace["asked"]["answered"], true, "{:#}", trace["asked"]);
+        assert_eq!(trace["asked"]["tried"], "127.0.0.1:8080");
+        let roles: Vec<_> = trace["flows"].as_array().expect("flows").iter().map(|flow| &flow["role"]).collect();
+        assert_eq!(roles, ["request"]);
+    }
+    // And what is asked of another machine by this name is its own affair.
+    assert_eq!(asked(bench, &["laptop", "localhost:1"])["asked"]["tried"], "127.0.0.1:1");
+}
+
+fn a_program_that_answers_what_is_not_http_is_named(bench: &Bench) {
+    bench.up(&bench.write(
+        "hosts: { node1: {} }
+pods:
+  a: { host: node1 }
+  greeter:
+    host: node1
+    ports: [9000]
+    command:
+      - python3
+      - -uc
+      - |
+        import socket
+        listening = socket.create_server((\"\", 9000))
+        while True:
+            talk, _ = listening.accept()
+            with talk:
+                talk.recv(1000)
+                talk.sendall(b\"hello\\n\")
+    readinessProbe: { tcpSocket: { port: 9000 }, periodSeconds: 1 }
+",
+    ));
+    let trace = asked(bench, &["a", "http://greeter:9000/"]);
+    is(&trace, "other", "pod/default/greeter", "is it HTTP that it speaks?");
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use labctl::kernel::ns::NetNs;
-use labctl::kernel::record::{Options, Recorder, Spot};
+use labctl::kernel::record::{Options, Recorder, Seen, Spot};
 use labctl::kernel::rulewatch::RuleWatch;
 use labctl::kernel::tables;
 use nix::time::{ClockId, clock_gettime};
@@ -22,6 +22,7 @@ as_root_and_in_a_user_namespace!(
     two_recordings_of_one_namespace_both_see,
     two_hundred_namespaces_are_recorded_soon,
     what_is_lost_is_counted,
+    whoever_asks_when_something_came_last_is_told_once_all_is_read,
 );
 
 const RULES: &str = "iptables-nft -A FORWARD -p icmp -j ACCEPT
@@ -123,6 +124,21 @@ fn what_is_lost_is_counted() {
     // Each leaves by the loopback device and comes in by it.
     assert_eq!(seen.events.len() as u64 + seen.lost, 2 * SENT);
     assert!(seen.lost > 0, "{} events of 60 KB were kept", seen.events.len());
+}
+
+fn whoever_asks_when_something_came_last_is_told_once_all_is_read() {
+    const SENT: usize = 300;
+    let ns = fresh();
+    let recorder = Recorder::open(&one(&ns), &Options::default()).expect("a recording");
+    let socket = ns.run(|| UdpSocket::bind("127.0.0.1:4000")).expect("the namespace").expect("a socket");
+    for _ in 0..20 {
+        for _ in 0..SENT {
+            socket.send_to(&[0; 60], "127.0.0.1:4000").expect("a packet");
+        }
+        assert!(recorder.last_event().is_some());
+        let frames = recorder.drain().iter().filter(|event| matches!(event.seen, Seen::Frame(_))).count();
+        assert_eq!(frames, 2 * SENT);
+    }
 }
 
 /// Set for the process that records and is killed.

@@ -1,11 +1,16 @@
 //! Single questions whose trace is known beforehand: packets that are tried again, cut, put together, sent to
 //! oneself or to everyone, and errors. Each trace must also pass what every random one must.
 
+use std::thread;
+
 use labctl::trace::model::{Fate, Flow, Packet, Role, Step, Trace, What};
+use nix::sys::signal::Signal;
 
 use crate::as_root;
 use crate::capture::Capture;
-use crate::harness::Bench;
+use crate::frames;
+use crate::harness::process::{Tree, signal};
+use crate::harness::{Bench, Ran, until};
 use crate::labs::Written;
 use crate::questions::Question;
 use crate::random::{judge, traced};
@@ -18,6 +23,7 @@ as_root![
     a_host_that_asks_its_own_node_port_is_followed_from_before_the_translation,
     a_refusal_by_the_askers_own_rules_is_told_with_the_error,
     what_a_bridge_floods_is_told_as_copies,
+    tries_that_wait_for_the_same_program_are_told_apart,
     a_name_is_looked_up_along_the_search_list,
     a_trace_of_ten_hosts_and_two_hundred_pods_is_quick,
 ];
@@ -58,7 +64,7 @@ impl<'b> Running<'b> {
     }
 
     #[track_caller]
-    fn ask(&self, from: &str, to: &str, options: &[&str]) -> (Trace, Vec<crate::frames::Sighting>) {
+    fn ask(&self, from: &str, to: &str, options: &[&str]) -> (Trace, Vec<frames::Sighting>) {
         let question = Question::new(from, to, options);
         let found = traced(self.bench, &self.capture, &self.written, &question);
         found.unwrap_or_else(|ran| panic!("no trace: {ran}"))
@@ -156,6 +162,33 @@ fn what_a_bridge_floods_is_told_as_copies(bench: &Bench) {
     assert!(ends.iter().all(|(_, fate)| matches!(fate, Fate::Delivered { .. })), "{ends:?}");
     assert!(!copies.is_empty() && copies.iter().all(|p| p.kind.contains("copy")), "{copies:#?}");
     assert!(copies.iter().all(|p| p.about == Some(packets[0].number)), "{copies:#?}");
+}
+
+fn tries_that_wait_for_the_same_program_are_told_apart(bench: &Bench) {
+    const UDP: &str = "cluster: { flannel: { backend: udp } }\n";
+    let written = Written::new(&bench.lab, [UDP, HOSTS, PODS].concat());
+    bench.up(&bench.write(&written.text));
+    let capture = Capture::start(bench, written.lab.namespaces());
+    let flannelds = Tree::of(bench.daemon()).named("flanneld");
+    flannelds.iter().for_each(|pid| signal(*pid, Signal::SIGSTOP));
+    let asking = bench.labctl(&["trace", "ask", "far", "--tcp", "--port", "8080", "--timeout", "9", "-o", "json"]);
+    let mut sightings = Vec::new();
+    let ran = thread::scope(|scope| {
+        let asked = scope.spawn(|| Ran::of(asking, &[]));
+        until("a second try waits", || {
+            sightings.extend(capture.take().iter().filter_map(|f| frames::read(f, &written.lab.cluster.backend)));
+            sightings.iter().filter(|s| s.dev == "flannel0" && s.outgoing).count() > 1
+        });
+        flannelds.iter().for_each(|pid| signal(*pid, Signal::SIGCONT));
+        asked.join().expect("an answer")
+    });
+    let trace: Trace = serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {ran}"));
+    sightings.extend(capture.take().iter().filter_map(|f| frames::read(f, &written.lab.cluster.backend)));
+    let wrong = judge(&trace, &sightings, &written);
+    assert!(wrong.is_empty(), "{}\n{trace:#?}", wrong.join("\n"));
+    let tries: Vec<_> = request(&trace).packets.iter().filter(|p| p.kind == "SYN").collect();
+    assert_eq!(tries.len(), 2, "{trace:#?}");
+    assert!(tries.iter().all(|p| matches!(p.fate, Fate::Delivered { .. })), "{tries:#?}");
 }
 
 fn a_name_is_looked_up_along_the_search_list(bench: &Bench) {

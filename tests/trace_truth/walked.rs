@@ -1,9 +1,10 @@
 //! A trace laid beside the walk through the planned lab, with the endpoint chosen that was chosen: the
 //! same devices in the same order, the same rules that decide, and what the asker saw.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use labctl::lab::names::NsName;
+use labctl::plan::Plan;
 use labctl::trace::model::{Direction, Flow, Header, Means, Packet, Role, Step, Trace, What};
 use labctl::trace::walk::{self, Choices, Exchange, Path, Probe, Seen, State};
 
@@ -12,10 +13,9 @@ use crate::seen;
 
 /// Say where both differ.
 pub fn differences(trace: &Trace, written: &Written) -> Vec<String> {
-    let state = State::planned(&written.plan);
     let mut wrong = Vec::new();
     for flow in trace.flows.iter().filter(|f| matches!(f.role, Role::Request | Role::NameLookup)) {
-        let Some(exchange) = exchange(&state, &trace.asked.from, flow) else {
+        let Some(exchange) = exchange(&written.plan, &trace.asked.from, flow) else {
             wrong.push(format!("nothing is predicted of the {:?}", flow.role));
             continue;
         };
@@ -44,7 +44,7 @@ pub fn differences(trace: &Trace, written: &Written) -> Vec<String> {
     wrong
 }
 
-fn exchange(state: &State, from: &NsName, flow: &Flow) -> Option<Exchange> {
+fn exchange(plan: &Plan, from: &NsName, flow: &Flow) -> Option<Exchange> {
     let tap = flow.packets.first()?.steps.iter().find(|s| s.known_by.contains(&Means::Tap));
     let (source, destination) = (&flow.source, &flow.destination);
     let usual = || Probe::to(flow.protocol, destination.ip, destination.port).header;
@@ -59,7 +59,25 @@ fn exchange(state: &State, from: &NsName, flow: &Flow) -> Option<Exchange> {
     };
     let probe = Probe { header, first: true };
     let targets = flow.translations.iter().map(|t| SocketAddr::new(t.reply.0.ip, t.reply.0.port)).collect();
-    walk::exchange(state, from, &probe, &Choices::Following { targets, hops: Vec::new(), entries: Vec::new() })
+    walk::exchange(
+        &State::planned(plan),
+        from,
+        &probe,
+        &Choices::Following { targets, hops: hops(plan, flow), entries: Vec::new() },
+    )
+}
+
+/// The addresses of each machine to which another one passed the flow's first packet on.
+fn hops(plan: &Plan, flow: &Flow) -> Vec<(NsName, IpAddr)> {
+    let first = flow.packets.first().into_iter().flat_map(|packet| &packet.steps);
+    let seen: Vec<&Step> = first.filter(|s| s.known_by.contains(&Means::Tap)).collect();
+    let passed_on = seen.windows(2).filter(|pair| pair[0].place != pair[1].place);
+    passed_on
+        .flat_map(|pair| {
+            let addresses = plan.get(&pair[1].place).map(|ns| ns.addresses.as_slice()).unwrap_or_default();
+            addresses.iter().map(|address| (pair[0].place.clone(), address.net.addr()))
+        })
+        .collect()
 }
 
 /// Place, device, outwards or not, and layer.

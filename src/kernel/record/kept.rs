@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -79,12 +80,15 @@ impl Kept {
 pub(super) struct Shared {
     kept: Mutex<Kept>,
     pub(super) stop: EventFd,
+    pub(super) asked: EventFd,
+    /// Who waits until everything is read that has come by now; nothing once nobody reads any more.
+    waiting: Mutex<Option<Vec<Sender<()>>>>,
 }
 
 impl Shared {
     pub fn new() -> io::Result<Shared> {
-        let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Shared { kept: Mutex::default(), stop })
+        let bell = || EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
+        Ok(Shared { kept: Mutex::default(), stop: bell()?, asked: bell()?, waiting: Mutex::new(Some(Vec::new())) })
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -95,6 +99,32 @@ impl Shared {
     pub fn stop(&self) {
         // A counter that is full has been set, too.
         let _ = self.stop.write(1);
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Option<Vec<Sender<()>>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ask the thread that reads to read everything that has come by now. The channel closes once it has, or reads
+    /// no more.
+    pub fn ask(&self) -> Receiver<()> {
+        let (asker, answered) = channel();
+        self.waiting().as_mut().into_iter().for_each(|waiting| waiting.push(asker.clone()));
+        // A counter that is full has been set, too.
+        let _ = self.asked.write(1);
+        answered
+    }
+
+    /// Those who have asked so far. They are answered when this is dropped.
+    pub fn askers(&self) -> Vec<Sender<()>> {
+        // That somebody has asked is known by now.
+        let _ = self.asked.read();
+        self.waiting().as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Nobody reads any more.
+    pub fn end(&self) {
+        *self.waiting() = None;
     }
 
     pub fn take(&self) -> Vec<Event> {

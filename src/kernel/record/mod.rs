@@ -226,8 +226,11 @@ impl Recorder {
         self.shared.lost_at(place)
     }
 
-    /// When a frame or a rule that the filter lets through was read last.
+    /// When a frame or a rule that the filter lets through was read last, once all is read that has come by now.
+    /// Blocks until then, which a busy machine may make longer than a moment.
     pub fn last_event(&self) -> Option<Instant> {
+        // Nobody sends anything: it closes.
+        let _ = self.shared.ask().recv();
         self.shared.last()
     }
 

@@ -25,6 +25,7 @@ const SPAN: Duration = Duration::from_millis(100);
 const SOON: u8 = 5;
 const STOP: u64 = u64::MAX;
 const TRACEPOINTS: u64 = u64::MAX - 1;
+const ASKED: u64 = u64::MAX - 2;
 
 /// All that is read.
 pub(super) struct Reader {
@@ -59,6 +60,7 @@ impl Reader {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let wait_for = |fd: &dyn AsFd, number| epoll.add(fd.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, number));
         wait_for(&shared.stop, STOP)?;
+        wait_for(&shared.asked, ASKED)?;
         for (i, place) in (0u64..).zip(&places) {
             if let Some(tap) = &place.tap {
                 wait_for(tap, i << 1)?;
@@ -98,12 +100,18 @@ impl Reader {
         poll(&mut stop, timeout).is_ok_and(|ready| ready > 0)
     }
 
-    /// Read until [`Shared::stop`], and then what is still there.
+    /// Read until [`Shared::stop`], and then what is still there. Whoever asks after that is answered at once.
     pub fn run(mut self) -> Reader {
+        self.go_on();
+        self.shared.end();
+        self
+    }
+
+    fn go_on(&mut self) {
         let mut ready = [EpollEvent::empty(); 64];
         loop {
             if self.rested() {
-                return self;
+                return;
             }
             let holding = self.tracepoints.as_ref().is_some_and(Tracepoints::is_holding);
             let timeout = if holding { SOON.into() } else { EpollTimeout::NONE };
@@ -114,13 +122,19 @@ impl Reader {
                 }
                 Ok(count) => count,
                 Err(nix::errno::Errno::EINTR) => continue,
-                Err(_) => return self,
+                Err(_) => return,
             };
             let mut framed = false;
             for source in ready[..count].iter().map(EpollEvent::data) {
                 if source == STOP {
                     self.rest();
-                    return self;
+                    return;
+                }
+                if source == ASKED {
+                    let askers = self.shared.askers();
+                    self.places();
+                    drop(askers);
+                    continue;
                 }
                 self.read(source);
                 framed |= source & TIDINGS == 0;
@@ -153,13 +167,17 @@ impl Reader {
         more
     }
 
-    /// What was there when the end was asked for. Where packets come faster than they are read, no more
-    /// than the sockets could hold then.
-    fn rest(&mut self) {
+    /// What the places have by now. Where packets come faster than they are read, no more than the sockets can hold.
+    fn places(&mut self) {
         for source in 0..2 * self.places.len() as u64 {
             let mut turns = 0..256;
             while turns.next().is_some() && self.read(source) {}
         }
+    }
+
+    /// What was there when the end was asked for.
+    fn rest(&mut self) {
+        self.places();
         if let Some(tracepoints) = &mut self.tracepoints {
             self.shared.keep(None, tracepoints.read(true));
         }

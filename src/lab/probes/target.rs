@@ -6,6 +6,7 @@ use crate::diag::{Place, codes};
 use crate::lab::model::Lab;
 use crate::lab::names::NsName;
 use crate::lab::probe::Target;
+use crate::lab::resolver::loopback;
 use crate::objects::{ObjectKey, Service};
 use crate::spec::at::At;
 use crate::spec::probe::ConnectSpec;
@@ -47,6 +48,9 @@ impl<'a> Resolver<'a> {
             let has_dns = self.asker.as_ref().is_none_or(|ns| matches!(ns, NsName::Pod(_)));
             let key = ObjectKey::of(&service.metadata);
             return Some(if has_dns { Target::Name(bare.to_owned()) } else { Target::Service(key) });
+        }
+        if loopback(bare.trim_end_matches('.')).is_some() {
+            return Some(Target::Name(bare.to_owned()));
         }
         if !bare.is_empty() && bare.chars().all(|c| c.is_ascii_digit() || c == '.') {
             let help = "an IPv4 address has four numbers from 0 to 255";

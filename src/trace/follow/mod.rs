@@ -232,6 +232,7 @@ impl Follower {
             there: &world.there,
             known: &world.known,
             recording: &recording,
+            sockets: &[],
             told: &[],
             missing: &[],
             origin: &origin,

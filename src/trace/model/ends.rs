@@ -89,6 +89,8 @@ pub enum Cause {
     ProxyRefused,
     /// Nothing listens on the port.
     NoListener,
+    /// The program does not answer what came to its port: it does not read it, or says nothing to it.
+    ProgramSilent,
     /// The time to live ran out: packets go in a circle.
     TtlExceeded,
     /// Something else took it.

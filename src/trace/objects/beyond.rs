@@ -7,6 +7,7 @@ use crate::objects::ObjectKey;
 use crate::plan::ingress::{Backend, Choice, HostPattern, PathPattern, Router, Server};
 use crate::spec::probe::FailureName;
 
+use super::speech;
 use crate::trace::model::{Cause, Flow, Role};
 use crate::trace::proxied;
 use crate::trace::verdict::Case;
@@ -17,6 +18,9 @@ pub fn beyond_the_network(case: &Case) -> Option<Blame> {
     let taken = case.flows.iter().rfind(|f| f.role == Role::Request).and_then(Flow::taken_by)?;
     let outcome = case.outcome;
     let says = outcome.observed.clone();
+    if let Some(blame) = speech::crossed(case, &taken) {
+        return Some(blame);
+    }
     match (outcome.details.failure?, outcome.details.status) {
         // A program's ports are not known before one of them is asked.
         (FailureName::Refused, _) => {
@@ -24,10 +28,6 @@ pub fn beyond_the_network(case: &Case) -> Option<Blame> {
             let object = port.map(|(_, port, protocol)| format!("port {port}/{protocol}")).unwrap_or_default();
             let says = format!("nothing in {taken} listens there: {says}");
             Some(Blame { cause: Cause::NoListener, place: taken, object, says })
-        }
-        (FailureName::Tls, _) if !says.contains("certificate") => {
-            let says = format!("{says}: is it TLS that it speaks?");
-            Some(Blame { cause: Cause::Other, place: taken, object: "TLS".to_owned(), says })
         }
         (FailureName::Tls, _) => {
             let name = asked_host(case);

@@ -8,7 +8,8 @@ use crate::lab::names::NsName;
 use crate::lab::probe::Ask;
 use crate::objects::{ObjectKey, Service};
 
-use super::{EXTERNAL_POLICY, asked_service, beyond, hints, names, scaled_to_nothing};
+use super::{EXTERNAL_POLICY, asked_service, beyond, hints, names, scaled_to_nothing, speech};
+use crate::trace::listeners;
 use crate::trace::model::{Cause, Remedy};
 use crate::trace::proxied;
 use crate::trace::tell::target;
@@ -50,7 +51,8 @@ pub fn remedies(case: &Case, blame: &Blame) -> Vec<Remedy> {
         Cause::NoNeighbour => say(nobody_has(blame.object.split(' ').next().unwrap_or_default())),
         Cause::WrongCertificate => say(certificate(case, blame)),
         Cause::ProxyRefused => vec![refused(case, blame)],
-        Cause::NoListener => say(format!("let a program on {} listen on that port, or ask another one", blame.place)),
+        Cause::ProgramSilent => listeners::remedy(case, blame).into_iter().collect(),
+        Cause::NoListener => listeners::remedy(case, blame).map_or_else(|| say(format!("let a program on {} listen on that port, or ask another one", blame.place)), |r| vec![r]),
         Cause::NotOnLink if lab.cluster.backend == Backend::HostGw => say(
             "put the hosts on one network, or take `backend: vxlan` with `directRouting: true`, which tunnels only between networks"
                 .to_owned(),
@@ -59,6 +61,9 @@ pub fn remedies(case: &Case, blame: &Blame) -> Vec<Remedy> {
             says: format!("forget what {} tracks, with conntrack-tools; a larger net.netfilter.nf_conntrack_max on the machine lasts", blame.place),
             command: Some(format!("labctl exec {} -- conntrack -F", blame.place)),
         }],
+        Cause::Other if [speech::PLAIN_HTTP, speech::TLS].contains(&blame.object.as_str()) => {
+            speech::other_way(case).map_or_else(Vec::new, |url| say(format!("ask {url}")))
+        }
         Cause::DnsDead => say("`labctl get pods -n kube-system` shows the DNS servers".to_owned()),
         _ => Vec::new(),
     }

@@ -8,8 +8,16 @@ use hickory_proto::op::{Message, Query};
 use crate::lab::Lab;
 use crate::objects::EndpointSlice;
 use crate::plan::Plan;
-use crate::probe::{DnsQuestion, DnsReply, dns_query, dns_reply, no_record};
+use crate::probe::{DnsQuestion, DnsReply, LookedUp, dns_query, dns_reply, no_record};
 use crate::workload::dns::{Records, Transport, answer, records_of};
+
+/// That a name has no address or no such record.
+pub struct Unresolved {
+    /// In words.
+    pub says: String,
+    /// What servers answered; nothing where none was asked or none answers.
+    pub answers: Vec<LookedUp>,
+}
 
 /// The server of a lab, as it will answer.
 pub struct Dns(Records);
@@ -24,8 +32,8 @@ impl Dns {
     /// Ask for each of `names` until one has the record, as a resolver does.
     ///
     /// # Errors
-    /// That none has it, in words.
-    pub fn ask(&self, server: SocketAddr, names: &[String], record: &str) -> Result<DnsReply, String> {
+    /// That none has it.
+    pub fn ask(&self, server: SocketAddr, names: &[String], record: &str) -> Result<DnsReply, Unresolved> {
         let mut refused = Vec::new();
         for name in names {
             match self.one(&DnsQuestion { name, record, tcp: true }) {
@@ -34,7 +42,9 @@ impl Dns {
                 None => refused.push(("FORMERR".to_owned(), name.clone())),
             }
         }
-        Err(no_record(server, &refused, record))
+        let says = no_record(server, &refused, record);
+        let answers = refused.into_iter().map(|(rcode, name)| LookedUp { name, rcode }).collect();
+        Err(Unresolved { says, answers })
     }
 
     fn one(&self, question: &DnsQuestion) -> Option<DnsReply> {

@@ -2,7 +2,7 @@ use super::*;
 use crate::diag::Problems;
 use crate::objects::ObjectKey;
 use crate::spec::edit::{Edit, ObjectKind, ObjectRef};
-use crate::spec::load::{Text, decode_text};
+use crate::spec::load::{Manifest, Text, decode_text};
 use crate::trace::model::{Cause, What};
 use crate::trace::question::{self, Ask};
 
@@ -176,4 +176,90 @@ fn a_service_that_was_deleted_is_known_by_each_of_its_names() {
         let says = |says: &str| remedy.iter().any(|r| r.says.contains(says));
         assert!(says("service default/web was deleted from the running lab"), "{name}: {remedy:?}");
     }
+}
+
+fn applied(text: &str) -> Edit {
+    let (name, text) = ("more.yaml".to_owned(), Ok(text.to_owned()));
+    Edit::Apply(Manifest { asked: None, name, text, namespace: None })
+}
+
+/// A service in a manifest that selects the pods with this label.
+fn service(name: &str, app: &str) -> String {
+    format!(
+        "{{ apiVersion: v1, kind: Service, metadata: {{ name: {name} }}, \
+         spec: {{ selector: {{ app: {app} }}, ports: [{{ port: 80, targetPort: 8080 }}] }} }}\n"
+    )
+}
+
+#[test]
+fn the_text_is_given_to_up_again_where_it_has_an_answer_by_itself() {
+    let is_offered = |edit: Edit, to: &str| {
+        let trace = predicted_after(vec![edit], LAB, ("a", to, None));
+        let remedy = trace.verdict.fault.unwrap_or_else(|| panic!("no fault: {:?}", trace.asked)).remedy;
+        assert!(!remedy.is_empty());
+        // The text has no file here.
+        remedy.iter().any(|r| r.command.as_ref().is_some_and(|c| c.starts_with("labctl up --no-probes lab")))
+    };
+    assert!(is_offered(applied(&service("web", "nobody")), "web"), "a right one was there before");
+    let deployment = ObjectKey::new("default", "web");
+    assert!(is_offered(Edit::Scale { deployment, replicas: 0 }, "web"));
+    assert!(!is_offered(applied(&service("new", "nobody")), "new"), "only a right one helps");
+    assert!(!is_offered(applied(&service("new", "web")), "none"), "what was applied has no part in it");
+}
+
+#[test]
+fn a_machine_itself_is_asked_for_without_a_dns_server() {
+    for (from, url) in
+        [("a", "http://localhost:8080/"), ("node1", "http://localhost:8080/"), ("laptop", "localhost:80")]
+    {
+        let trace = predicted(from, url);
+        assert_eq!(roles(&trace), [Role::Request], "{from}: {:?}", trace.asked);
+        assert!(trace.asked.tried.as_ref().is_some_and(|end| end.starts_with("127.0.0.1:")), "{:?}", trace.asked);
+    }
+}
+
+/// What is seen, the cause's object, and the first remedy.
+#[track_caller]
+fn fault_of(lab: &str, from: &str, url: &str) -> (String, String, String) {
+    let trace = predicted_in(lab, from, url, None);
+    assert_eq!(cause(&trace), Cause::Other);
+    let fault = trace.verdict.fault.expect("a fault");
+    (trace.asked.seen, fault.object, fault.remedy[0].says.clone())
+}
+
+#[test]
+fn tls_to_a_port_for_plain_http_is_foreseen() {
+    let no_tls = |seen: &str, port: u16| {
+        let begins = seen.starts_with("tls: no TLS with ");
+        begins && seen.ends_with(&format!(":{port}: received corrupt message of type InvalidContentType"))
+    };
+    let (seen, object, remedy) = fault_of(LAB, "a", "https://web:80/");
+    assert!(no_tls(&seen, 80), "{seen}");
+    assert_eq!((object.as_str(), remedy.as_str()), ("TLS", "ask http://web/"));
+    let (seen, _, remedy) = fault_of(&format!("{LAB}{INGRESS}"), "laptop", "https://shop.example.com:80/web");
+    assert!(no_tls(&seen, 80) && remedy == "ask http://shop.example.com/web", "{seen}: {remedy}");
+}
+
+#[test]
+fn plain_http_to_a_port_for_tls_is_foreseen_as_each_controller_answers_it() {
+    for (controller, answer) in [
+        ("built-in", "answers 400 Bad Request"),
+        ("nginx", "answers 400 Bad Request"),
+        ("haproxy", "hung up before it had answered"),
+    ] {
+        let lab = format!("cluster: {{ ingress: {{ controller: {controller} }} }}\n{LAB}{INGRESS}");
+        let (seen, object, remedy) = fault_of(&lab, "laptop", "http://shop.example.com:443/web");
+        assert!(seen.ends_with(answer), "{controller}: {seen}");
+        assert_eq!((object.as_str(), remedy.as_str()), ("plain HTTP", "ask https://shop.example.com/web"));
+        let says = predicted_in(&lab, "laptop", "http://shop.example.com:443/web", None).verdict.says;
+        assert!(says.ends_with("; the ingress controller speaks TLS, and plain HTTP came on port 443"), "{says}");
+    }
+}
+
+#[test]
+fn a_program_may_speak_what_it_will() {
+    let lab = LAB
+        .replace("{ host: node1 } }", "{ host: node1 }, own: { host: node1, ports: [8443], command: [sleep, inf] } }");
+    assert!(predicted_in(&lab, "a", "https://own:8443/", None).asked.answered);
+    assert!(predicted_in(&lab, "a", "http://own:8443/", None).asked.answered);
 }

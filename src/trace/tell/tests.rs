@@ -43,6 +43,7 @@ fn told(fate: Fate, verdict: Verdict) -> Vec<String> {
         recording: &recording,
         known: &known,
         told: &[],
+        sockets: &[],
         missing: &missing,
         origin: &origin,
     };

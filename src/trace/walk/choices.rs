@@ -14,10 +14,10 @@ pub enum Choices {
     /// The first of what may happen.
     #[default]
     First,
-    /// What was observed: rules that lead to one of these targets are met, and of several next hops
+    /// What was observed: rules that lead to one of these targets are met, and of several next hops in a place
     /// one of these is taken. What they say nothing about is decided as by [`Choices::First`]. A flow of which there
     /// is an entry is rewritten as that says, whatever rules say.
-    Following { targets: Vec<SocketAddr>, hops: Vec<IpAddr>, entries: Vec<Entry> },
+    Following { targets: Vec<SocketAddr>, hops: Vec<(NsName, IpAddr)>, entries: Vec<Entry> },
     /// These, one after the other; what follows is decided as by [`Choices::First`].
     Given(Vec<usize>),
 }
@@ -56,7 +56,7 @@ impl Chooser {
     }
 
     /// One of the ways with these odds; `wanted` says whether one leads to a target or next hop.
-    pub fn pick(&mut self, odds: &[f64], wanted: impl Fn(usize, &[SocketAddr], &[IpAddr]) -> bool) -> usize {
+    pub fn pick(&mut self, odds: &[f64], wanted: impl Fn(usize, &[SocketAddr], &[(NsName, IpAddr)]) -> bool) -> usize {
         let taken = match &self.choices {
             Choices::First => 0,
             Choices::Following { targets, hops, .. } => {

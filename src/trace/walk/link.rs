@@ -1,14 +1,23 @@
 //! Devices and cables: up or down, large enough or not, and what is at the other end.
 
-use crate::lab::names::IfName;
+use crate::lab::names::{IfName, NsName};
 use crate::plan::{Link, LinkKind};
 use crate::trace::model::{Cause, What};
 
 use super::packet::{Hop, Packet, Trouble};
+use super::state::State;
 use super::walker::{At, Go, Stage, Walker, Why};
 
 /// A frame may be so much longer than the device's MTU (`VLAN_HLEN` in `is_skb_forwardable`).
 const LEEWAY: u32 = 4;
+
+impl<'a> State<'a> {
+    /// The device at the other end of a cable, where it does not take packets of this length.
+    pub fn too_small_behind(&self, (place, dev): (&NsName, &IfName), length: u32) -> Option<(&'a NsName, &'a Link)> {
+        let (there, far) = self.far_end(self.place(place)?.link(dev)?)?;
+        (length > far.mtu + LEEWAY).then_some((there.name(), far))
+    }
+}
 
 impl<'s, 'a> Walker<'s, 'a, '_> {
     /// A packet that may not be cut and is larger than the sender's own device is never sent. One that may be is cut as

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use crate::lab::Lab;
 use crate::objects::ObjectKey;
-use crate::plan::services::{self, PodState};
+use crate::plan::services;
 use crate::plan::{Plan, balancers, plan};
 
 /// What each namespace will hold once all pods of `lab` are ready.
 pub fn prediction(lab: &Lab) -> Plan {
     let mut all = plan(lab);
-    let slices = services::slices(lab, |_| PodState { alive: true, ready: true, terminating: false });
+    let slices = services::slices_of_ready(lab);
     let proxies = services::proxies(lab, &lab.services, &slices);
     services::add(&mut all, &proxies);
     let with_pods: BTreeSet<_> = proxies

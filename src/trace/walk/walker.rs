@@ -198,7 +198,7 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
                 Ok(None)
             }
             Found::Route(entry) => {
-                let hop = self.choose_hop(entry);
+                let hop = self.choose_hop(at, entry);
                 if source.is_none() {
                     self.packet.header.source = at.tables.source(entry, &hop).unwrap_or(self.packet.header.source);
                 }
@@ -236,13 +236,16 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         }
     }
 
-    fn choose_hop(&mut self, entry: &Entry) -> (Option<IpAddr>, IfName) {
+    fn choose_hop(&mut self, at: At<'s, 'a>, entry: &Entry) -> (Option<IpAddr>, IfName) {
         let hops = &entry.hops;
         let taken = match hops.len() {
             0 | 1 => 0,
             n => {
                 let odds = vec![1.0 / n as f64; n];
-                self.chooser.pick(&odds, |n, _, wanted| hops[n].0.is_some_and(|via| wanted.contains(&via)))
+                let is_taken = |hop: &(Option<IpAddr>, IfName), taken: &[(NsName, IpAddr)]| {
+                    taken.iter().any(|(place, via)| place == at.name() && Some(*via) == hop.0)
+                };
+                self.chooser.pick(&odds, |n, _, taken| is_taken(&hops[n], taken))
             }
         };
         hops.get(taken).cloned().unwrap_or_else(|| (None, lo()))
@@ -334,7 +337,7 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
 
     /// In the order of `ip_forward`: hops, size, then the rules.
     fn forward(&mut self, at: At<'s, 'a>, dev: &IfName, key: Key, entry: &Entry) -> Go<Stage<'s, 'a>> {
-        let hop = self.choose_hop(entry);
+        let hop = self.choose_hop(at, entry);
         let says = format!("{} passes it on {}: route `{}`", at.name(), hop_words(&hop), entry.text);
         self.suspect_lost_route(at, key, Some(entry));
         let mtu = at.link(&hop.1).map_or(u32::MAX, |l| l.mtu);

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::lab::names::IfName;
+use crate::lab::names::{IfName, NsName};
 use crate::plan::proxy::explain::Rule;
 use crate::trace::model::{Header, Protocol};
 use crate::trace::walk::conntrack::{Known, Tracked};
@@ -53,7 +53,7 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
         let here = leads(index);
         let later: Vec<_> = (index + 1..rules.len()).flat_map(leads).collect();
         // Met, or not met, which is what is wanted where a later rule leads to the target.
-        let wanted = |way: usize, targets: &[SocketAddr], _: &[IpAddr]| {
+        let wanted = |way: usize, targets: &[SocketAddr], _: &[(NsName, IpAddr)]| {
             let all = if way == 0 { &here } else { &later };
             all.iter().any(|to| targets.contains(to))
         };
