@@ -213,8 +213,8 @@ impl<'s, 'a> Walker<'s, 'a, '_> {
             Side::Destination => (entry.reply.source, entry.reply.source_port) = told,
             Side::Source => (entry.reply.destination, entry.reply.destination_port) = told,
         }
-        // Which port masquerading chooses no rule says.
-        let is_chosen = side == Side::Source && walked.0 == told.0 && told.0 != entry.original.source;
+        // Which port masquerading chooses no rule says, also where a host masquerades with the address that it has.
+        let is_chosen = side == Side::Source && walked.0 == told.0;
         walked != told && !is_chosen
     }
 
