@@ -27,10 +27,11 @@ impl Case<'_> {
         let last = self.last_sight().filter(|_| blame.cause != Cause::ProgramSilent);
         let mut all: Vec<String> = last.into_iter().collect();
         let told = self.packets().flat_map(|p| &p.steps);
-        let dropped = told.filter(|s| s.known_by.contains(&Means::Rules)).filter_map(dropped_by);
-        all.extend(dropped.take(1));
-        let rewritten = unplanned::was_met(self, blame).then_some(&blame.object);
-        all.extend(rewritten.map(|by| format!("{}: the kernel told that `{by}` rewrote it", blame.place)));
+        let mut dropped = told.filter(|s| s.known_by.contains(&Means::Rules)).filter_map(dropped_by);
+        // An answer that its sender's own rule dropped has no step.
+        let by_rule = || unplanned::what_was_met(self, blame);
+        let did = |what| format!("{}: the kernel told that `{}` {what} it", blame.place, blame.object);
+        all.extend(dropped.next().or_else(|| by_rule().map(did)));
         all.extend(freed::reasons(self.evidence, self.material.recording, self.flows).into_iter().take(MOST));
         all.extend(self.counted(blame).take(MOST).map(|c| format!("{}: {} went up by {}", c.place, c.name, c.by)));
         all.extend(self.unanswered_arp());

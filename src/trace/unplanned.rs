@@ -169,9 +169,15 @@ fn is_elsewhere(flow: &Flow, planned: &Exchange) -> bool {
     flow.taken_by().is_some_and(|by| by != planned.there.end)
 }
 
-/// Whether the kernel told of the rule that has rewritten a packet.
-pub fn was_met(case: &Case, blame: &Blame) -> bool {
-    blame.cause == Cause::Rewritten && hit(case, blame).is_some()
+/// What the rule of a fault did, where the kernel told that a packet met it.
+pub fn what_was_met(case: &Case, blame: &Blame) -> Option<&'static str> {
+    hit(case, blame)?;
+    match blame.cause {
+        Cause::Rewritten => Some("rewrote"),
+        Cause::RuleDrop | Cause::PolicyDrop => Some("dropped"),
+        Cause::RuleReject => Some("refused"),
+        _ => None,
+    }
 }
 
 /// The rule that a fault is of, as it was met.

@@ -173,15 +173,21 @@ fn a_rule_of_nft_that_drops_what_comes_to_a_pod_is_named(bench: &Bench) {
 
 fn a_rule_of_whoever_was_asked_that_drops_the_answer_is_named(bench: &Bench) {
     let broken = with_services(bench);
+    let named = |object: &str| {
+        let trace = broken.trace(&question("b1"));
+        let fault = trace.verdict.fault.as_ref().unwrap_or_else(|| panic!("no fault: {:#?}", trace.verdict));
+        let found = (fault.cause, &fault.place, fault.object.as_str());
+        assert_eq!(found, (Cause::RuleDrop, &at("pod/default/b1"), object), "{trace:#?}");
+        assert!(fault.evidence.iter().any(|line| line.ends_with(&format!("`{object}` dropped it"))), "{fault:#?}");
+        assert_eq!(trace.flows[0].packets[0].fate, Fate::Delivered { to: at("pod/default/b1") });
+        broken.mend(fault).unwrap_or_else(|e| panic!("{e}"));
+        broken.is_answered(&question("b1"));
+    };
     let rule = "OUTPUT -p tcp -m tcp --sport 8080 --tcp-flags SYN,ACK SYN,ACK -j DROP";
     tool(bench, "b1", &format!("iptables -A {rule}"));
-    is_named(&broken, &question("b1"), (Cause::RuleDrop, "pod/default/b1", &format!("-t filter -A {rule}")));
+    named(&format!("-t filter -A {rule}"));
     filter(bench, "b1", "inet", ("output priority 0", "tcp sport 8080 drop"));
-    is_named(
-        &broken,
-        &question("b1"),
-        (Cause::RuleDrop, "pod/default/b1", "table inet t, chain c: tcp sport 8080 drop"),
-    );
+    named("table inet t, chain c: tcp sport 8080 drop");
 }
 
 fn a_rule_of_nft_that_rejects_is_named(bench: &Bench) {
