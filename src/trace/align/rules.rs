@@ -53,13 +53,16 @@ fn meet(steps: &mut Vec<Step>, way: &Way) {
 }
 
 /// Of a packet that it traces in a namespace the kernel tells each rule that was met there. So one that it did not tell
-/// of was not met, whatever the walk says: it does not know which connections there were before.
+/// of was not met, whatever the walk says: it does not know which connections there were before. Of one that comes
+/// by more than once what was told of each time cannot be told apart, and nothing is left out.
 fn leave_out_unmet(steps: &mut Vec<Step>) {
     let is_told = |s: &Step| s.known_by.contains(&Means::Rules);
     // Those that are not iptables' say nothing of iptables', which may be told by other means.
     let is_walks = |s: &Step| matches!(&s.what, What::Rule(met) if met.of != Ruleset::Nftables);
-    let told = steps.iter().filter(|s| is_told(s) && is_walks(s)).map(|s| (s.place.clone(), s.layer));
-    let told: HashSet<(NsName, u8)> = told.collect();
+    let visits =
+        |place: &NsName| steps.chunk_by(|a, b| a.place == b.place).filter(|run| run[0].place == *place).count();
+    let told = steps.iter().filter(|s| is_told(s) && is_walks(s)).filter(|s| visits(&s.place) == 1);
+    let told: HashSet<(NsName, u8)> = told.map(|s| (s.place.clone(), s.layer)).collect();
     let is_unmet =
         |s: &Step| matches!(s.what, What::Rule(_)) && !is_told(s) && told.contains(&(s.place.clone(), s.layer));
     steps.retain(|s| !is_unmet(s));

@@ -240,3 +240,20 @@ fn a_rule_of_which_only_the_handle_is_known_has_rewritten_where_it_took_the_pack
     assert_eq!(who_rewrote(&steps, 2).map(|met| met.number), Some(1));
     assert_eq!(who_rewrote(&[bare(2, "continue"), rewritten], 1), None);
 }
+
+#[test]
+fn of_a_packet_that_comes_by_twice_no_rule_is_left_out() {
+    let ways =
+        [("b", "veth", false), ("b", "eth0", true), ("c", "eth0", false), ("c", "eth0", true), ("b", "eth0", false)];
+    let mut walked: Vec<Step> =
+        ways.iter().map(|(place, dev, out)| step(place, Some(dev), if *out { What::Out } else { What::In })).collect();
+    walked.insert(1, step("b", None, What::Rule(rule("PREROUTING", 1))));
+    walked.push(step("b", None, What::Rule(rule("FORWARD", 1))));
+    let sights: Vec<Sight> = (10..).zip(ways).map(|(at, (place, dev, out))| sight(at, place, dev, out)).collect();
+    let met = [hit(false, rule("FORWARD", 1))];
+    let (_, told) = aligned(&walked, &sights, &met);
+    assert_eq!((told[1].as_str(), told[6].as_str()), ("b PREROUTING 1 ~", "b FORWARD 1"));
+    // Where it comes once, what was not told of was not met.
+    let (_, told) = aligned(&[&walked[..2], &walked[6..]].concat(), &sights[..1], &met);
+    assert_eq!(told, ["b veth in", "b FORWARD 1"]);
+}
