@@ -103,20 +103,28 @@ impl Hits {
     }
 }
 
-/// Which rules a packet of some looks has met on its present way: one that is met again begins another.
+/// Which rules a packet of some looks has met on its present way: one of a hook's own chain that is met again begins
+/// another. A chain that others jump to may be met more than once on one way, as KUBE-MARK-MASQ is.
 #[derive(Default)]
 struct Pass {
     number: usize,
-    met: HashSet<(Ruleset, String, String, u32)>,
+    met: HashSet<(ChainKey, u32)>,
+    jumped_to: HashSet<ChainKey>,
 }
+
+/// A chain, with its table and whose it is.
+type ChainKey = (Ruleset, String, String);
 
 impl Pass {
     fn of(&mut self, met: &RuleMet) -> usize {
-        let rule = (met.of, met.table.clone(), met.chain.clone(), met.number);
-        if !self.met.insert(rule.clone()) {
-            self.number += 1;
-            self.met = HashSet::from([rule]);
+        let key = |chain: &str| (met.of, met.table.clone(), chain.to_owned());
+        let rule = (key(&met.chain), met.number);
+        if !self.jumped_to.contains(&rule.0) && self.met.contains(&rule) {
+            *self = Pass { number: self.number + 1, ..Pass::default() };
         }
+        self.met.insert(rule);
+        let target = ["jump ", "goto "].iter().find_map(|word| met.verdict.strip_prefix(word));
+        self.jumped_to.extend(target.map(key));
         self.number
     }
 }
@@ -179,5 +187,31 @@ mod tests {
         let (vxlan, udp) = (Tunnels { vxlan: 8472, flannel_udp: 0 }, Tunnels { vxlan: 0, flannel_udp: 8285 });
         assert!(is_outer(&datagram(8472, [8, 0, 0, 0]), vxlan) && is_outer(&datagram(8285, *b"E\0\0("), udp));
         assert!(!is_outer(&datagram(7, *b"Echo"), udp) && !is_outer(&datagram(7, [8, 0, 0, 0]), vxlan));
+    }
+
+    #[test]
+    fn a_way_ends_where_a_hooks_own_rule_is_met_again_and_not_where_a_chain_is() {
+        let rule = |chain: &str, number, verdict: &str| RuleMet {
+            of: Ruleset::Iptables,
+            table: "nat".into(),
+            chain: chain.into(),
+            number,
+            rule: String::new(),
+            verdict: verdict.into(),
+            meaning: None,
+        };
+        let way = [
+            rule("PREROUTING", 1, "jump EXT"),
+            rule("EXT", 1, "jump MARK"),
+            rule("MARK", 1, "continue"),
+            rule("EXT", 2, "goto SEP"),
+            rule("SEP", 1, "jump MARK"),
+            rule("MARK", 1, "continue"),
+            rule("SEP", 2, "ACCEPT"),
+        ];
+        let mut pass = Pass::default();
+        for number in 0..3 {
+            assert!(way.iter().all(|met| pass.of(met) == number), "{number}");
+        }
     }
 }
