@@ -1,6 +1,5 @@
-//! TLS for HTTPS probes. A certificate is checked unless the probe is `insecure`. The lab's clients
-//! trust the lab's own authority and nobody else; other machines trust nobody, as a client that was not given the
-//! cluster's authority.
+//! TLS for HTTPS probes. A certificate is checked unless the probe is `insecure`. Whoever asks trusts the lab's own
+//! authority and nobody else, as programs on the lab's machines do beside those that the machine trusts.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
