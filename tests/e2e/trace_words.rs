@@ -20,6 +20,7 @@ as_root_and_ordinary_user![
     a_packet_goes_as_far_as_its_time_to_live,
     what_a_host_asks_itself_by_its_loopback_address_is_seen,
     a_program_that_answers_what_is_not_http_is_named,
+    a_datagram_that_is_traced_is_like_no_other,
     the_ending_of_a_file_chooses_the_form_and_a_strange_one_is_refused,
     why_the_kernel_drops_packets_is_missed_only_where_one_was_dropped,
 ];
@@ -386,4 +387,17 @@ pods:
     ));
     let trace = asked(bench, &["a", "http://greeter:9000/"]);
     is(&trace, "other", "pod/default/greeter", "is it HTTP that it speaks?");
+}
+
+fn a_datagram_that_is_traced_is_like_no_other(bench: &Bench) {
+    bench.up(&bench.write(LAB));
+    let sent = |name: &str| {
+        let path = bench.path(name);
+        bench.ok(&["trace", "own", "a:8080", "--udp", "--out", &path.to_string_lossy()]);
+        let bytes = std::fs::read(&path).expect("a capture");
+        let said = b" is a trace of labctl's";
+        let at = bytes.windows(said.len()).position(|w| w == said).expect("what was sent");
+        bytes[at - 16..at].to_vec()
+    };
+    assert_ne!(sent("one.pcapng"), sent("other.pcapng"));
 }
