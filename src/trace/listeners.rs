@@ -128,9 +128,6 @@ fn silent(case: &Case, flow: &Flow) -> Option<Blame> {
         Some(socket) => {
             format!("the kernel took {} bytes on {port}, and {name} has not read them{stopped}", socket.waiting)
         }
-        None if answers_late(flow, reached.packet) => {
-            format!("{name} took the {} on {port}, and answered when nobody waited any more", reached.packet.kind)
-        }
         None => format!("{name} took the {} on {port}, and does not answer{stopped}", reached.packet.kind),
     };
     let is_dns = case.material.planned.get(&place).is_some_and(|ns| ns.dns.is_some());
@@ -145,19 +142,16 @@ fn named(owner: Option<&Owner>) -> String {
     owner.map_or_else(|| "the program".to_owned(), |owner| owner.name.clone())
 }
 
-/// Whether the one who took a packet said anything to it, were it that it wants to hear no more. What comes behind the
-/// asker's own end of the connection is no answer.
+/// Whether the one who took a packet said anything to it, were it that it wants to hear no more. Behind the asker's own
+/// end of the connection only data are an answer, which came too late.
 fn is_answered(flow: &Flow, packet: &Packet) -> bool {
     let ends = |p: &&Packet| p.direction == Direction::There && ["FIN", "RST"].iter().any(|k| p.kind.starts_with(k));
     let end = flow.packets.iter().find(ends).map_or(u32::MAX, |p| p.number);
-    let back = flow.packets.iter().filter(|p| p.direction == Direction::Back && p.about.is_none());
-    back.filter(|p| (packet.number..end).contains(&p.number)).any(|p| !matches!(p.kind.as_str(), "ACK" | "SYN-ACK"))
-}
-
-/// Whether an answer came when the asker had ended the connection.
-fn answers_late(flow: &Flow, packet: &Packet) -> bool {
-    let mut back = flow.packets.iter().filter(|p| p.direction == Direction::Back && p.number > packet.number);
-    back.any(|p| p.kind.starts_with("data"))
+    let mut back = flow.packets.iter().filter(|p| p.direction == Direction::Back && p.number >= packet.number);
+    back.any(|p| match p.kind.as_str() {
+        "ACK" | "SYN-ACK" => false,
+        kind => p.about.is_none() && (p.number < end || kind.starts_with("data")),
+    })
 }
 
 impl<'c> Reached<'c> {
@@ -230,4 +224,31 @@ impl<'c> Reached<'c> {
 
 fn is_at(socket: &Socket, ip: IpAddr) -> bool {
     socket.local.ip().is_unspecified() || socket.local.ip() == ip
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::sample::{flow, packet};
+
+    fn told(packets: &[(u32, Direction, &str)]) -> bool {
+        let sent = |(number, direction, kind): &(u32, Direction, &str)| Packet {
+            number: *number,
+            direction: *direction,
+            kind: (*kind).to_owned(),
+            ..packet(Vec::new())
+        };
+        let flow = flow(Role::Request, packets.iter().map(sent).collect());
+        is_answered(&flow, &flow.packets[0])
+    }
+
+    #[test]
+    fn a_programs_answer_is_what_it_says_and_not_what_the_kernel_does_for_it() {
+        use Direction::{Back, There};
+        let asked = (4, There, "data, 78 bytes");
+        assert!(told(&[asked, (5, Back, "data, 9 bytes")]) && told(&[asked, (5, Back, "FIN")]));
+        assert!(!told(&[asked, (5, Back, "ACK")]));
+        assert!(!told(&[asked, (5, There, "FIN"), (6, Back, "RST")]), "the asker had given up");
+        assert!(told(&[asked, (5, There, "FIN"), (6, Back, "data, 9 bytes")]), "it came too late");
+    }
 }

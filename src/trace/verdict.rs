@@ -122,14 +122,9 @@ impl<'a> Case<'a> {
         let unanswered = flows.iter().filter(|flow| !is_answered(flow)).flat_map(|flow| &flow.packets);
         let mut there = unanswered.filter(|p| p.direction == Direction::There);
         let hit = there.find_map(|packet| unseen::dropped_answer(self.evidence, packet))?;
-        let cause = match (hit.met.number, hit.met.refuses()) {
-            (0, _) => Cause::PolicyDrop,
-            (_, true) => Cause::RuleReject,
-            _ => Cause::RuleDrop,
-        };
         let (place, object) = (hit.place.clone(), hit.met.named());
         let says = format!("{place} answers, and its own rule drops that: {object}");
-        Some(Blame { cause, place, object, says })
+        Some(Blame { cause: hit.met.as_cause(), place, object, says })
     }
 
     /// Who sent an error in place of an answer, when the state knows no reason: it may have been another moment ago.

@@ -141,9 +141,14 @@ fn fitting(entry: &Value) -> Fitting {
 
 fn trace(bench: &Bench, question: &Question, timeout: &str) -> Trace {
     let words = question.typed();
-    let mut args = vec!["trace", "-o", "json", "--timeout", timeout];
+    let mut args = vec!["--timeout", timeout];
     args.extend(words.iter().map(String::as_str));
-    let ran = bench.run(&args);
+    traced(bench, &args)
+}
+
+/// Trace what is typed.
+pub fn traced(bench: &Bench, words: &[&str]) -> Trace {
+    let ran = bench.run(&[&["trace", "-o", "json"], words].concat());
     serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("no trace ({e}): {ran}"))
 }
 

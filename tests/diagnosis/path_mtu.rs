@@ -4,11 +4,15 @@
 use labctl::trace::model::{Cause, Trace};
 
 use crate::as_root_and_ordinary_user;
-use crate::broken::{Broken, typed};
+use crate::broken::{Broken, traced, typed};
 use crate::harness::Bench;
 use crate::pair::tool;
 
-as_root_and_ordinary_user![two_traces_in_a_row_name_the_same_fault, what_is_remembered_of_a_mended_way_is_told,];
+as_root_and_ordinary_user![
+    two_traces_in_a_row_name_the_same_fault,
+    what_is_remembered_of_a_mended_way_is_told,
+    what_a_tunnel_adds_is_taken_off_what_is_said_to_fit,
+];
 
 const LAB: &str = "
 cluster: { flannel: { backend: host-gw } }
@@ -21,10 +25,9 @@ const REMEMBERED: &str = "a1 remembers that the way to 10.244.2.20 takes 1450 by
 
 /// Trace a ping of 1,500 bytes.
 fn ping(bench: &Bench, fragment: bool) -> Trace {
-    let mut args = vec!["trace", "a1", "b1", "--icmp", "--size", "1500", "--timeout", "1", "-o", "json"];
+    let mut args = vec!["a1", "b1", "--icmp", "--size", "1500", "--timeout", "1"];
     args.extend(fragment.then_some("--fragment"));
-    let ran = bench.run(&args);
-    serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("no trace ({e}): {ran}"))
+    traced(bench, &args)
 }
 
 fn tells(lines: &[String]) -> bool {
@@ -62,4 +65,17 @@ fn what_is_remembered_of_a_mended_way_is_told(bench: &Bench) {
     assert_eq!(typed(bench, command).code, 0, "{command}");
     let forgotten = ping(bench, false);
     assert!(forgotten.asked.answered && !tells(&forgotten.notes), "{forgotten:#?}");
+}
+
+fn what_a_tunnel_adds_is_taken_off_what_is_said_to_fit(bench: &Bench) {
+    Broken::of_text(bench, &LAB.replace("host-gw", "vxlan"));
+    tool(bench, "node2", "ip link set eth0 mtu 900");
+    let ping = |size| traced(bench, &["a1", "b1", "--icmp", "--size", size, "--timeout", "1"]);
+    let trace = ping("1000");
+    let fault = trace.verdict.fault.as_ref().unwrap_or_else(|| panic!("no fault: {trace:#?}"));
+    assert_eq!((fault.cause, fault.place.to_string().as_str()), (Cause::TooBig, "node2"), "{fault:#?}");
+    assert!(fault.remedy[0].says.starts_with("send at most 850 bytes"), "{fault:#?}");
+    assert!(ping("850").asked.answered);
+    // A device takes four bytes more, for a VLAN's tag (`is_skb_forwardable`).
+    assert!(!ping("855").asked.answered);
 }

@@ -5,7 +5,7 @@ use labctl::lab::names::NsName;
 use labctl::trace::model::{Cause, Fault, Trace};
 
 use crate::as_root_and_ordinary_user;
-use crate::broken::Broken;
+use crate::broken::{Broken, traced};
 use crate::harness::{Bench, until};
 
 as_root_and_ordinary_user![
@@ -15,6 +15,7 @@ as_root_and_ordinary_user![
     a_program_that_reads_and_says_nothing_is_named,
     a_program_that_listens_on_loopback_alone_is_named,
     a_program_that_listens_on_another_port_is_named,
+    a_program_that_listens_for_ipv6_alone_is_named,
     a_silent_program_behind_a_controller_is_named,
 ];
 
@@ -76,6 +77,11 @@ pods:
             c.recv(2000)
   near: { host: node2, address: 10.244.2.23, ports: [8080], command: [python3, -m, http.server, --bind, 127.0.0.1, "8080"] }
   far: { host: node2, address: 10.244.2.24, ports: [8080], command: [python3, -m, http.server, "8081"] }
+  six:
+    host: node2
+    address: 10.244.2.25
+    ports: [8080]
+    command: [python3, -uc, 'import signal, socket; s = socket.create_server(("::", 8080), family=socket.AF_INET6); signal.pause()']
 services:
   web-svc: { clusterIP: 10.96.0.100, selector: { app: web }, ports: [{ port: 80, targetPort: 8080 }] }
 ingresses:
@@ -90,8 +96,7 @@ fn up(bench: &Bench) -> Broken<'_> {
 }
 
 fn trace(bench: &Bench, words: &[&str]) -> Trace {
-    let ran = bench.run(&[&["trace", "a1"], words, &["--timeout", "1", "-o", "json"]].concat());
-    serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("no trace ({e}): {ran}"))
+    traced(bench, &[&["a1"], words, &["--timeout", "1"]].concat())
 }
 
 fn answered(bench: &Bench, words: &[&str]) {
@@ -182,6 +187,14 @@ fn a_program_that_listens_on_another_port_is_named(bench: &Bench) {
     answered(bench, &["far:8081", "--tcp"]);
     let says = "nothing in far listens on port 8080/tcp, only on 0.0.0.0:8081";
     is_named(bench, &["far:8080", "--tcp"], (Cause::NoListener, "far", says));
+}
+
+fn a_program_that_listens_for_ipv6_alone_is_named(bench: &Bench) {
+    up(bench);
+    until("it listens", || bench.sh("six", "cat /proc/net/tcp6").contains(":1F90"));
+    let says = "nothing in six listens on port 8080/tcp: python3 listens on [::]:8080 alone";
+    let fault = is_named(bench, &["six:8080", "--tcp"], (Cause::NoListener, "six", says));
+    assert_eq!(fault.remedy[0].says, "let the program on six listen on 0.0.0.0 in place of ::");
 }
 
 fn a_silent_program_behind_a_controller_is_named(bench: &Bench) {

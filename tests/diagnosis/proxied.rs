@@ -4,7 +4,7 @@
 use labctl::lab::names::NsName;
 use labctl::trace::model::{Cause, Means, Role, Step, Trace, What};
 
-use crate::broken::Broken;
+use crate::broken::{Broken, traced};
 use crate::harness::tests::Need;
 use crate::harness::{Bench, Who};
 use crate::tests;
@@ -82,9 +82,7 @@ fn up<'b>(bench: &'b Bench, controller: &str) -> Broken<'b> {
 }
 
 fn ask(bench: &Bench, timeout: &str) -> Trace {
-    let words = ["trace", "asker", "http://web.example.com/", "--connect-to", "ingress", "-o", "json"];
-    let ran = bench.run(&[&words[..], &["--timeout", timeout]].concat());
-    serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("no trace ({e}): {ran}"))
+    traced(bench, &["asker", "http://web.example.com/", "--connect-to", "ingress", "--timeout", timeout])
 }
 
 fn is_answered(bench: &Bench) {

@@ -134,6 +134,9 @@ fn hosts_and_clients_know_the_names_of_their_own_file_alone(bench: &Bench) {
         let trace = asked(bench, &[from, "frnt.example.com"]);
         is(&trace, "no-such-name", path, &format!("it is not in the /etc/hosts of {from}, which knows no DNS server"));
         is_mended(&trace, "did you mean `front.example.com`?");
+        // What is known in the lab, and not here, is not offered again.
+        let trace = asked(bench, &["node1", "front.example.com"]);
+        is_mended(&trace, "`labctl exec node1 -- cat /etc/hosts` shows the names that node1 knows");
         assert_eq!(trace["flows"].as_array().map(Vec::len), Some(0), "somebody was asked: {trace:#}");
         refused(bench.run(&["trace", from, "laptob"]), "did you mean `laptop`?");
     }

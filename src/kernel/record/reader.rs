@@ -130,7 +130,7 @@ impl Reader {
             let lost = place.hold();
             self.shared.lose(&place.name, lost);
         }
-        self.be_deaf();
+        self.hear(false);
     }
 
     /// Let in again what comes, once all has been read that was let in.
@@ -141,7 +141,7 @@ impl Reader {
             let lost = place.go_on(&budget.program);
             self.shared.lose(&place.name, lost);
         }
-        self.hear_again();
+        self.hear(true);
     }
 
     /// Count what found no room.
@@ -154,22 +154,13 @@ impl Reader {
         }
     }
 
-    /// Hear nothing of tracepoints.
-    fn be_deaf(&mut self) {
+    /// Hear of tracepoints, or not.
+    fn hear(&mut self, hears: bool) {
         if let (Some(budget), Some(tracepoints)) = (&mut self.budget, &mut self.tracepoints)
-            && !budget.deaf
+            && budget.deaf == hears
         {
-            budget.deaf = true;
-            tracepoints.listen(false);
-        }
-    }
-
-    fn hear_again(&mut self) {
-        if let (Some(budget), Some(tracepoints)) = (&mut self.budget, &mut self.tracepoints)
-            && budget.deaf
-        {
-            budget.deaf = false;
-            tracepoints.listen(true);
+            budget.deaf = !hears;
+            tracepoints.listen(hears);
         }
     }
 
@@ -179,8 +170,8 @@ impl Reader {
         let is_spent = self.budget.as_ref().is_some_and(|budget| budget.left_told == 0);
         match (over, is_spent) {
             (Some(_), _) => self.hold(),
-            (None, true) => self.be_deaf(),
-            (None, false) if self.budget.as_ref().is_some_and(|budget| !budget.holds) => self.hear_again(),
+            (None, true) => self.hear(false),
+            (None, false) if self.budget.as_ref().is_some_and(|budget| !budget.holds) => self.hear(true),
             (None, false) => {}
         }
         let Some(pause) = over else { return false };
@@ -235,7 +226,7 @@ impl Reader {
                 }
                 if source == ASKED {
                     let askers = self.shared.askers();
-                    self.places();
+                    self.read_places();
                     drop(askers);
                     continue;
                 }
@@ -281,7 +272,7 @@ impl Reader {
     }
 
     /// What the places have by now. Where packets come faster than they are read, no more than the sockets can hold.
-    fn places(&mut self) {
+    fn read_places(&mut self) {
         for source in 0..2 * self.places.len() as u64 {
             let mut turns = 0..256;
             while turns.next().is_some() && self.read(source) {}
@@ -290,7 +281,7 @@ impl Reader {
 
     /// What was there when the end was asked for.
     fn rest(&mut self) {
-        self.places();
+        self.read_places();
         if let Some(tracepoints) = &mut self.tracepoints {
             self.shared.keep(None, tracepoints.read(true));
         }

@@ -34,14 +34,18 @@ pub fn add(lab: &Lab, host: &Host, ns: &mut NsPlan) {
 
 /// The largest packet that a pod may send: the host's own, less what the back end puts around it.
 pub fn pod_mtu(lab: &Lab, host: &Host) -> u32 {
-    lab.network_of(&host.attachment).mtu
-        - match lab.cluster.backend {
-            // Outer Ethernet 14, IP 20, UDP 8, VXLAN 8 (RFC 7348).
-            Backend::Vxlan { .. } => 50,
-            // IP 20, UDP 8.
-            Backend::Udp { .. } => 28,
-            Backend::HostGw => 0,
-        }
+    lab.network_of(&host.attachment).mtu - overhead(lab)
+}
+
+/// Bytes that the back end puts around a packet that it carries to another host.
+pub fn overhead(lab: &Lab) -> u32 {
+    match lab.cluster.backend {
+        // Inner Ethernet 14, IP 20, UDP 8, VXLAN 8 (RFC 7348).
+        Backend::Vxlan { .. } => 50,
+        // IP 20, UDP 8.
+        Backend::Udp { .. } => 28,
+        Backend::HostGw => 0,
+    }
 }
 
 /// The other hosts, in file order.

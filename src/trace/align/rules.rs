@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{Hit, Way, is_out};
 use crate::lab::names::NsName;
-use crate::trace::model::{Cause, Drop, Means, Rewrite, RuleMet, Ruleset, Step, What};
+use crate::trace::model::{Drop, Means, Rewrite, RuleMet, Ruleset, Step, What};
 use crate::trace::sight::Tuple;
 
 /// Put what the kernel told of rules into the steps that the walk and the taps have.
@@ -187,16 +187,10 @@ pub fn who_rewrote(steps: &[Step], at: usize) -> Option<&RuleMet> {
 }
 
 fn met(hit: &Hit, way: &Way) -> Step {
-    let RuleMet { number, verdict, .. } = &hit.met;
-    let dropped = verdict == "DROP";
-    let cause = match (*number, hit.met.refuses()) {
-        (0, _) => Cause::PolicyDrop,
-        (_, true) => Cause::RuleReject,
-        _ => Cause::RuleDrop,
-    };
+    let verdict = &hit.met.verdict;
     let says = format!("{}: {verdict}", hit.met.placed());
-    let what = match dropped {
-        true => What::Dropped(Drop { cause, by: hit.met.named(), reason: None }),
+    let what = match verdict == "DROP" {
+        true => What::Dropped(Drop { cause: hit.met.as_cause(), by: hit.met.named(), reason: None }),
         false => What::Rule(hit.met.clone()),
     };
     Step {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Drop, Means, Protocol};
+use super::{Cause, Drop, Means, Protocol};
 use crate::lab::names::{HostName, IfName, NsName};
 
 /// Something that happened to a packet.
@@ -252,6 +252,15 @@ impl RuleMet {
                 let words: Vec<&str> = self.rule.split('"').step_by(2).flat_map(str::split_whitespace).collect();
                 (0..words.len()).find_map(|n| translation(&words[..n], &words[n..]))
             }
+        }
+    }
+
+    /// The cause that it is where it dropped a packet: a chain's policy has the number 0.
+    pub fn as_cause(&self) -> Cause {
+        match (self.number, self.refuses()) {
+            (0, _) => Cause::PolicyDrop,
+            (_, true) => Cause::RuleReject,
+            _ => Cause::RuleDrop,
         }
     }
 

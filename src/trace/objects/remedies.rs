@@ -8,6 +8,7 @@ use crate::lab::names::NsName;
 use crate::lab::probe::Ask;
 use crate::objects::{ObjectKey, Service};
 use crate::plan::Sysctl;
+use crate::plan::flannel::overhead;
 
 use super::{EXTERNAL_POLICY, asked_service, beyond, hints, names, scaled_to_nothing, speech};
 use crate::trace::listeners;
@@ -58,7 +59,10 @@ pub fn remedies(case: &Case, blame: &Blame) -> Vec<Remedy> {
         Cause::ProxyRefused => vec![refused(case, blame)],
         Cause::ReversePath => reverse_path(case, blame).into_iter().collect(),
         Cause::ProgramSilent => listeners::remedy(case, blame).into_iter().collect(),
-        Cause::NoListener => listeners::remedy(case, blame).map_or_else(|| say(format!("let a program on {} listen on that port, or ask another one", blame.place)), |r| vec![r]),
+        Cause::NoListener => match listeners::remedy(case, blame) {
+            Some(own) => vec![own],
+            None => say(format!("let a program on {} listen on that port, or ask another one", blame.place)),
+        },
         Cause::NotOnLink if lab.cluster.backend == Backend::HostGw => say(
             "put the hosts on one network, or take `backend: vxlan` with `directRouting: true`, which tunnels only between networks"
                 .to_owned(),
@@ -84,17 +88,12 @@ fn reverse_path(case: &Case, blame: &Blame) -> Option<Remedy> {
     Some(Remedy { says: format!("on {place}, let packets come in by any device"), command: Some(command) })
 }
 
-/// Bytes that a tunnel adds, where a packet was lost in one: headers of IP, UDP and, for VXLAN, its own with an Ethernet
-/// frame inside (RFC 7348).
+/// Bytes that the back end had put around a packet where it was lost.
 fn wrapping(case: &Case) -> u32 {
     let is_lost_inside =
         |p: &Packet| !matches!(p.fate, Fate::Delivered { .. }) && p.steps.last().is_some_and(|step| step.layer > 0);
     let is_wrapped = case.flows.iter().flat_map(|f| &f.packets).any(is_lost_inside);
-    match case.material.lab.cluster.backend {
-        Backend::Vxlan { .. } if is_wrapped => 20 + 8 + 8 + 14,
-        Backend::Udp { .. } if is_wrapped => 20 + 8,
-        _ => 0,
-    }
+    if is_wrapped { overhead(case.material.lab) } else { 0 }
 }
 
 fn nobody_has(address: &str) -> String {
